@@ -1,0 +1,43 @@
+//! Galley trains and runs image classifiers in the memory you have.
+//!
+//! This file is the architecture document: the map of the modules and the one rule about imports.
+//!
+//! | layer | module | what it is for |
+//! |---|---|---|
+//! | front ends | `gui` | the window: pages draw state and return actions |
+//! | | `cli` | the same jobs as commands |
+//! | application | [`jobs`] | what the program can do, each as a job with progress, pause and cancel |
+//! | | [`journal`] | SQLite: runs and predictions, written as they are made |
+//! | | [`settings`] | preferences, always valid after reading |
+//! | | [`export`] | predictions as CSV, JSON lines or sorted folders |
+//! | domain | [`predict`] | a classifier: network, labels and input transform |
+//! | | [`models`] | networks as lists of blocks; which one a checkpoint holds |
+//! | foundation | [`checkpoint`] | tensors from `.pth`, `.safetensors` and `.gguf` files |
+//! | | [`images`] | photos: decoding upright, and the transform to network input |
+//! | | [`ops`] | the operations networks are made of |
+//! | | [`memory`] | what the process uses and what it may use |
+//! | | [`worker`] | one thread per job |
+//! | | [`device`] | where tensors live, and why there |
+//! | | [`format`] | bytes, durations, counts and error chains as text |
+//!
+//! **The layer rule.** Imports point down only:
+//! `gui, cli → jobs → journal, settings, export → predict → models → checkpoint, images, ops → memory → worker, device, format`.
+//! The two front ends never import each other and never see a tensor. Only `gui` knows egui and only `cli` prints.
+//! A network is computed in NHWC from the first pixel to the logits. `tests/it/layers.rs` holds this table against the code.
+
+pub mod checkpoint;
+pub mod cli;
+pub mod device;
+pub mod export;
+pub mod format;
+#[cfg(feature = "window")]
+pub mod gui;
+pub mod images;
+pub mod jobs;
+pub mod journal;
+pub mod memory;
+pub mod models;
+pub mod ops;
+pub mod predict;
+pub mod settings;
+pub mod worker;

@@ -1,0 +1,1 @@
+//! The operations networks are made of, in NHWC, f32.

@@ -1,0 +1,3 @@
+//! One test binary: real files, real jobs, independent oracles.
+
+mod support;
