@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use crate::predict::Prediction;
 
 /// What became of one photo.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Row {
     pub path: PathBuf,
     pub result: RowResult,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RowResult {
     /// The most likely classes, best first; `logits` only when asked for.
     Ok {

@@ -31,7 +31,7 @@ pub struct TransformOverrides {
 }
 
 /// One class and how likely it is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Prediction {
     pub index: usize,
     pub label: Arc<str>,

@@ -231,7 +231,7 @@ pub fn run<T>(work: impl FnOnce() -> Result<T, BoxError>) -> Outcome<T> {
 }
 
 fn is_canceled(error: &(dyn Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<Canceled>())
+    crate::format::chain(error).any(|error| error.is::<Canceled>())
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
