@@ -4,26 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::predict::Prediction;
-
-/// What became of one photo.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Row {
-    pub path: PathBuf,
-    pub result: RowResult,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub enum RowResult {
-    /// The most likely classes, best first; `logits` only when asked for.
-    Ok {
-        predictions: Vec<Prediction>,
-        logits: Option<Vec<f32>>,
-    },
-    Skipped {
-        reason: String,
-    },
-}
+pub use crate::predict::{Row, RowResult};
 
 /// How to write a run's rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,4 +13,21 @@ pub enum ExportTarget {
     JsonLines(PathBuf),
     /// Copies each photo into a folder named after its best class (or "unsure"); originals are never touched.
     SortedFolders(PathBuf),
+}
+
+/// What is written besides the rows themselves.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ExportOptions {
+    /// Columns of classes in a CSV.
+    pub top_k: usize,
+    /// Below this probability of the best class a photo is "unsure"; 0 turns that off.
+    pub threshold: f32,
+}
+
+/// What an export did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ExportSummary {
+    pub rows: u64,
+    /// Photos copied into class folders; those that lay there already are not counted.
+    pub copied: u64,
 }

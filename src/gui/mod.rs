@@ -1,6 +1,6 @@
 //! The window: pages draw their state and return actions; jobs do the work.
 
-/// Opens the window and runs until it is closed.
-pub fn run() -> Result<(), String> {
+/// Opens the window and runs until it is closed. `paths` (folders, photos, checkpoints) are opened as if dropped on it.
+pub fn run(_paths: Vec<std::path::PathBuf>) -> Result<(), String> {
     Ok(())
 }

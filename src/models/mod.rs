@@ -27,7 +27,8 @@ impl Architecture {
 }
 
 /// How well the file must fit the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Strictness {
     #[default]
     Strict,

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::device::DeviceChoice;
-use crate::export::Row;
-use crate::predict::{ModelSource, TransformOverrides};
+use crate::models::Strictness;
+use crate::predict::{ModelSource, Row, TransformOverrides};
 use crate::worker::{BoxError, Events, Job, JobContext};
 
 /// Everything a classify run is told: the command line's flags, the page's fields, the journal's record.
@@ -23,8 +23,8 @@ pub struct ClassifyConfig {
     pub threads: usize,
     pub device: DeviceChoice,
     pub transform: TransformOverrides,
-    /// Load what fits of a checkpoint instead of refusing.
-    pub lenient: bool,
+    /// Whether a checkpoint that does not fit its network is refused.
+    pub strictness: Strictness,
     /// Below this probability of the best class a photo is "unsure"; 0 turns that off.
     pub threshold: f32,
     /// Predict anew also what the journal holds.
@@ -44,7 +44,7 @@ impl Default for ClassifyConfig {
             threads: 0,
             device: DeviceChoice::Auto,
             transform: TransformOverrides::default(),
-            lenient: false,
+            strictness: Strictness::Strict,
             threshold: 0.0,
             fresh: false,
             logits: false,

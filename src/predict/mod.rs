@@ -39,6 +39,25 @@ pub struct Prediction {
     pub probability: f32,
 }
 
+/// What became of one photo.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    pub path: PathBuf,
+    pub result: RowResult,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum RowResult {
+    /// The most likely classes, best first; `logits` only when asked for.
+    Ok {
+        predictions: Vec<Prediction>,
+        logits: Option<Vec<f32>>,
+    },
+    Skipped {
+        reason: String,
+    },
+}
+
 /// A network with everything needed to use it.
 pub struct Classifier {
     pub network: Network,
