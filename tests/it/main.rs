@@ -1,3 +1,4 @@
 //! One test binary: real files, real jobs, independent oracles.
 
+mod layers;
 mod support;
