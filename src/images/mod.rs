@@ -1,8 +1,28 @@
 //! Photos: decoded upright in sRGB within stated limits, and transformed to network input.
+//!
+//! What a file is decides its content, never its name. Its header is read first; from that the memory of decoding is
+//! estimated, and the photo waits for that much of the [`ImageBudget`]. A file that is cut short is an error, never a
+//! picture that is part gray.
 
+mod budget;
+mod color;
+mod error;
+mod formats;
+mod jpeg;
+mod kind;
+mod orientation;
+mod resize;
+mod source;
 pub mod transform;
 
+use std::io::{BufRead, BufReader, Cursor, Seek};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+
+pub use budget::{ImageBudget, Permit};
+pub use error::ImageError;
+use kind::Kind;
+use transform::Transform;
 
 /// An upright sRGB picture, 8 bits per channel, rows from the top, `rgb.len() == width * height * 3`.
 #[derive(Debug, Clone)]
@@ -21,27 +41,37 @@ pub struct Limits {
     pub max_file_bytes: u64,
     pub max_pixels: u64,
     pub max_side: u32,
+    /// Estimated memory of decoding one photo.
+    pub max_decode_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_file_bytes: 512 << 20, max_pixels: 250_000_000, max_side: 65_535 }
+        Self { max_file_bytes: 512 << 20, max_pixels: 250_000_000, max_side: 65_535, max_decode_bytes: 2_000_000_000 }
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum ImageError {
-    #[error("stub")]
-    Stub,
-}
+impl Limits {
+    fn check_size(&self, width: u32, height: u32) -> Result<(), ImageError> {
+        let (width, height) = (u64::from(width), u64::from(height));
+        if width == 0 || height == 0 {
+            return Err(ImageError::NoPixels { width, height });
+        }
+        if width.max(height) > u64::from(self.max_side) {
+            return Err(ImageError::TooLong { width, height, limit: self.max_side });
+        }
+        if width * height > self.max_pixels {
+            return Err(ImageError::TooManyPixels { width, height, limit: self.max_pixels });
+        }
+        Ok(())
+    }
 
-/// Bounds the decoding memory of all threads together: a permit is taken, by estimated bytes, before a photo is decoded.
-#[derive(Debug)]
-pub struct ImageBudget {}
-
-impl ImageBudget {
-    pub fn new(_bytes: u64) -> Self {
-        todo!()
+    /// Takes the permit for so many bytes, or says that no photo may need that many.
+    fn admit<'a>(&self, bytes: u64, budget: &'a ImageBudget) -> Result<Permit<'a>, ImageError> {
+        if bytes > self.max_decode_bytes {
+            return Err(ImageError::TooMuchMemory { bytes, limit: self.max_decode_bytes });
+        }
+        Ok(budget.acquire(bytes))
     }
 }
 
@@ -50,15 +80,86 @@ impl ImageBudget {
 /// `short_side` is the least useful length of the shorter side: JPEGs may be decoded at a reduced scale as long as their
 /// shorter side stays at least twice that (none: full size).
 pub fn decode(
-    _path: &Path,
-    _short_side: Option<u32>,
-    _limits: &Limits,
-    _budget: &ImageBudget,
+    path: &Path,
+    short_side: Option<u32>,
+    limits: &Limits,
+    budget: &ImageBudget,
 ) -> Result<Picture, ImageError> {
-    todo!()
+    let (file, bytes) = source::open(path, limits)?;
+    decode_reader(BufReader::new(file), bytes, short_side, limits, budget).map(|(picture, _)| picture)
+}
+
+/// As [`decode`], from memory.
+pub fn decode_bytes(
+    bytes: &[u8],
+    short_side: Option<u32>,
+    limits: &Limits,
+    budget: &ImageBudget,
+) -> Result<Picture, ImageError> {
+    let length = bytes.len() as u64;
+    decode_reader(Cursor::new(bytes), length, short_side, limits, budget).map(|(picture, _)| picture)
+}
+
+/// Network input of a photo, of shape `(height, width, 3)`, normalized.
+///
+/// Decodes, resizes and normalizes under one permit, so the full-size photo is gone when the permit is given back.
+pub fn load_input(
+    path: &Path,
+    transform: &Transform,
+    limits: &Limits,
+    budget: &ImageBudget,
+) -> Result<Vec<f32>, ImageError> {
+    let (file, bytes) = source::open(path, limits)?;
+    let (picture, permit) = decode_reader(BufReader::new(file), bytes, Some(transform.short_side()), limits, budget)?;
+    transform.check_output(&picture)?;
+    let input = transform.apply(&picture);
+    drop(picture);
+    drop(permit);
+    Ok(input)
+}
+
+fn decode_reader<'a, R: BufRead + Seek>(
+    mut reader: R,
+    bytes: u64,
+    short_side: Option<u32>,
+    limits: &Limits,
+    budget: &'a ImageBudget,
+) -> Result<(Picture, Permit<'a>), ImageError> {
+    let kind = kind::recognise(&head(&mut reader)?)?;
+    // Decoders are other people's code on strangers' files: a panic in one costs that photo, not the batch.
+    let decoded = catch_unwind(AssertUnwindSafe(|| match kind {
+        Kind::Jpeg => jpeg::decode(reader, bytes, short_side, limits, budget),
+        _ => formats::decode(kind, reader, bytes, limits, budget),
+    }));
+    decoded.unwrap_or(Err(ImageError::DecoderFailed(kind.name())))
+}
+
+/// The first bytes, with the reader back at the start.
+fn head(reader: &mut (impl BufRead + Seek)) -> Result<Vec<u8>, ImageError> {
+    use std::io::Read;
+    let mut head = Vec::with_capacity(kind::HEAD_BYTES);
+    reader.by_ref().take(kind::HEAD_BYTES as u64).read_to_end(&mut head)?;
+    reader.rewind()?;
+    Ok(head)
 }
 
 /// True for a file name whose extension is one of a photo (also of kinds that are refused with a reason, such as HEIC).
-pub fn is_photo_name(_path: &Path) -> bool {
-    todo!()
+pub fn is_photo_name(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|extension| kind::EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn photo_names_are_known_by_extension_in_any_case() {
+        for name in ["a.jpg", "b.JPEG", "c.PnG", "folder/d.webp", "e.HEIC", "download (1).jpg", "f.tiff"] {
+            assert!(is_photo_name(Path::new(name)), "{name}");
+        }
+        for name in ["a.txt", "jpg", ".jpg", "b.jpg.part", "c.mp4", "folder/", ""] {
+            assert!(!is_photo_name(Path::new(name)), "{name}");
+        }
+    }
 }

@@ -1,9 +1,12 @@
 //! From an upright picture to network input: resize, center crop, scale to 0–1, normalize. The resize is Pillow's
 //! (antialiased, two passes, 8 bits between), because checkpoints were trained with it.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
-use super::Picture;
+use super::resize::{self, Target};
+use super::{ImageError, Picture};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -35,6 +38,12 @@ pub struct Transform {
 pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
+/// Longest side that a transform may ask for.
+const MAX_SIDE: u32 = 4096;
+
+/// Most pixels of network input, where the transform alone does not bound them.
+const MAX_INPUT_PIXELS: u64 = 1 << 24;
+
 impl Default for Transform {
     fn default() -> Self {
         Self {
@@ -45,6 +54,15 @@ impl Default for Transform {
             std: IMAGENET_STD,
         }
     }
+}
+
+/// A transform that cannot be applied to any picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TransformError {
+    #[error("{what} must be from 1 to {MAX_SIDE} pixels, not {pixels}")]
+    Side { what: &'static str, pixels: u32 },
+    #[error("the means must be numbers, and the standard deviations positive ones")]
+    Normalization,
 }
 
 impl Transform {
@@ -65,8 +83,159 @@ impl Transform {
         }
     }
 
+    /// Checks the parts that a person may have set. [`apply`](Self::apply) expects a transform that passes.
+    pub fn check(&self) -> Result<(), TransformError> {
+        let (height, width) = match self.resize {
+            Resize::ShortSide(side) => (side, side),
+            Resize::Exact { height, width } => (height, width),
+        };
+        for (what, pixels) in [("the resize", height), ("the resize", width), ("the crop", self.crop.unwrap_or(1))] {
+            if !(1..=MAX_SIDE).contains(&pixels) {
+                return Err(TransformError::Side { what, pixels });
+            }
+        }
+        let usable = self.mean.iter().all(|mean| mean.is_finite())
+            && self.std.iter().all(|deviation| deviation.is_finite() && *deviation > 0.0);
+        if usable { Ok(()) } else { Err(TransformError::Normalization) }
+    }
+
     /// Pixels of shape `(height, width, 3)`, normalized.
-    pub fn apply(&self, _picture: &Picture) -> Vec<f32> {
-        todo!()
+    pub fn apply(&self, picture: &Picture) -> Vec<f32> {
+        let levels = self.levels(picture);
+        // ToTensor and Normalize in torchvision's order of operations, for each of the 256 levels once.
+        let tables: [[f32; 256]; 3] = std::array::from_fn(|channel| {
+            std::array::from_fn(|level| (level as f32 / 255.0 - self.mean[channel]) / self.std[channel])
+        });
+        let normalized = |pixel: &[u8; 3]| [0, 1, 2].map(|channel| tables[channel][usize::from(pixel[channel])]);
+        levels.as_chunks::<3>().0.iter().flat_map(normalized).collect()
+    }
+
+    /// The resized and cropped picture, 8 bits per channel.
+    pub(super) fn levels(&self, picture: &Picture) -> Vec<u8> {
+        let (width, height) = self.resized_size(picture);
+        let crop =
+            |side: u64| self.crop.map_or(Window { skip: 0, range: 0..side, length: side }, |crop| window(side, crop));
+        let (across, down) = (crop(width), crop(height));
+        let target = Target {
+            width: width as usize,
+            height: height as usize,
+            columns: usize_range(&across.range),
+            rows: usize_range(&down.range),
+        };
+        let resized =
+            resize::resize(&picture.rgb, picture.width as usize, picture.height as usize, &target, self.interpolation);
+        if target.columns.len() as u64 == across.length && target.rows.len() as u64 == down.length {
+            return resized;
+        }
+        pad(&resized, &target, &across, &down)
+    }
+
+    /// Fails for pictures whose network input would be too large, which only a transform without a crop allows.
+    pub(super) fn check_output(&self, picture: &Picture) -> Result<(), ImageError> {
+        let (width, height) = self.resized_size(picture);
+        if self.output_size().is_none() && width * height > MAX_INPUT_PIXELS {
+            return Err(ImageError::TooLargeResized { width: picture.full_width, height: picture.full_height });
+        }
+        Ok(())
+    }
+
+    /// Width and height after the resize. The longer side is cut off to whole pixels, as torchvision does, and follows
+    /// from the photo's own size, whatever scale it was decoded at.
+    fn resized_size(&self, picture: &Picture) -> (u64, u64) {
+        let (width, height) = (u64::from(picture.full_width), u64::from(picture.full_height));
+        match self.resize {
+            Resize::Exact { height, width } => (u64::from(width), u64::from(height)),
+            Resize::ShortSide(side) if width <= height => (u64::from(side), u64::from(side) * height / width.max(1)),
+            Resize::ShortSide(side) => (u64::from(side) * width / height.max(1), u64::from(side)),
+        }
+    }
+}
+
+/// What a crop takes of one side, and how much black comes before it when the side is too short.
+struct Window {
+    skip: u64,
+    range: Range<u64>,
+    length: u64,
+}
+
+/// torchvision's center crop: padding of `(crop - side) / 2` in front when the side is too short, else from
+/// `round((side - crop) / 2)`, halves to even.
+fn window(side: u64, crop: u32) -> Window {
+    let crop = u64::from(crop);
+    if side <= crop {
+        return Window { skip: (crop - side) / 2, range: 0..side, length: crop };
+    }
+    let spare = side - crop;
+    let start = if spare % 4 == 3 { spare.div_ceil(2) } else { spare / 2 };
+    Window { skip: 0, range: start..start + crop, length: crop }
+}
+
+fn usize_range(range: &Range<u64>) -> Range<usize> {
+    range.start as usize..range.end as usize
+}
+
+/// Lays the window on black.
+fn pad(resized: &[u8], target: &Target, across: &Window, down: &Window) -> Vec<u8> {
+    let stride = across.length as usize * 3;
+    let mut padded = vec![0; stride * down.length as usize];
+    let rows = padded.chunks_exact_mut(stride).skip(down.skip as usize);
+    for (row, source) in rows.zip(resized.chunks_exact(target.columns.len() * 3)) {
+        row[across.skip as usize * 3..][..source.len()].copy_from_slice(source);
+    }
+    padded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn starts(spares: Range<u64>) -> Vec<u64> {
+        spares.map(|spare| window(224 + spare, 224).range.start).collect()
+    }
+
+    #[test]
+    fn crops_start_where_torchvision_rounds_to() {
+        // int(round(spare / 2.0)) in Python: 0.5 → 0, 1.5 → 2, 2.5 → 2, 3.5 → 4.
+        assert_eq!(starts(0..9), [0, 0, 1, 2, 2, 2, 3, 4, 4]);
+    }
+
+    #[test]
+    fn a_resize_that_changes_nothing_keeps_every_pixel() {
+        let rgb: Vec<u8> = (0..7 * 5 * 3).map(|at| (at * 29 % 256) as u8).collect();
+        let picture = Picture { width: 7, height: 5, rgb: rgb.clone(), full_width: 7, full_height: 5 };
+        for interpolation in [Interpolation::Bilinear, Interpolation::Bicubic] {
+            let transform =
+                Transform { resize: Resize::ShortSide(5), crop: None, interpolation, ..Transform::default() };
+            assert_eq!(transform.levels(&picture), rgb);
+        }
+    }
+
+    #[test]
+    fn a_picture_smaller_than_the_crop_lies_on_black() {
+        let picture = Picture { width: 2, height: 1, rgb: vec![255; 6], full_width: 2, full_height: 1 };
+        let transform = Transform { resize: Resize::ShortSide(1), crop: Some(4), ..Transform::default() };
+        let levels = transform.levels(&picture);
+        let lit: Vec<usize> = (0..16).filter(|at| levels[at * 3] == 255).collect();
+        // torchvision pads (4-2)/2 left and (4-1)/2 above, cut off.
+        assert_eq!(lit, [5, 6]);
+    }
+
+    #[test]
+    fn extreme_shapes_cost_no_more_than_their_crop() {
+        let picture = Picture { width: 1, height: 20_000, rgb: vec![9; 60_000], full_width: 1, full_height: 20_000 };
+        let levels = Transform::default().levels(&picture);
+        assert_eq!(levels, vec![9; 224 * 224 * 3]);
+        let whole = Transform { crop: None, ..Transform::default() };
+        assert!(whole.check_output(&picture).is_err());
+    }
+
+    #[test]
+    fn what_a_person_sets_is_checked() {
+        let fine = Transform::default();
+        assert_eq!(fine.check(), Ok(()));
+        assert!(Transform { crop: Some(0), ..fine }.check().is_err());
+        assert!(Transform { resize: Resize::Exact { height: 10, width: 1 << 20 }, ..fine }.check().is_err());
+        assert!(Transform { std: [0.0, 1.0, 1.0], ..fine }.check().is_err());
+        assert!(Transform { mean: [f32::NAN, 0.0, 0.0], ..fine }.check().is_err());
     }
 }

@@ -1,0 +1,163 @@
+//! Photos other than JPEGs, through the decoders of the `image` crate: PNG, WebP, GIF, BMP and TIFF.
+
+use std::io::{BufRead, Seek, SeekFrom};
+
+use image::codecs::{bmp::BmpDecoder, gif::GifDecoder, png::PngDecoder, tiff::TiffDecoder, webp::WebPDecoder};
+use image::metadata::Orientation;
+use image::{ColorType, ImageDecoder};
+
+use super::color::{self, Samples};
+use super::kind::Kind;
+use super::{ImageBudget, ImageError, Limits, Permit, Picture, orientation};
+
+/// What a decoder may hold besides pixels: text, profile and palette chunks, tables, one row.
+const METADATA_BYTES: u64 = 8 << 20;
+
+pub fn decode<'a, R: BufRead + Seek>(
+    kind: Kind,
+    mut reader: R,
+    bytes: u64,
+    limits: &Limits,
+    budget: &'a ImageBudget,
+) -> Result<(Picture, Permit<'a>), ImageError> {
+    if kind == Kind::WebP {
+        check_riff_chunks(&mut reader, bytes)?;
+    }
+    let named = |error| reason(kind, error);
+    let mut decoder = open(kind, reader).map_err(named)?;
+    let (width, height) = decoder.dimensions();
+    limits.check_size(width, height)?;
+    let samples = Layout::of(kind, decoder.color_type())?;
+    let orientation = orientation_of(decoder.as_mut());
+    let profile = decoder.icc_profile().ok().flatten();
+
+    let estimate = Estimate::new(kind, bytes, u64::from(width) * u64::from(height), &samples);
+    let permit = limits.admit(estimate.total(orientation), budget)?;
+    let mut decoder_limits = image::Limits::no_limits();
+    decoder_limits.max_alloc = Some(estimate.decoder_bytes);
+    decoder.set_limits(decoder_limits).map_err(named)?;
+    let mut pixels = vec![0; decoder.total_bytes() as usize];
+    decoder.read_image(&mut pixels).map_err(named)?;
+
+    let pixels = if samples.sixteen_bits { color::high_bytes(pixels) } else { pixels };
+    let rgb = color::into_srgb(samples.samples, pixels, profile.as_deref());
+    let rgb = orientation::upright(orientation, width as usize, height as usize, rgb);
+    let (width, height) = orientation::upright_size(orientation, width, height);
+    Ok((Picture { width, height, rgb, full_width: width, full_height: height }, permit))
+}
+
+fn open<'r, R: BufRead + Seek + 'r>(kind: Kind, reader: R) -> image::ImageResult<Box<dyn ImageDecoder + 'r>> {
+    let mut limits = image::Limits::no_limits();
+    limits.max_alloc = Some(METADATA_BYTES);
+    Ok(match kind {
+        Kind::Png => Box::new(PngDecoder::with_limits(reader, limits)?),
+        Kind::WebP => Box::new(WebPDecoder::new(reader)?),
+        Kind::Gif => Box::new(GifDecoder::new(reader)?),
+        Kind::Bmp => Box::new(BmpDecoder::new(reader)?),
+        Kind::Tiff => Box::new(TiffDecoder::new(reader)?),
+        Kind::Jpeg => unreachable!("JPEGs have a module of their own"),
+    })
+}
+
+/// The samples of a decoder's pixels.
+struct Layout {
+    samples: Samples,
+    sixteen_bits: bool,
+}
+
+impl Layout {
+    fn of(kind: Kind, color: ColorType) -> Result<Self, ImageError> {
+        let (samples, sixteen_bits) = match color {
+            ColorType::L8 => (Samples::Gray, false),
+            ColorType::La8 => (Samples::GrayAlpha, false),
+            ColorType::Rgb8 => (Samples::Rgb, false),
+            ColorType::Rgba8 => (Samples::Rgba, false),
+            ColorType::L16 => (Samples::Gray, true),
+            ColorType::La16 => (Samples::GrayAlpha, true),
+            ColorType::Rgb16 => (Samples::Rgb, true),
+            ColorType::Rgba16 => (Samples::Rgba, true),
+            other => return Err(ImageError::unsupported(kind.name(), format!("its pixels are {other:?}"))),
+        };
+        Ok(Self { samples, sixteen_bits })
+    }
+
+    fn bytes_per_pixel(&self) -> u64 {
+        self.samples.channels() as u64 * if self.sixteen_bits { 2 } else { 1 }
+    }
+}
+
+/// Upper bounds of memory, from the header alone.
+struct Estimate {
+    pixels: u64,
+    /// What the decoder and its output may take.
+    decoder_bytes: u64,
+    /// Further buffers while samples become sRGB.
+    conversion_bytes: u64,
+}
+
+impl Estimate {
+    fn new(kind: Kind, file_bytes: u64, pixels: u64, layout: &Layout) -> Self {
+        let output = pixels * layout.bytes_per_pixel();
+        let inside = match kind {
+            Kind::Png | Kind::Bmp => 0,
+            // A frame smaller than the canvas is decoded beside it.
+            Kind::Gif => 4 * pixels,
+            // Lossy: planes (1.5 bytes per pixel), first partition and alpha; lossless: a second buffer of 4 bytes per
+            // pixel; animations: frame and canvas.
+            Kind::WebP => 9 * pixels + file_bytes,
+            // The decoder's own buffer, CMYK having four samples for our three, and one strip or tile.
+            _ => 3 * output + file_bytes,
+        };
+        let narrow = if layout.sixteen_bits { output / 2 } else { 0 };
+        let widen = if layout.samples.channels() < 3 { 3 * pixels } else { 0 };
+        Self { pixels, decoder_bytes: METADATA_BYTES + output + inside, conversion_bytes: narrow + widen }
+    }
+
+    fn total(&self, orientation: Orientation) -> u64 {
+        let turn = if orientation::swaps_sides(orientation) { 3 * self.pixels } else { 0 };
+        self.decoder_bytes + self.conversion_bytes + turn
+    }
+}
+
+/// The orientation from EXIF, else from XMP; what cannot be read counts as upright.
+fn orientation_of(decoder: &mut dyn ImageDecoder) -> Orientation {
+    let exif = decoder.orientation().ok().filter(|orientation| *orientation != Orientation::NoTransforms);
+    exif.or_else(|| orientation::from_xmp(&decoder.xmp_metadata().ok().flatten()?)).unwrap_or(Orientation::NoTransforms)
+}
+
+/// Checks that every chunk of a RIFF file ends inside the file, before anything is allocated by its stated length.
+fn check_riff_chunks<R: BufRead + Seek>(reader: &mut R, bytes: u64) -> Result<(), ImageError> {
+    let mut at = 12;
+    while at + 8 <= bytes {
+        reader.seek(SeekFrom::Start(at + 4))?;
+        let mut length = [0; 4];
+        reader.read_exact(&mut length)?;
+        let length = u64::from(u32::from_le_bytes(length));
+        if at + 8 + length > bytes {
+            let percent = (bytes * 100 / (at + 8 + length)) as u8;
+            return Err(ImageError::Truncated { percent: Some(percent) });
+        }
+        at += 8 + length + length % 2;
+    }
+    reader.rewind()?;
+    Ok(())
+}
+
+/// A decoder's error as a person should read it.
+fn reason(kind: Kind, error: image::ImageError) -> ImageError {
+    if is_end_of_file(&error) {
+        return ImageError::Truncated { percent: None };
+    }
+    match error {
+        image::ImageError::IoError(error) => ImageError::from(error),
+        image::ImageError::Unsupported(error) => ImageError::unsupported(kind.name(), error.to_string()),
+        other => ImageError::damaged(other.to_string()),
+    }
+}
+
+fn is_end_of_file(error: &image::ImageError) -> bool {
+    let chain = std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source());
+    chain
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::UnexpectedEof)
+}

@@ -1,0 +1,119 @@
+//! Pillow's antialiased resize of 8-bit RGB, to the last bit: the filter widens when shrinking, horizontal and then
+//! vertical pass, weights in fixed point, rounding to 8 bits after each pass (`src/libImaging/Resample.c`, Pillow 13).
+//!
+//! Only the wanted window of the result is computed, so a picture of any shape costs no more than its crop.
+
+use std::ops::Range;
+
+use super::transform::Interpolation;
+
+/// Fraction bits of a weight: 32 less 8 for a sample and 2 for sums above one.
+const PRECISION_BITS: u32 = 32 - 8 - 2;
+
+impl Interpolation {
+    /// How far the filter reaches, in samples of the coarser side.
+    fn support(self) -> f64 {
+        match self {
+            Self::Bilinear => 1.0,
+            Self::Bicubic => 2.0,
+        }
+    }
+
+    fn weight(self, x: f64) -> f64 {
+        let x = x.abs();
+        match self {
+            Self::Bilinear => (1.0 - x).max(0.0),
+            // a = -0.5, as in Pillow.
+            Self::Bicubic if x < 1.0 => ((-0.5 + 2.0) * x - (-0.5 + 3.0)) * x * x + 1.0,
+            Self::Bicubic if x < 2.0 => (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5,
+            Self::Bicubic => 0.0,
+        }
+    }
+}
+
+/// Which samples make one sample of the result, and with what weights.
+struct Taps {
+    first: usize,
+    weights: Vec<i32>,
+}
+
+/// The taps of the results in `window`, when `from` samples become `to`.
+fn taps(from: usize, to: usize, window: Range<usize>, filter: Interpolation) -> Vec<Taps> {
+    let scale = from as f64 / to as f64;
+    let filter_scale = scale.max(1.0);
+    let support = filter.support() * filter_scale;
+    let one = |at: usize| {
+        let center = (at as f64 + 0.5) * scale;
+        let first = (center - support + 0.5).max(0.0) as usize;
+        let end = ((center + support + 0.5) as usize).min(from);
+        let weight = |sample: usize| filter.weight((sample as f64 - center + 0.5) * (1.0 / filter_scale));
+        let weights: Vec<f64> = (first..end).map(weight).collect();
+        let sum: f64 = weights.iter().sum();
+        let norm = if sum == 0.0 { 1.0 } else { sum };
+        Taps { first, weights: weights.iter().map(|weight| fixed_point(weight / norm)).collect() }
+    };
+    window.map(one).collect()
+}
+
+fn fixed_point(weight: f64) -> i32 {
+    let scaled = weight * f64::from(1 << PRECISION_BITS);
+    (if scaled < 0.0 { scaled - 0.5 } else { scaled + 0.5 }) as i32
+}
+
+/// What to compute: the size of the whole result, and the part of it that is wanted.
+pub struct Target {
+    pub width: usize,
+    pub height: usize,
+    pub columns: Range<usize>,
+    pub rows: Range<usize>,
+}
+
+/// The wanted window of `rgb` (`width` × `height`) resized, rows of `columns.len()` pixels.
+pub fn resize(rgb: &[u8], width: usize, height: usize, target: &Target, filter: Interpolation) -> Vec<u8> {
+    let vertical = taps(height, target.height, target.rows.clone(), filter);
+    let first_row = vertical.iter().map(|taps| taps.first).min().unwrap_or(0);
+    let last_row = vertical.iter().map(|taps| taps.first + taps.weights.len()).max().unwrap_or(0);
+    let source = &rgb[first_row * width * 3..last_row * width * 3];
+    let narrow = horizontal_pass(source, width, target, filter);
+    vertical_pass(&narrow, target.columns.len(), &vertical, first_row)
+}
+
+/// A pass that would change nothing must not be taken: weights of neighbours are zero, but Pillow skips it too.
+fn horizontal_pass(rgb: &[u8], width: usize, target: &Target, filter: Interpolation) -> Vec<u8> {
+    let taps = taps(width, target.width, target.columns.clone(), filter);
+    let mut narrow = Vec::with_capacity(rgb.len() / width.max(1) * taps.len());
+    for row in rgb.chunks_exact(width * 3) {
+        let pixels = row.as_chunks::<3>().0;
+        for taps in &taps {
+            let mut sums = [1 << (PRECISION_BITS - 1); 3];
+            for (pixel, weight) in pixels[taps.first..].iter().zip(&taps.weights) {
+                for (sum, sample) in sums.iter_mut().zip(pixel) {
+                    *sum += i32::from(*sample) * weight;
+                }
+            }
+            narrow.extend(sums.map(to_level));
+        }
+    }
+    narrow
+}
+
+fn vertical_pass(rgb: &[u8], width: usize, taps: &[Taps], first_row: usize) -> Vec<u8> {
+    let stride = width * 3;
+    let mut sums = vec![0; stride];
+    let mut resized = Vec::with_capacity(stride * taps.len());
+    for taps in taps {
+        sums.fill(1 << (PRECISION_BITS - 1));
+        let rows = rgb[(taps.first - first_row) * stride..].chunks_exact(stride.max(1));
+        for (row, weight) in rows.zip(&taps.weights) {
+            for (sum, sample) in sums.iter_mut().zip(row) {
+                *sum += i32::from(*sample) * weight;
+            }
+        }
+        resized.extend(sums.iter().map(|sum| to_level(*sum)));
+    }
+    resized
+}
+
+fn to_level(sum: i32) -> u8 {
+    (sum >> PRECISION_BITS).clamp(0, 255) as u8
+}
