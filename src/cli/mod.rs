@@ -1,6 +1,60 @@
 //! The same jobs as commands: results on stdout, all else on stderr.
+//!
+//! Exit codes: 0 all done; 1 failed; 2 wrong usage; 3 done, and some photos were skipped; 130 stopped with Ctrl-C.
 
-/// Parses the program's arguments and runs; returns the exit code.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+mod arguments;
+mod classify;
+mod inspect;
+mod progress;
+mod rows;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use self::arguments::{Arguments, Command};
+use crate::format::error_chain;
+use crate::worker::BoxError;
+
+/// What the program's arguments ask for.
+pub enum Request {
+    /// A command ran and ended with this code.
+    Done(ExitCode),
+    /// The window is asked for, with these folders, photos or checkpoints open.
+    Window(Vec<PathBuf>),
+}
+
+/// Parses the program's arguments, and runs a command when they name one.
+pub fn run() -> Request {
+    let arguments = Arguments::parse();
+    match arguments.command {
+        Some(Command::Classify(arguments)) => Request::Done(classify::run(*arguments)),
+        Some(Command::Inspect(arguments)) => Request::Done(inspect::run(&arguments)),
+        None => window(arguments.paths),
+    }
+}
+
+fn window(paths: Vec<PathBuf>) -> Request {
+    // A mistyped command looks like a path.
+    if let Some(missing) = paths.iter().find(|path| !path.exists()) {
+        usage(&format!("there is no command, file or folder of this name: {}", missing.display()));
+    }
+    Request::Window(paths)
+}
+
+/// Ends the program as clap does for wrong usage: with the message, a hint, and exit code 2.
+fn usage(message: &str) -> ! {
+    Arguments::command().error(clap::error::ErrorKind::InvalidValue, message).exit()
+}
+
+fn failed(error: &BoxError) -> ExitCode {
+    say(&format!("error: {}", error_chain(&**error)));
+    ExitCode::FAILURE
+}
+
+/// A line on stderr. With nobody to read it there is nobody to tell.
+fn say(text: &str) {
+    drop(writeln!(io::stderr().lock(), "{text}"));
 }

@@ -100,7 +100,15 @@ pub fn decode_bytes(
     decode_reader(Cursor::new(bytes), length, short_side, limits, budget).map(|(picture, _)| picture)
 }
 
-/// Network input of a photo, of shape `(height, width, 3)`, normalized.
+/// Network input of one photo: normalized pixels of shape `(height, width, 3)`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Input {
+    pub height: usize,
+    pub width: usize,
+    pub pixels: Vec<f32>,
+}
+
+/// Network input of a photo.
 ///
 /// Decodes, resizes and normalizes under one permit, so the full-size photo is gone when the permit is given back.
 pub fn load_input(
@@ -108,11 +116,12 @@ pub fn load_input(
     transform: &Transform,
     limits: &Limits,
     budget: &ImageBudget,
-) -> Result<Vec<f32>, ImageError> {
+) -> Result<Input, ImageError> {
     let (file, bytes) = source::open(path, limits)?;
     let (picture, permit) = decode_reader(BufReader::new(file), bytes, Some(transform.short_side()), limits, budget)?;
     transform.check_output(&picture)?;
-    let input = transform.apply(&picture);
+    let (height, width) = transform.size_for(&picture);
+    let input = Input { height, width, pixels: transform.apply(&picture) };
     drop(picture);
     drop(permit);
     Ok(input)

@@ -99,6 +99,12 @@ impl Transform {
         if usable { Ok(()) } else { Err(TransformError::Normalization) }
     }
 
+    /// Height and width of the network input for this picture.
+    pub fn size_for(&self, picture: &Picture) -> (usize, usize) {
+        let (width, height) = self.resized_size(picture);
+        self.output_size().unwrap_or((height as usize, width as usize))
+    }
+
     /// Pixels of shape `(height, width, 3)`, normalized.
     pub fn apply(&self, picture: &Picture) -> Vec<f32> {
         let levels = self.levels(picture);

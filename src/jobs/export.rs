@@ -1,18 +1,27 @@
-//! Writes rows to files or sorted folders as a job, because copying thousands of photos takes a while.
+//! Writes rows to a file or to sorted folders as a job, because copying thousands of photos takes a while.
 
-use crate::export::{ExportOptions, ExportSummary, ExportTarget, Row};
-use crate::worker::{BoxError, Job, JobContext};
+use crate::export::{ExportOptions, ExportSummary, ExportTarget, Exporter, Row};
+use crate::worker::{BoxError, Job, JobContext, Progress};
 
 pub type ExportJob = Job<ExportSummary, ()>;
 
 /// Runs on the calling thread; progress counts rows. A canceled export leaves no half-written file.
 pub fn export(
-    _rows: impl IntoIterator<Item = Row>,
-    _target: &ExportTarget,
-    _options: &ExportOptions,
-    _ctx: &JobContext,
+    rows: Vec<Row>,
+    target: &ExportTarget,
+    options: ExportOptions,
+    ctx: &JobContext,
 ) -> Result<ExportSummary, BoxError> {
-    todo!()
+    let total = rows.len() as u64;
+    let mut exporter = Exporter::create(target, options)?;
+    for (done, row) in (1..).zip(rows) {
+        ctx.check()?;
+        exporter.add(&row)?;
+        if done % 64 == 0 {
+            ctx.report(Progress { phase: "Exporting".to_owned(), done, total: Some(total), per_second: None });
+        }
+    }
+    Ok(exporter.finish()?)
 }
 
 /// The same as a job on its own thread.
@@ -22,5 +31,5 @@ pub fn start(
     options: ExportOptions,
     wake: impl Fn() + Send + Sync + 'static,
 ) -> std::io::Result<ExportJob> {
-    Job::start("export", wake, move |ctx, _| export(rows, &target, &options, ctx))
+    Job::start("export", wake, move |ctx, _| export(rows, &target, options, ctx))
 }

@@ -1,14 +1,26 @@
 //! A classifier: network, labels and input transform. A batch in, the most likely classes out.
 
+mod describe;
+mod input;
+mod labels;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::Checkpoint;
-use crate::images::Picture;
-use crate::images::transform::{Interpolation, Transform};
-use crate::models::{Network, Strictness};
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::images::Input;
+use crate::images::transform::{Interpolation, Resize, TransformError};
+use crate::models::{self, LoadReport, ModelError, Network};
+
+pub use describe::{Description, describe};
+
+pub use crate::models::Strictness;
+
+/// The starter model's checkpoint.
+pub const STARTER: &[u8] = &[];
 
 /// Which model to use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +35,7 @@ pub enum ModelSource {
 /// The parts of the input transform that a person set; what is `None` comes from the checkpoint or its architecture.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct TransformOverrides {
-    pub resize: Option<crate::images::transform::Resize>,
+    pub resize: Option<Resize>,
     pub crop: Option<u32>,
     pub interpolation: Option<Interpolation>,
     pub mean: Option<[f32; 3]>,
@@ -61,45 +73,108 @@ pub enum RowResult {
 /// A network with everything needed to use it.
 pub struct Classifier {
     pub network: Network,
-    pub labels: Arc<[Arc<str>]>,
-    /// Where the labels come from, in words: "labels.txt beside the checkpoint".
-    pub labels_from: String,
-    pub transform: Transform,
-    /// Where the transform comes from, in words.
-    pub transform_from: String,
+    pub description: Description,
+    /// What loading did, when it was lenient and left something out.
+    pub load_report: LoadReport,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum PredictError {
-    #[error("stub")]
-    Stub,
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error("cannot use the model {}", .path.display())]
+    Model { path: PathBuf, source: ModelError },
+    #[error("failed to read the class names {}", .path.display())]
+    LabelsRead { path: PathBuf, source: std::io::Error },
+    #[error("cannot use the class names, because {reason}: {}", .path.display())]
+    LabelsFormat { path: PathBuf, reason: String },
+    #[error("the model knows {classes} classes and the file names {names}; choose the file that belongs to it: {}", .path.display())]
+    LabelCount { path: PathBuf, names: usize, classes: usize },
+    #[error("the input transform cannot be used")]
+    Transform(#[from] TransformError),
+    #[error("the network failed")]
+    Forward(#[source] ModelError),
+    #[error("the network's input or output has an unexpected shape")]
+    Tensor(#[from] candle_core::Error),
 }
 
 impl Classifier {
-    /// Logits per picture, each of length `classes`, in order.
-    pub fn logits(&self, _inputs: &[Vec<f32>]) -> Result<Vec<Vec<f32>>, PredictError> {
-        todo!()
-    }
-
-    pub fn input(&self, picture: &Picture) -> Vec<f32> {
-        self.transform.apply(picture)
+    /// Logits per input, each of length `classes`, in order. Inputs of one size go through the network as one batch.
+    pub fn logits(&self, inputs: &[&Input]) -> Result<Vec<Vec<f32>>, PredictError> {
+        let mut rows = Vec::with_capacity(inputs.len());
+        for same_size in inputs.chunk_by(|a, b| (a.height, a.width) == (b.height, b.width)) {
+            let pixels: Vec<f32> = same_size.iter().flat_map(|input| input.pixels.iter().copied()).collect();
+            let shape = (same_size.len(), same_size[0].height, same_size[0].width, 3);
+            let batch = Tensor::from_vec(pixels, shape, &Device::Cpu)?;
+            rows.extend(self.network.forward(&batch).map_err(PredictError::Forward)?.to_vec2::<f32>()?);
+        }
+        Ok(rows)
     }
 }
 
 /// Opens, recognises and builds: the one way from a model source to a classifier.
 pub fn load(
-    _source: &ModelSource,
-    _labels: Option<&std::path::Path>,
-    _overrides: &TransformOverrides,
-    _strictness: Strictness,
+    source: &ModelSource,
+    labels: Option<&std::path::Path>,
+    overrides: &TransformOverrides,
+    strictness: Strictness,
 ) -> Result<Classifier, PredictError> {
-    todo!()
+    let checkpoint = open(source)?;
+    let unusable = |source| PredictError::Model { path: checkpoint.path().to_owned(), source };
+    let architecture = models::detect(checkpoint.tensors()).map_err(unusable)?;
+    // Labels first: a wrong file should not cost the wait for the weights.
+    let description = describe(&checkpoint, &architecture, labels, overrides)?;
+    let (network, load_report) = models::build(&checkpoint, &architecture, strictness).map_err(unusable)?;
+    Ok(Classifier { network, description, load_report })
+}
+
+/// Opens the checkpoint of a model source.
+pub fn open(source: &ModelSource) -> Result<Checkpoint, CheckpointError> {
+    match source {
+        ModelSource::Starter => Checkpoint::from_static("the starter model", STARTER),
+        ModelSource::File(path) => Checkpoint::open(path),
+    }
 }
 
 /// The `k` most likely classes, best first. Equal scores keep class order, so runs are repeatable.
-pub fn top_k(_logits: &[f32], _labels: &[Arc<str>], _k: usize) -> Vec<Prediction> {
-    todo!()
+///
+/// `logits` has shape `(classes,)` and is finite; probabilities are a softmax in f64.
+pub fn top_k(logits: &[f32], labels: &[Arc<str>], k: usize) -> Vec<Prediction> {
+    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exponential = |logit: f32| (f64::from(logit) - f64::from(highest)).exp();
+    let sum: f64 = logits.iter().copied().map(exponential).sum();
+    let mut classes: Vec<(usize, f32, &Arc<str>)> =
+        logits.iter().zip(labels).enumerate().map(|(index, (logit, label))| (index, *logit + 0.0, label)).collect(); // -0 becomes 0
+    classes.sort_by(|a, b| b.1.total_cmp(&a.1)); // stable
+    let best = classes.into_iter().take(k);
+    best.map(|(index, logit, label)| {
+        let probability = (exponential(logit) / sum) as f32;
+        Prediction { index, label: label.clone(), probability }
+    })
+    .collect()
 }
 
-#[allow(dead_code)]
-fn transform_of(_checkpoint: &Checkpoint) {}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(count: usize) -> Vec<Arc<str>> {
+        (0..count).map(|index| format!("class {index}").into()).collect()
+    }
+
+    #[test]
+    fn equal_scores_keep_class_order_and_probabilities_add_up() {
+        let best = top_k(&[1.0, 3.0, -2.0, 3.0, 3.0], &labels(5), 9);
+        assert_eq!(best.iter().map(|best| best.index).collect::<Vec<_>>(), [1, 3, 4, 0, 2]);
+        let sum: f32 = best.iter().map(|best| best.probability).sum();
+        assert!((sum - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn huge_logits_give_finite_probabilities() {
+        let best = top_k(&[3e38, -3e38], &labels(2), 2);
+        assert_eq!([best[0].probability, best[1].probability], [1.0, 0.0]);
+        // e^1 / (e^1 + 1)
+        assert!((top_k(&[1.0, 0.0], &labels(2), 1)[0].probability - 0.731_058_6).abs() < 1e-6);
+    }
+}

@@ -1,4 +1,8 @@
 //! One test binary: real files, real jobs, independent oracles.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+mod export;
+mod journal;
 mod layers;
 mod support;

@@ -1,13 +1,20 @@
 //! Classifies photos: scan → decode pool → bounded queue → batches → journal rows, in a fixed order.
 
-use std::path::PathBuf;
+mod loader;
+mod progress;
+mod run;
+mod scan;
+
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::device::DeviceChoice;
-use crate::models::Strictness;
-use crate::predict::{ModelSource, Row, TransformOverrides};
-use crate::worker::{BoxError, Events, Job, JobContext};
+use self::run::Run;
+use crate::device::{self, DeviceChoice};
+use crate::format::counted;
+use crate::journal::Journal;
+use crate::predict::{self, Classifier, ModelSource, Row, Strictness, TransformOverrides};
+use crate::worker::{BoxError, Events, Job, JobContext, Progress};
 
 /// Everything a classify run is told: the command line's flags, the page's fields, the journal's record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,6 +76,7 @@ pub struct ModelSummary {
     pub name: String,
     pub title: String,
     pub classes: usize,
+    pub parameters: u64,
     pub labels: std::sync::Arc<[std::sync::Arc<str>]>,
     pub labels_from: String,
     pub transform: crate::images::transform::Transform,
@@ -89,14 +97,86 @@ pub struct ClassifySummary {
 
 pub type ClassifyJob = Job<ClassifySummary, ClassifyEvent>;
 
+/// Why a run cannot start or go on, where a person can help.
+#[derive(Debug, thiserror::Error)]
+pub enum ClassifyError {
+    #[error("choose at least one folder or photo")]
+    NoInput,
+    #[error("there is no file or folder of this name: {}", .0.display())]
+    Missing(PathBuf),
+    #[error("the {0} must be at least 1")]
+    Zero(&'static str),
+    #[error("the threshold must be between 0 and 1, not {0}")]
+    Threshold(f32),
+    #[error("no photos found (Galley reads JPEG, PNG, WebP, GIF, BMP and TIFF): {}", .0.display())]
+    NoPhotos(PathBuf),
+}
+
 /// Runs on the calling thread. Rows are in the journal before they are sent as events.
 pub fn classify(
-    _config: &ClassifyConfig,
-    _journal: &std::path::Path,
-    _ctx: &JobContext,
-    _on_event: &mut dyn FnMut(ClassifyEvent) -> Result<(), BoxError>,
+    config: &ClassifyConfig,
+    journal: &Path,
+    ctx: &JobContext,
+    on_event: &mut dyn FnMut(ClassifyEvent) -> Result<(), BoxError>,
 ) -> Result<ClassifySummary, BoxError> {
-    todo!()
+    check(config)?;
+    device::choose(config.device)?;
+    ctx.report(Progress { phase: "Reading model".to_owned(), ..Progress::default() });
+    let journal = Journal::open(journal)?;
+    let classifier = predict::load(&config.model, config.labels.as_deref(), &config.transform, config.strictness)?;
+    for notice in notices(&classifier) {
+        on_event(ClassifyEvent::Notice(notice))?;
+    }
+    on_event(ClassifyEvent::Model(summary_of(&classifier)))?;
+    Run::start(config, journal, classifier, ctx, on_event)?.go()
+}
+
+fn check(config: &ClassifyConfig) -> Result<(), ClassifyError> {
+    if config.inputs.is_empty() {
+        return Err(ClassifyError::NoInput);
+    }
+    if let Some(missing) = config.inputs.iter().find(|input| input.symlink_metadata().is_err()) {
+        return Err(ClassifyError::Missing(missing.clone()));
+    }
+    for (number, name) in [(config.batch_size, "batch size"), (config.top_k, "number of classes per photo")] {
+        if number == 0 {
+            return Err(ClassifyError::Zero(name));
+        }
+    }
+    if !(0.0..=1.0).contains(&config.threshold) {
+        return Err(ClassifyError::Threshold(config.threshold));
+    }
+    Ok(())
+}
+
+fn notices(classifier: &Classifier) -> Vec<String> {
+    let mut notices = classifier.description.notices.clone();
+    let report = &classifier.load_report;
+    for (names, what) in [
+        (&report.missing, "missing in the file (left at 0)"),
+        (&report.reshaped, "of another shape in the file (left at 0)"),
+        (&report.unexpected, "in the file and not in the network (left out)"),
+    ] {
+        if !names.is_empty() {
+            let count = counted(names.len() as u64, "tensor");
+            notices.push(format!("Lenient: {count} {what}: {}", names.join(", ")));
+        }
+    }
+    notices
+}
+
+fn summary_of(classifier: &Classifier) -> ModelSummary {
+    let Classifier { network, description, .. } = classifier;
+    ModelSummary {
+        name: network.architecture.name.clone(),
+        title: network.architecture.title.clone(),
+        classes: network.architecture.classes,
+        parameters: network.parameters,
+        labels: description.labels.clone(),
+        labels_from: description.labels_from.clone(),
+        transform: description.transform,
+        transform_from: description.transform_from.clone(),
+    }
 }
 
 /// The same as a job on its own thread. `wake` is called whenever there is something to see.

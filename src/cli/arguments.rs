@@ -1,0 +1,204 @@
+//! The command line's words. Values are checked here, so a typing error is told before anything is read.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::device::DeviceChoice;
+use crate::images::transform::{Interpolation, Resize};
+use crate::predict::{Strictness, TransformOverrides};
+
+const EXAMPLES: &str = "\
+Examples:
+  galley                                    open the window
+  galley classify sample-data/photos        classify photos with the starter model
+  galley classify --model food.pth --out results.csv ~/Pictures
+  galley inspect food.pth                   what a checkpoint holds";
+
+/// Classifies photos in the memory you have: a window, or the same work as commands.
+#[derive(Parser)]
+#[command(name = "galley", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Folders, photos or a checkpoint to open in the window
+    pub paths: Vec<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    Classify(Box<ClassifyArguments>),
+    Inspect(InspectArguments),
+}
+
+/// Show what a checkpoint holds: network, classes, sizes, input transform
+#[derive(Args)]
+pub struct InspectArguments {
+    /// A .pth, .pt, .safetensors or .gguf file (known by its content)
+    pub file: PathBuf,
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+const CLASSIFY_NOTES: &str = "\
+Every row is kept in a journal as it is predicted. A run that was stopped goes on where it was: run the same command
+again. A photo is classified anew when it, the model, the labels or the input transform changed.
+
+Exit codes: 0 all done; 1 failed; 2 wrong usage; 3 done, and some photos were skipped; 130 stopped with Ctrl-C.
+GALLEY_JOURNAL names another file for the journal.";
+
+/// Classify photos and folders of photos
+#[derive(Args)]
+#[command(after_help = CLASSIFY_NOTES)]
+pub struct ClassifyArguments {
+    /// Folders (searched to any depth) and photos
+    #[arg(required = true, value_name = "FOLDER|FILE")]
+    pub inputs: Vec<PathBuf>,
+    /// Checkpoint to classify with [default: the starter model]
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Class names: text with one per line, JSON or CSV [default: from the checkpoint or beside it]
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// Classes per photo [default: 5; the best one in lines for people]
+    #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, 1..=100_000))]
+    pub top_k: Option<usize>,
+    /// Photos per pass through the network
+    #[arg(long, value_name = "N", default_value = "8", value_parser = |text: &str| whole(text, 1..=1024))]
+    pub batch_size: usize,
+    /// Threads that compute and that decode [default: one per core]
+    #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, 1..=1024))]
+    pub threads: Option<usize>,
+    /// Also write all rows to a .csv or .jsonl file
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// One JSON object per photo instead of lines for people
+    #[arg(long)]
+    pub json: bool,
+    /// Add the network's raw outputs to JSON lines; classifies all photos anew
+    #[arg(long)]
+    pub logits: bool,
+    /// Classify all photos anew, also those in the journal
+    #[arg(long)]
+    pub fresh: bool,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    pub device: Device,
+    /// Load what fits of a checkpoint and report the rest; `all` accepts also less than half of the weights
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "half", value_name = "all")]
+    pub lenient: Option<Lenient>,
+    /// Call a photo "unsure" when its best class is less likely than this (0 to 1)
+    #[arg(long, value_name = "X", default_value = "0", value_parser = probability)]
+    pub threshold: f32,
+    /// Also copy the photos into one folder per class; originals are never touched
+    #[arg(long, value_name = "FOLDER")]
+    pub sort_into: Option<PathBuf>,
+    #[command(flatten)]
+    pub transform: TransformArguments,
+}
+
+/// What the checkpoint does not say, or says wrongly, about its input.
+#[derive(Args)]
+#[command(next_help_heading = "Input transform [default: from the checkpoint, or its architecture's]")]
+pub struct TransformArguments {
+    /// Resize the shorter side to this (256), or to this height and width (256x256)
+    #[arg(long, value_name = "SIZE", value_parser = resize)]
+    pub resize: Option<Resize>,
+    /// Cut a square of this side from the middle
+    #[arg(long, value_name = "SIDE", value_parser = |text: &str| whole(text, 1..=4096).map(|side| side as u32))]
+    pub crop: Option<u32>,
+    /// How to resize
+    #[arg(long, value_enum)]
+    pub interpolation: Option<InterpolationName>,
+    /// Mean of the channels red, green, blue on the scale 0 to 1
+    #[arg(long, value_name = "R,G,B", value_parser = mean, allow_hyphen_values = true)]
+    pub mean: Option<[f32; 3]>,
+    /// Standard deviation of the channels
+    #[arg(long, value_name = "R,G,B", value_parser = standard_deviation)]
+    pub std: Option<[f32; 3]>,
+}
+
+impl TransformArguments {
+    pub fn overrides(&self) -> TransformOverrides {
+        let interpolation = self.interpolation.map(|name| match name {
+            InterpolationName::Bilinear => Interpolation::Bilinear,
+            InterpolationName::Bicubic => Interpolation::Bicubic,
+        });
+        TransformOverrides { resize: self.resize, crop: self.crop, interpolation, mean: self.mean, std: self.std }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum InterpolationName {
+    Bilinear,
+    Bicubic,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Device {
+    Auto,
+    Cpu,
+    Metal,
+}
+
+impl Device {
+    pub fn choice(self) -> DeviceChoice {
+        match self {
+            Self::Auto => DeviceChoice::Auto,
+            Self::Cpu => DeviceChoice::Cpu,
+            Self::Metal => DeviceChoice::Metal,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Lenient {
+    /// Refuses when under half of the weights fit
+    Half,
+    /// Accepts whatever fits
+    All,
+}
+
+impl Lenient {
+    pub fn strictness(self) -> Strictness {
+        match self {
+            Self::Half => Strictness::Lenient,
+            Self::All => Strictness::LenientWhatever,
+        }
+    }
+}
+
+fn whole(text: &str, range: RangeInclusive<usize>) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| format!("this must be a whole number from {} to {}", range.start(), range.end()))
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| "this must be a number from 0 to 1".to_owned())
+}
+
+fn resize(text: &str) -> Result<Resize, String> {
+    let side = |text: &str| whole(text, 1..=4096).ok().map(|side| side as u32);
+    let resize = match text.split_once('x') {
+        Some((height, width)) => side(height).zip(side(width)).map(|(height, width)| Resize::Exact { height, width }),
+        None => side(text).map(Resize::ShortSide),
+    };
+    resize.ok_or_else(|| "this must be a shorter side (256) or height and width (256x256), 1 to 4096".to_owned())
+}
+
+fn three(text: &str, valid: impl Fn(f32) -> bool) -> Option<[f32; 3]> {
+    let numbers = text.split(',').map(|part| part.trim().parse().ok().filter(|number| valid(*number)));
+    numbers.collect::<Option<Vec<f32>>>()?.try_into().ok()
+}
+
+fn mean(text: &str) -> Result<[f32; 3], String> {
+    three(text, f32::is_finite).ok_or_else(|| "this must be three numbers, such as 0.485,0.456,0.406".to_owned())
+}
+
+fn standard_deviation(text: &str) -> Result<[f32; 3], String> {
+    let numbers = three(text, |number| number.is_finite() && number > 0.0);
+    numbers.ok_or_else(|| "this must be three numbers above 0, such as 0.229,0.224,0.225".to_owned())
+}

@@ -1,0 +1,104 @@
+//! Decodes photos to network input on threads of its own. An answer waits with whoever asked for it, so the order is
+//! the asker's, and no more is in memory than was asked for.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use crate::images::transform::Transform;
+use crate::images::{ImageBudget, ImageError, Input, Limits, load_input};
+
+/// Decoding memory of all threads together. Room for one photo of about 12 megapixels per two cores; a larger one
+/// enters alone.
+const IMAGE_BUDGET_BYTES: u64 = 100_000_000;
+
+/// The decoding threads. Dropping it leaves what is not begun undone and waits for the rest.
+pub struct Loader {
+    tasks: Option<Sender<Task>>,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    tasks: Mutex<Receiver<Task>>,
+    stopped: AtomicBool,
+    transform: Transform,
+    limits: Limits,
+    budget: ImageBudget,
+}
+
+struct Task {
+    path: PathBuf,
+    answer: SyncSender<Answer>,
+}
+
+type Answer = Result<Input, ImageError>;
+
+/// A photo's input, sooner or later.
+pub struct Pending(Receiver<Answer>);
+
+impl Pending {
+    /// `None` only when the thread that was decoding is lost.
+    pub fn wait(self) -> Option<Answer> {
+        self.0.recv().ok()
+    }
+}
+
+impl Loader {
+    pub fn start(threads: usize, transform: Transform) -> io::Result<Self> {
+        let (sender, receiver) = channel();
+        let shared = Arc::new(Shared {
+            tasks: Mutex::new(receiver),
+            stopped: AtomicBool::new(false),
+            transform,
+            limits: Limits::default(),
+            budget: ImageBudget::new(IMAGE_BUDGET_BYTES),
+        });
+        let mut loader = Self { tasks: Some(sender), shared, threads: Vec::new() };
+        for number in 0..threads {
+            let shared = loader.shared.clone();
+            let thread = thread::Builder::new().name(format!("decode {number}"));
+            loader.threads.push(thread.spawn(move || shared.work())?);
+        }
+        Ok(loader)
+    }
+
+    /// Asks for a photo. The queue is as long as the asker lets it grow.
+    pub fn load(&self, path: PathBuf) -> Pending {
+        let (answer, pending) = sync_channel(1);
+        if let Some(tasks) = &self.tasks {
+            // With no thread left the answer's sender is dropped here, and waiting gives `None`.
+            drop(tasks.send(Task { path, answer }));
+        }
+        Pending(pending)
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.shared.stopped.store(true, Ordering::Release);
+        self.tasks = None;
+        for thread in self.threads.drain(..) {
+            drop(thread.join());
+        }
+    }
+}
+
+impl Shared {
+    fn work(&self) {
+        while let Some(task) = self.next() {
+            let answer = load_input(&task.path, &self.transform, &self.limits, &self.budget);
+            // The asker may have gone: then nobody misses the answer.
+            drop(task.answer.send(answer));
+        }
+    }
+
+    /// The next task; `None` when there will be none.
+    fn next(&self) -> Option<Task> {
+        let task = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()?;
+        (!self.stopped.load(Ordering::Acquire)).then_some(task)
+    }
+}

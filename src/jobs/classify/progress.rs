@@ -1,0 +1,63 @@
+//! Photos per second over the last seconds, and the total once it is counted.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::worker::{Job, Outcome, Progress};
+
+/// The rate is of so long ago until now: long enough to be calm, short enough to follow a change of photos.
+const WINDOW: Duration = Duration::from_secs(5);
+
+/// Follows a run from batch to batch.
+pub struct Pace {
+    samples: VecDeque<(Instant, u64)>,
+    total: Option<u64>,
+    counting: Option<Job<u64, ()>>,
+}
+
+impl Pace {
+    /// `counting` finds the total meanwhile.
+    pub fn new(counting: Job<u64, ()>) -> Self {
+        Self { samples: VecDeque::from([(Instant::now(), 0)]), total: None, counting: Some(counting) }
+    }
+
+    /// The progress after `done` photos.
+    pub fn at(&mut self, done: u64) -> Progress {
+        let now = Instant::now();
+        // The oldest sample stays until the next one is old enough, so the window is never empty.
+        while self.samples.get(1).is_some_and(|(then, _)| now - *then > WINDOW) {
+            self.samples.pop_front();
+        }
+        self.samples.push_back((now, done));
+        let (then, before) = self.samples[0];
+        let seconds = (now - then).as_secs_f64();
+        let per_second = (seconds > 0.2).then(|| (done - before) as f64 / seconds);
+        Progress { phase: "Classifying".to_owned(), done, total: self.total(done), per_second }
+    }
+
+    fn total(&mut self, done: u64) -> Option<u64> {
+        if let Some(Outcome::Finished(total)) = self.counting.as_mut().and_then(Job::take_outcome) {
+            self.total = Some(total);
+            self.counting = None;
+        }
+        // Photos may appear while the run goes on.
+        self.total.map(|total| total.max(done))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_total_appears_when_it_is_counted_and_grows_with_the_folder() {
+        let mut pace = Pace::new(Job::start("count", || (), |_, _| Ok(10)).unwrap());
+        let mut progress = pace.at(0);
+        while progress.total.is_none() {
+            std::thread::yield_now();
+            progress = pace.at(3);
+        }
+        assert_eq!((progress.done, progress.total), (3, Some(10)));
+        assert_eq!(pace.at(11).total, Some(11));
+    }
+}

@@ -1,0 +1,165 @@
+//! Finds photos as it goes: any depth, sorted by name, each file once. Keeps one folder's names at a time, and 16 bytes
+//! per photo to know it again.
+
+use std::collections::HashSet;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+use walkdir::{DirEntry, FilterEntry, WalkDir};
+
+use crate::export::SORTED_MARK;
+use crate::images;
+use crate::journal::PhotoIdentity;
+use crate::worker::{Canceled, JobContext};
+
+/// What a scan comes across.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// `path` as it was reached, for people; `identity` for the journal.
+    Photo {
+        path: PathBuf,
+        identity: PhotoIdentity,
+    },
+    Unreadable {
+        path: PathBuf,
+        reason: String,
+    },
+    /// A folder that was left out because Galley sorted photos into it: they are copies.
+    Sorted(PathBuf),
+}
+
+/// Walks the inputs in their order: folders by name, hidden entries and names that are no photo's left out; a file
+/// that was named itself is always tried. Links are followed, loops are not.
+pub struct Scan {
+    inputs: std::vec::IntoIter<PathBuf>,
+    folder: Option<Walk>,
+    seen: HashSet<[u8; 16]>,
+}
+
+type Walk = FilterEntry<walkdir::IntoIter, fn(&DirEntry) -> bool>;
+
+impl Scan {
+    pub fn new(inputs: Vec<PathBuf>) -> Self {
+        Self { inputs: inputs.into_iter(), folder: None, seen: HashSet::new() }
+    }
+
+    fn input(&mut self, input: PathBuf) -> Option<Found> {
+        if input.is_dir() {
+            self.folder = Some(walk(&input, Order::ByName));
+            return None;
+        }
+        self.photo(input)
+    }
+
+    fn entry(&mut self, entry: walkdir::Result<DirEntry>) -> Option<Found> {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) => return failure(&error),
+        };
+        if !entry.file_type().is_dir() {
+            return self.photo(entry.into_path());
+        }
+        if !is_sorted(&entry) {
+            return None;
+        }
+        self.folder.as_mut()?.skip_current_dir();
+        Some(Found::Sorted(entry.into_path()))
+    }
+
+    /// `None` when the file was reached before.
+    fn photo(&mut self, path: PathBuf) -> Option<Found> {
+        let metadata = match path.metadata() {
+            Ok(metadata) if metadata.is_file() => metadata,
+            // A pipe would keep its reader waiting for ever.
+            Ok(_) => return Some(Found::Unreadable { path, reason: "this is neither a file nor a folder".to_owned() }),
+            Err(error) => return Some(Found::Unreadable { path, reason: error.to_string() }),
+        };
+        match path.canonicalize() {
+            Ok(canonical) if !self.seen.insert(fingerprint(&canonical)) => None,
+            Ok(canonical) => Some(Found::Photo { path, identity: PhotoIdentity::new(canonical, &metadata) }),
+            Err(error) => Some(Found::Unreadable { path, reason: error.to_string() }),
+        }
+    }
+}
+
+impl Iterator for Scan {
+    type Item = Found;
+
+    fn next(&mut self) -> Option<Found> {
+        loop {
+            let found = match self.folder.as_mut().and_then(Iterator::next) {
+                Some(entry) => self.entry(entry),
+                None => {
+                    self.folder = None;
+                    let input = self.inputs.next()?;
+                    self.input(input)
+                }
+            };
+            if found.is_some() {
+                return found;
+            }
+        }
+    }
+}
+
+/// How many photos there are, without keeping or sorting anything; a file reached twice counts twice.
+pub fn count(inputs: &[PathBuf], ctx: &JobContext) -> Result<u64, Canceled> {
+    let mut photos = 0;
+    for input in inputs {
+        if !input.is_dir() {
+            photos += 1;
+            continue;
+        }
+        let mut folder = walk(input, Order::AsFound);
+        while let Some(entry) = folder.next() {
+            ctx.check()?;
+            match entry {
+                Ok(entry) if !entry.file_type().is_dir() => photos += 1,
+                Ok(entry) if is_sorted(&entry) => folder.skip_current_dir(),
+                Ok(_) => {}
+                Err(error) => photos += u64::from(failure(&error).is_some()),
+            }
+        }
+    }
+    Ok(photos)
+}
+
+#[derive(PartialEq)]
+enum Order {
+    ByName,
+    AsFound,
+}
+
+fn walk(folder: &Path, order: Order) -> Walk {
+    let walk = WalkDir::new(folder).follow_links(true);
+    let walk = if order == Order::ByName { walk.sort_by_file_name() } else { walk };
+    walk.into_iter().filter_entry(is_wanted)
+}
+
+/// Folders and photo names that are not hidden: a leading dot also marks the `._` files macOS leaves on other disks.
+fn is_wanted(entry: &DirEntry) -> bool {
+    let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+    entry.depth() == 0 || (!hidden && (entry.file_type().is_dir() || images::is_photo_name(entry.path())))
+}
+
+/// True for a folder of copies, unless it was named itself.
+fn is_sorted(entry: &DirEntry) -> bool {
+    entry.depth() > 0 && entry.path().join(SORTED_MARK).exists()
+}
+
+/// An entry that could not be read; `None` when no photo can be lost by it.
+fn failure(error: &walkdir::Error) -> Option<Found> {
+    let (path, source) = (error.path()?, error.io_error()?); // neither for a loop of links, whose photos are reached anyway
+    let dangling_link = source.kind() == ErrorKind::NotFound;
+    if dangling_link && !images::is_photo_name(path) {
+        return None;
+    }
+    Some(Found::Unreadable { path: path.to_owned(), reason: source.to_string() })
+}
+
+fn fingerprint(path: &Path) -> [u8; 16] {
+    let digest: [u8; 32] = Sha256::digest(path.as_os_str().as_encoded_bytes()).into();
+    let (half, _) = digest.split_at(16);
+    half.try_into().expect("half of 32 bytes is 16")
+}
