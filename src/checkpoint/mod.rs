@@ -1,7 +1,32 @@
 //! Opens a checkpoint by its content, lists its tensors, and reads the ones asked for.
 
-use std::collections::BTreeMap;
+mod elements;
+mod error;
+mod gguf;
+mod legacy;
+mod names;
+mod pickle;
+mod plain;
+mod pth;
+mod reader;
+mod rebuild;
+mod safetensors;
+mod save;
+mod source;
+mod state_dict;
+mod unpickle;
+mod zip;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+
+use elements::Stored;
+use error::{Fault, malformed, refused};
+use source::Source;
+
+pub use error::CheckpointError;
+pub use save::save_atomically;
 
 /// The kind of file, found from its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -30,6 +55,19 @@ pub enum ElementType {
     /// A block-quantized type of a `.gguf` file, by its name there.
     #[serde(untagged)]
     Quantized(&'static str),
+}
+
+impl ElementType {
+    /// Bytes of one element; those of a quantized type come in blocks, and count 0 here.
+    fn bytes(self) -> u64 {
+        match self {
+            ElementType::F64 | ElementType::I64 => 8,
+            ElementType::F32 | ElementType::I32 => 4,
+            ElementType::F16 | ElementType::BF16 | ElementType::I16 => 2,
+            ElementType::I8 | ElementType::U8 | ElementType::Bool => 1,
+            ElementType::Quantized(_) => 0,
+        }
+    }
 }
 
 /// What a tensor is for.
@@ -62,26 +100,58 @@ impl TensorInfo {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum CheckpointError {
-    #[error("stub {}", .path.display())]
-    Stub { path: PathBuf },
-}
-
 /// An open checkpoint: its table of tensors is in memory, their elements are not.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
+    container: Container,
+    files: Vec<Source>,
+    tensors: Vec<TensorInfo>,
+    /// Position in `tensors` and place in the files of each weight.
+    weights: HashMap<String, (usize, Stored)>,
+    metadata: BTreeMap<String, serde_json::Value>,
+    found_as: String,
+}
+
+/// What the reader of a container finds in it. Only weights say where they are stored.
+struct Contents {
+    container: Container,
+    files: Vec<Source>,
+    tensors: Vec<(TensorInfo, Option<Stored>)>,
+    metadata: BTreeMap<String, serde_json::Value>,
+    found_as: String,
 }
 
 impl Checkpoint {
+    /// Fails for files that are no checkpoint, are damaged, or hold what Galley does not read, and says which.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        Err(CheckpointError::Stub { path: path.to_owned() })
+        Source::open(path).and_then(|source| Self::from_source(path, source)).map_err(|fault| fault.at(path))
     }
 
     /// The same for bytes that live in the program itself. `name` stands in for the path in messages.
-    pub fn from_static(name: &str, _bytes: &'static [u8]) -> Result<Self, CheckpointError> {
-        Err(CheckpointError::Stub { path: name.into() })
+    pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<Self, CheckpointError> {
+        Self::from_bytes(name, bytes)
+    }
+
+    /// The same for bytes in memory.
+    pub fn from_bytes(name: &str, bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self, CheckpointError> {
+        let path = Path::new(name);
+        Self::from_source(path, Source::Memory(bytes.into())).map_err(|fault| fault.at(path))
+    }
+
+    fn from_source(path: &Path, source: Source) -> Result<Self, Fault> {
+        let mut contents = contents(path, source)?;
+        describe_prefixes(&mut contents);
+        let mut weights = HashMap::new();
+        let mut tensors = Vec::with_capacity(contents.tensors.len());
+        for (info, stored) in contents.tensors {
+            if let Some(stored) = stored {
+                weights.insert(info.name.clone(), (tensors.len(), stored));
+            }
+            tensors.push(info);
+        }
+        let Contents { container, files, metadata, found_as, .. } = contents;
+        Ok(Checkpoint { path: path.to_owned(), container, files, tensors, weights, metadata, found_as })
     }
 
     pub fn path(&self) -> &Path {
@@ -89,27 +159,92 @@ impl Checkpoint {
     }
 
     pub fn container(&self) -> Container {
-        todo!()
+        self.container
     }
 
-    /// Every tensor, in file order.
+    /// Every tensor: the weights in file order, then the rest.
     pub fn tensors(&self) -> &[TensorInfo] {
-        todo!()
+        &self.tensors
     }
 
     /// Plain text values kept beside the tensors: safetensors `__metadata__`, gguf string/number keys, plain strings,
     /// numbers and lists of strings of a PyTorch wrapper (`classes`, `epoch`, `arch`). Lists are JSON arrays.
     pub fn metadata(&self) -> &BTreeMap<String, serde_json::Value> {
-        todo!()
+        &self.metadata
     }
 
     /// How the model's tensors were found in the file ("under the key model, prefix module. removed").
     pub fn found_as(&self) -> &str {
-        todo!()
+        &self.found_as
     }
 
     /// The elements of the weight `name` as f32, row-major, whatever their type and strides in the file.
-    pub fn read_f32(&self, _name: &str) -> Result<Vec<f32>, CheckpointError> {
-        todo!()
+    ///
+    /// Fails when the file changed since it was opened, and for values that are not finite: a network that holds one
+    /// answers nonsense.
+    pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
+        let missing = || CheckpointError::Missing { path: self.path.clone(), name: name.to_owned() };
+        let (position, stored) = self.weights.get(name).ok_or_else(missing)?;
+        let (info, file) = self.tensors.get(*position).zip(self.files.get(stored.file)).ok_or_else(missing)?;
+        let values = match info.element {
+            ElementType::Quantized(_) => gguf::dequantize(file, info, stored),
+            element => elements::read(file, element, &info.shape, stored),
+        };
+        let values = values.and_then(refuse_non_finite);
+        values.map_err(|fault| fault.in_tensor(name).at(&self.path))
+    }
+}
+
+/// Tells the containers apart by their first bytes.
+fn contents(path: &Path, source: Source) -> Result<Contents, Fault> {
+    let start = source.read(0, source.len().min(512))?;
+    match &start[..] {
+        [b'P', b'K', 3, 4, ..] => pth::open_zip(source),
+        [0x80, _, ..] => pth::open_legacy(source),
+        start if start.starts_with(gguf::MAGIC) => gguf::open(source),
+        start if safetensors::looks_like(start) => safetensors::open(source),
+        start if start.trim_ascii_start().starts_with(b"{") => safetensors::open_index(&source, path),
+        start => Err(foreign(start)),
+    }
+}
+
+/// What a file is that is none of ours, as far as its first bytes tell.
+fn foreign(start: &[u8]) -> Fault {
+    let text = start.trim_ascii_start().to_ascii_lowercase();
+    if start.is_empty() {
+        return Fault::Unrecognised("the file is empty".into());
+    }
+    if start.starts_with(b"version https://git-lfs") {
+        return refused(
+            "it is a Git LFS pointer, a note in place of the checkpoint; fetch the file itself with: git lfs pull",
+        );
+    }
+    if text.starts_with(b"<!doctype") || text.starts_with(b"<html") {
+        return Fault::Unrecognised("it is a web page, as a failed download leaves; download the file itself".into());
+    }
+    if start.starts_with(b"\x89HDF") {
+        return Fault::Unrecognised("it is an HDF5 file, as Keras writes".into());
+    }
+    Fault::Unrecognised("its content is neither PyTorch, safetensors nor gguf".into())
+}
+
+fn describe_prefixes(contents: &mut Contents) {
+    let weights = contents.tensors.iter_mut().filter(|(info, _)| info.kind == TensorKind::Weight);
+    let mut names: Vec<&mut String> = weights.map(|(info, _)| &mut info.name).collect();
+    let removed = names::remove_shared_prefixes(&mut names);
+    if let [first, rest @ ..] = &removed[..] {
+        let plural = if rest.is_empty() { "prefix" } else { "prefixes" };
+        contents.found_as.push_str(&format!(", {plural} {first}"));
+        rest.iter().for_each(|prefix| contents.found_as.push_str(&format!(" {prefix}")));
+        contents.found_as.push_str(" removed");
+    }
+}
+
+fn refuse_non_finite(values: Vec<f32>) -> Result<Vec<f32>, Fault> {
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(position) => {
+            Err(malformed(format!("its element {position} is {}, not a number to compute with", values[position])))
+        }
+        None => Ok(values),
     }
 }
