@@ -91,7 +91,7 @@ fn the_legacy_file_of_a_data_parallel_training_is_unwrapped() {
     let checkpoint = Checkpoint::open(&data.join("checkpoints/third-party/resnet20-12fca82f.th")).unwrap();
     assert_eq!(checkpoint.container(), Container::PyTorchLegacy);
     assert_eq!(checkpoint.found_as(), "under the key state_dict, prefix module. removed");
-    assert_eq!(checkpoint.metadata()["best_prec1"], 91.78);
+    assert_eq!(checkpoint.metadata()["best_prec1"], f64::from(91.78f32));
     let first = &checkpoint.tensors()[0];
     assert_eq!((first.name.as_str(), &first.shape[..]), ("conv1.weight", &[16, 3, 3, 3][..]));
     assert_eq!(checkpoint.tensors().iter().filter(|tensor| tensor.kind == TensorKind::Weight).count(), 97 + 19);
