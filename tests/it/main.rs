@@ -4,4 +4,5 @@ mod checkpoint;
 mod export;
 mod journal;
 mod layers;
+mod sample_data;
 mod support;
