@@ -1,5 +1,7 @@
 //! One test binary: real files, real jobs, independent oracles.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 mod checkpoint;
 mod export;
 mod journal;
