@@ -8,3 +8,5 @@ mod journal;
 mod layers;
 mod sample_data;
 mod support;
+#[cfg(feature = "window")]
+mod window;
