@@ -41,7 +41,10 @@ impl<'a> Plain<'a> {
 
     /// `None` for what is not plain, is empty once what is not plain is left out, or is too much.
     fn json(&mut self, id: Id, depth: usize) -> Option<serde_json::Value> {
-        self.values_left = self.values_left.checked_sub(1).filter(|_| depth <= MAX_DEPTH)?;
+        self.values_left = self.values_left.checked_sub(1)?;
+        if depth > MAX_DEPTH {
+            return None;
+        }
         match self.pickle.get(id) {
             Value::None => Some(serde_json::Value::Null),
             Value::Bool(value) => Some((*value).into()),

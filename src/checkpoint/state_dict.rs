@@ -125,8 +125,10 @@ fn repeated() -> Fault {
 
 /// Optimizer state, by its key or by the two keys that every `Optimizer.state_dict()` has.
 pub(super) fn is_optimizer(pickle: &Pickle, key: &str, value: Id) -> bool {
+    // Only a small dictionary is searched: the same large one may be asked about under every key of another.
+    let is_small = pickle.entries(value).is_some_and(|entries| entries.len() <= 16);
     key.to_ascii_lowercase().contains("optim")
-        || (pickle.entry(value, "param_groups").is_some() && pickle.entry(value, "state").is_some())
+        || (is_small && pickle.entry(value, "param_groups").is_some() && pickle.entry(value, "state").is_some())
 }
 
 fn refuse_module(pickle: &Pickle, id: Id) -> Result<(), Fault> {

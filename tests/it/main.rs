@@ -4,6 +4,7 @@
 
 mod checkpoint;
 mod export;
+mod hostile_checkpoints;
 mod journal;
 mod layers;
 mod sample_data;
