@@ -1,9 +1,50 @@
 //! Networks as lists of blocks, in NHWC, and which of them a checkpoint holds.
 
+mod catalog;
+mod convnext;
+mod detect;
+mod efficientnet;
+mod head;
+mod inverted;
+mod layers;
+mod mobilenet;
+mod resnet;
+mod source;
+mod squeezenet;
+mod strangers;
+mod vit;
+
 use candle_core::Tensor;
 
-use crate::checkpoint::{Checkpoint, TensorInfo};
+use crate::checkpoint::{CheckpointError, TensorInfo, TensorKind};
+use crate::format;
 use crate::images::transform::Transform;
+use catalog::Family;
+use layers::{HeadStep, Layer};
+use source::Source;
+
+pub use catalog::KNOWN;
+pub use detect::{detect, detect_with_hint};
+pub use source::Weights;
+
+/// Whose names a checkpoint's tensors have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    Timm,
+    Torchvision,
+    /// The repository of the ConvNeXt papers.
+    Original,
+}
+
+impl Naming {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Timm => "timm",
+            Self::Torchvision => "torchvision",
+            Self::Original => "original",
+        }
+    }
+}
 
 /// A network family and its variant, with everything needed to build it, found from tensor names and shapes alone.
 #[derive(Debug, Clone)]
@@ -15,14 +56,17 @@ pub struct Architecture {
     pub classes: usize,
     /// Whose key names the file uses: `timm`, `torchvision`, `original`.
     pub naming: &'static str,
-    /// One sentence: by which names and shapes it was recognised.
+    /// One sentence: by which names and shapes it was recognised, and what had to be assumed.
     pub recognised_by: String,
+    scheme: Naming,
+    family: Family,
+    head: Vec<HeadStep>,
 }
 
 impl Architecture {
     /// The transform this architecture's published weights were evaluated with.
     pub fn default_transform(&self) -> Transform {
-        todo!()
+        catalog::transform(&self.name, self.scheme)
     }
 }
 
@@ -39,27 +83,100 @@ pub enum Strictness {
 }
 
 /// What loading did, by tensor name.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadReport {
     pub matched: Vec<String>,
+    /// The network needs them and the file lacks them: kept neutral (norms at one, all else at zero).
     pub missing: Vec<String>,
+    /// In the file, and of no use to this network.
     pub unexpected: Vec<String>,
+    /// In the file with another shape than the network's: not used, kept neutral.
     pub reshaped: Vec<String>,
+}
+
+impl LoadReport {
+    /// Tensors the network needs.
+    pub fn expected(&self) -> usize {
+        self.matched.len() + self.missing.len() + self.reshaped.len()
+    }
+
+    /// True when every tensor of the file and of the network found its counterpart.
+    pub fn is_whole(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.reshaped.is_empty()
+    }
+
+    /// Everything that did not fit, in words, with the first names of each kind.
+    pub fn misfit(&self) -> String {
+        let kinds =
+            [("missing", &self.missing), ("of another shape", &self.reshaped), ("unexpected", &self.unexpected)];
+        let kinds = kinds.iter().filter(|(_, names)| !names.is_empty());
+        let text = kinds.map(|(kind, names)| format!("{} {kind} ({})", names.len(), first_names(names)));
+        text.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The first three names.
+fn first_names(names: &[String]) -> String {
+    let more = if names.len() > 3 { ", …" } else { "" };
+    names.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ") + more
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    #[error("stub")]
-    Stub,
+    #[error("unknown network{}: its tensors are {layers}. Galley knows {KNOWN}", .looks_like.map(|kind| format!(", {kind}")).unwrap_or_default())]
+    Unknown { looks_like: Option<&'static str>, layers: String },
+    #[error(
+        "this {title} has no classifier: no tensor begins with {root}. Choose a checkpoint that was saved with its head"
+    )]
+    NoHead { title: String, root: &'static str },
+    #[error("the classifier cannot be rebuilt from its tensors: {reason}")]
+    Head { reason: String },
+    #[error(
+        "this checkpoint does not fit {title}: of {} tensors, {}. Load it leniently to use what is there",
+        .report.expected(), .report.misfit()
+    )]
+    Misfit { title: String, report: Box<LoadReport> },
+    #[error(
+        "only {} of the {} tensors of {title} are in this checkpoint: {}. Its answers would mean nothing",
+        .report.matched.len(), .report.expected(), .report.misfit()
+    )]
+    TooFew { title: String, report: Box<LoadReport> },
+    #[error(
+        "the tensor {tensor} holds values that are no numbers (NaN or infinity). The checkpoint is damaged or its training diverged"
+    )]
+    NotFinite { tensor: String },
+    #[error("failed to read the weights")]
+    Read(#[from] CheckpointError),
+    #[error("failed to compute the network")]
+    Compute(#[from] candle_core::Error),
 }
 
 /// One unit of a network: the stem, a residual block, the head.
 pub struct Block {
     /// `stem`, `stages.2.blocks.5`, `head`.
     pub name: String,
+    layer: Box<dyn Layer>,
+}
+
+impl Block {
+    fn new(name: impl Into<String>, layer: impl Layer + 'static) -> Self {
+        Self { name: name.into(), layer: Box::new(layer) }
+    }
+
+    /// The block's output. Takes its input, which is freed as soon as it is used.
+    pub fn forward(&self, xs: Tensor) -> Result<Tensor, ModelError> {
+        Ok(self.layer.forward(xs)?)
+    }
+}
+
+impl std::fmt::Debug for Block {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Block").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// A network ready for inference: batch norm folded, weights in NHWC order.
+#[derive(Debug)]
 pub struct Network {
     pub architecture: Architecture,
     pub blocks: Vec<Block>,
@@ -69,19 +186,60 @@ pub struct Network {
 
 impl Network {
     /// Logits of shape `(n, classes)` for pixels of shape `(n, height, width, 3)`.
-    pub fn forward(&self, _pixels: &Tensor) -> Result<Tensor, ModelError> {
-        todo!()
+    pub fn forward(&self, pixels: &Tensor) -> Result<Tensor, ModelError> {
+        self.blocks.iter().try_fold(pixels.clone(), |xs, block| block.forward(xs))
     }
 }
 
-pub fn detect(_tensors: &[TensorInfo]) -> Result<Architecture, ModelError> {
-    todo!()
+/// Learnable parameters among a file's weights: all but the running statistics of batch norms.
+pub fn parameters(tensors: &[TensorInfo]) -> u64 {
+    let weights = tensors.iter().filter(|tensor| tensor.kind == TensorKind::Weight && is_learnable(&tensor.name));
+    weights.map(|tensor| tensor.elements() as u64).sum()
 }
 
+fn is_learnable(name: &str) -> bool {
+    !source::is_ignorable(name) && !name.ends_with("running_mean") && !name.ends_with("running_var")
+}
+
+/// Reads the weights, one tensor at a time, into a network; memory peaks at the network plus one tensor.
+///
+/// The report says what fitted. Strict loading fails unless everything did.
 pub fn build(
-    _checkpoint: &Checkpoint,
-    _architecture: &Architecture,
-    _strictness: Strictness,
+    weights: &dyn Weights,
+    architecture: &Architecture,
+    strictness: Strictness,
 ) -> Result<(Network, LoadReport), ModelError> {
-    todo!()
+    let asked = asked(&architecture.family, architecture.scheme, &architecture.head)?;
+    let fit = detect::compare(weights.tensors(), &asked);
+    let title = || architecture.title.clone();
+    // Refused before anything is read.
+    if strictness == Strictness::Strict && !fit.is_whole() {
+        return Err(ModelError::Misfit { title: title(), report: Box::new(fit) });
+    }
+    if strictness != Strictness::LenientWhatever && 2 * fit.matched.len() < fit.expected() {
+        return Err(ModelError::TooFew { title: title(), report: Box::new(fit) });
+    }
+    let mut source = Source::new(weights)?;
+    let blocks = architecture.family.blocks(architecture.scheme, &architecture.head, &mut source)?;
+    let learnable = asked.iter().filter(|(name, _)| is_learnable(name));
+    let parameters = learnable.map(|(_, shape)| shape.iter().product::<usize>() as u64).sum();
+    Ok((Network { architecture: architecture.clone(), blocks, parameters }, fit))
+}
+
+/// What loading would report, found without reading a weight.
+pub fn fit(tensors: &[TensorInfo], architecture: &Architecture) -> Result<LoadReport, ModelError> {
+    let asked = asked(&architecture.family, architecture.scheme, &architecture.head)?;
+    Ok(detect::compare(tensors, &asked))
+}
+
+/// Names and shapes of the tensors a network is made of.
+fn asked(family: &Family, naming: Naming, head: &[HeadStep]) -> Result<Vec<(String, Vec<usize>)>, ModelError> {
+    let mut source = Source::asking()?;
+    family.blocks(naming, head, &mut source)?;
+    Ok(source.asked())
+}
+
+/// `12 tensors`, for messages.
+fn tensor_count(tensors: usize) -> String {
+    format::counted(tensors as u64, "tensor")
 }

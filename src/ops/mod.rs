@@ -1,1 +1,61 @@
-//! The operations networks are made of, in NHWC, f32.
+//! The operations networks are made of, in NHWC, f32: one file per operation, each a public function on tensors, its
+//! CPU kernel, and (for tests) the same computation composed of plain candle operations.
+//!
+//! Inputs may be views of any stride and offset; results are new and contiguous. Kernels run on the calling thread's
+//! rayon pool, in rows, and each row is computed in one fixed order, so results repeat bit by bit.
+
+mod activation;
+mod attention;
+mod conv;
+mod depthwise;
+mod gemm;
+mod grn;
+mod layer_norm;
+mod linear;
+mod pool;
+mod scratch;
+mod squeeze_excite;
+#[cfg(test)]
+mod testing;
+mod window;
+
+use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor};
+
+pub use activation::{Activation, activate, softmax};
+pub use attention::attention;
+pub use conv::conv;
+pub use depthwise::depthwise;
+pub use grn::global_response_norm;
+pub use layer_norm::layer_norm;
+pub use linear::linear;
+pub use pool::{global_average_pool, max_pool};
+pub use squeeze_excite::{Gate, squeeze_excite};
+pub use window::{Padding, Window};
+
+/// The elements of a contiguous f32 argument of a custom operation.
+fn elements<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
+        None => candle_core::bail!("a kernel was given a view that is not contiguous"),
+    }
+}
+
+/// A kernel's result.
+fn output(elements: Vec<f32>, shape: impl Into<Shape>) -> (CpuStorage, Shape) {
+    (CpuStorage::F32(elements), shape.into())
+}
+
+/// Calls `compute` with the elements of an optional tensor on the CPU.
+fn with_elements<R>(tensor: Option<&Tensor>, compute: impl FnOnce(Option<&[f32]>) -> Result<R>) -> Result<R> {
+    let Some(tensor) = tensor else { return compute(None) };
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => compute(Some(elements(storage, layout)?)),
+        _ => candle_core::bail!("a CPU kernel was given a tensor of another device"),
+    }
+}
+
+/// Runs a loop compiled for the best vector instructions of this machine.
+fn vectorized<R>(compute: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(compute)
+}

@@ -7,7 +7,6 @@ mod export;
 mod hostile_checkpoints;
 mod journal;
 mod layers;
+mod networks;
 mod sample_data;
 mod support;
-#[cfg(feature = "window")]
-mod window;

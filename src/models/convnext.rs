@@ -1,0 +1,177 @@
+//! ConvNeXt V1 and V2 under timm's, torchvision's and the original repository's names.
+
+use candle_core::Tensor;
+
+use super::layers::{Conv, Depthwise, Head, HeadStep, Layer, LayerNorm, Linear, PooledHead};
+use super::source::{Affine, Source};
+use super::{Block, ModelError, Naming};
+use crate::ops::{self, Activation, Padding, Window};
+
+/// From the reference code, for every norm of the network.
+const EPSILON: f32 = 1e-6;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Stem {
+    /// One 4×4 convolution of stride 4.
+    Patch,
+    /// Two 3×3 convolutions of stride 2; `middle` channels between them (timm's `_ols`).
+    Overlap { middle: usize },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConvNext {
+    pub depths: [usize; 4],
+    pub channels: [usize; 4],
+    pub stem: Stem,
+    /// Global response norm instead of layer scale.
+    pub v2: bool,
+    /// The last norm comes before the mean over the image (timm's `_hnf`).
+    pub head_norm_first: bool,
+}
+
+impl ConvNext {
+    pub fn features(&self) -> usize {
+        self.channels[3]
+    }
+
+    pub fn blocks(&self, naming: Naming, head: &[HeadStep], source: &mut Source) -> Result<Vec<Block>, ModelError> {
+        let mut blocks = vec![Block::new("stem", self.stem(naming, source)?)];
+        for stage in 0..4 {
+            if stage > 0 {
+                let layer = self.downsample(naming, stage, source)?;
+                blocks.push(Block::new(format!("stages.{stage}.downsample"), layer));
+            }
+            for index in 0..self.depths[stage] {
+                let layer = self.block(naming, stage, index, source)?;
+                blocks.push(Block::new(format!("stages.{stage}.blocks.{index}"), layer));
+            }
+        }
+        let norm = match naming {
+            Naming::Timm if self.head_norm_first => "norm_pre",
+            Naming::Timm => "head.norm",
+            Naming::Torchvision => "classifier.0",
+            Naming::Original => "norm",
+        };
+        let norm = LayerNorm::load(source, norm, self.features(), EPSILON)?;
+        let (norm_first, norm) = if self.head_norm_first { (Some(norm), None) } else { (None, Some(norm)) };
+        let head = Head::load(source, head)?;
+        blocks.push(Block::new("head", PooledHead { norm_first, norm, hidden: None, head }));
+        Ok(blocks)
+    }
+
+    fn stem(&self, naming: Naming, source: &mut Source) -> Result<Downsample, ModelError> {
+        let prefix = match naming {
+            Naming::Timm => "stem",
+            Naming::Torchvision => "features.0",
+            Naming::Original => "downsample_layers.0",
+        };
+        let outputs = self.channels[0];
+        let mut conv = |index: usize, kernel, stride, padding, inputs, outputs| -> Result<Conv, ModelError> {
+            let name = format!("{prefix}.{index}");
+            let window = Window { kernel, stride, padding: Padding::Each(padding) };
+            let affine = source.conv(&name, None, kernel, inputs, outputs)?;
+            Ok(Conv { affine, window, activation: Activation::None })
+        };
+        let convs = match self.stem {
+            Stem::Patch => vec![conv(0, 4, 4, 0, 3, outputs)?],
+            Stem::Overlap { middle } => vec![conv(0, 3, 2, 1, 3, middle)?, conv(1, 3, 2, 1, middle, outputs)?],
+        };
+        let norm = LayerNorm::load(source, &format!("{prefix}.{}", convs.len()), outputs, EPSILON)?;
+        Ok(Downsample { norm_first: None, convs, norm: Some(norm) })
+    }
+
+    fn downsample(&self, naming: Naming, stage: usize, source: &mut Source) -> Result<Downsample, ModelError> {
+        let prefix = match naming {
+            Naming::Timm => format!("stages.{stage}.downsample"),
+            Naming::Torchvision => format!("features.{}", 2 * stage),
+            Naming::Original => format!("downsample_layers.{stage}"),
+        };
+        let (inputs, outputs) = (self.channels[stage - 1], self.channels[stage]);
+        let norm = LayerNorm::load(source, &format!("{prefix}.0"), inputs, EPSILON)?;
+        let affine = source.conv(&format!("{prefix}.1"), None, 2, inputs, outputs)?;
+        let window = Window { kernel: 2, stride: 2, padding: Padding::Each(0) };
+        let conv = Conv { affine, window, activation: Activation::None };
+        Ok(Downsample { norm_first: Some(norm), convs: vec![conv], norm: None })
+    }
+
+    fn block(
+        &self,
+        naming: Naming,
+        stage: usize,
+        index: usize,
+        source: &mut Source,
+    ) -> Result<ConvNextBlock, ModelError> {
+        let (prefix, [depthwise, norm, expand, project, scale]) = match naming {
+            Naming::Timm => {
+                (format!("stages.{stage}.blocks.{index}"), ["conv_dw", "norm", "mlp.fc1", "mlp.fc2", "gamma"])
+            }
+            Naming::Torchvision => (
+                format!("features.{}.{index}", 2 * stage + 1),
+                ["block.0", "block.2", "block.3", "block.5", "layer_scale"],
+            ),
+            Naming::Original => (format!("stages.{stage}.{index}"), ["dwconv", "norm", "pwconv1", "pwconv2", "gamma"]),
+        };
+        let channels = self.channels[stage];
+        let name = |part: &str| format!("{prefix}.{part}");
+        let depthwise = Depthwise {
+            affine: source.depthwise(&name(depthwise), None, 7, channels)?,
+            window: Window::centered(7, 1),
+            activation: Activation::None,
+        };
+        let norm = LayerNorm::load(source, &name(norm), channels, EPSILON)?;
+        let expand = source.linear(&name(expand), channels, 4 * channels, true)?;
+        let expand = Linear { affine: expand, activation: Activation::Gelu };
+        let response_norm = if self.v2 {
+            let [weight, bias] = match naming {
+                Naming::Original => ["grn.gamma", "grn.beta"],
+                _ => ["mlp.grn.weight", "mlp.grn.bias"],
+            };
+            let shape = [4 * channels];
+            let mut part = |part: &str| -> Result<Tensor, ModelError> { source.plain(&name(part), &shape) };
+            Some((part(weight)?, part(bias)?))
+        } else {
+            None
+        };
+        let scale = (!self.v2).then(|| name(scale));
+        let (weight, bias) = (name(&format!("{project}.weight")), name(&format!("{project}.bias")));
+        let project = source.linear_named(&weight, Some(&bias), 4 * channels, channels, scale.as_deref())?;
+        let project = Linear { affine: project, activation: Activation::None };
+        Ok(ConvNextBlock { depthwise, norm, expand, response_norm, project })
+    }
+}
+
+/// Norm and convolution in either order: the stem and what lies between stages.
+struct Downsample {
+    norm_first: Option<LayerNorm>,
+    convs: Vec<Conv>,
+    norm: Option<LayerNorm>,
+}
+
+impl Layer for Downsample {
+    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
+        let xs = if let Some(norm) = &self.norm_first { norm.forward(&xs)? } else { xs };
+        let xs = self.convs.iter().try_fold(xs, |xs, conv| conv.forward(&xs))?;
+        if let Some(norm) = &self.norm { norm.forward(&xs) } else { Ok(xs) }
+    }
+}
+
+/// Depthwise 7×7, norm, and a four times wider layer, around which the input passes. Layer scale lies in `project`.
+struct ConvNextBlock {
+    depthwise: Depthwise,
+    norm: LayerNorm,
+    expand: Linear,
+    response_norm: Option<Affine>,
+    project: Linear,
+}
+
+impl Layer for ConvNextBlock {
+    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
+        let hidden = self.norm.forward(&self.depthwise.forward(&xs)?)?;
+        let hidden = self.expand.forward(&hidden)?;
+        let hidden = match &self.response_norm {
+            Some((weight, bias)) => ops::global_response_norm(&hidden, weight, bias)?,
+            None => hidden,
+        };
+        self.project.forward_with(&hidden, Some(&xs))
+    }
+}

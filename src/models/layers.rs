@@ -1,0 +1,154 @@
+//! The layers blocks are made of: weights with the operation that uses them.
+
+use candle_core::Tensor;
+
+use super::ModelError;
+use super::source::{Affine, BatchNorm, Source};
+use crate::ops::{self, Activation, Window};
+
+/// What a block does to its input.
+pub trait Layer: Send + Sync {
+    /// Takes its input, so that it can be freed as soon as it is used.
+    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor>;
+}
+
+/// A dense convolution, batch norm folded in.
+pub struct Conv {
+    pub affine: Affine,
+    pub window: Window,
+    pub activation: Activation,
+}
+
+impl Conv {
+    pub fn forward(&self, xs: &Tensor) -> candle_core::Result<Tensor> {
+        self.forward_with(xs, None)
+    }
+
+    /// `activation(conv(xs) + residual)`.
+    pub fn forward_with(&self, xs: &Tensor, residual: Option<&Tensor>) -> candle_core::Result<Tensor> {
+        ops::conv(xs, &self.affine.0, &self.affine.1, self.window, self.activation, residual)
+    }
+}
+
+impl Layer for Conv {
+    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
+        self.forward(&xs)
+    }
+}
+
+/// A depthwise convolution, batch norm folded in.
+pub struct Depthwise {
+    pub affine: Affine,
+    pub window: Window,
+    pub activation: Activation,
+}
+
+impl Depthwise {
+    pub fn forward(&self, xs: &Tensor) -> candle_core::Result<Tensor> {
+        ops::depthwise(xs, &self.affine.0, &self.affine.1, self.window, self.activation)
+    }
+}
+
+pub struct Linear {
+    pub affine: Affine,
+    pub activation: Activation,
+}
+
+impl Linear {
+    pub fn forward(&self, xs: &Tensor) -> candle_core::Result<Tensor> {
+        self.forward_with(xs, None)
+    }
+
+    /// `activation(linear(xs) + residual)`.
+    pub fn forward_with(&self, xs: &Tensor, residual: Option<&Tensor>) -> candle_core::Result<Tensor> {
+        ops::linear(xs, &self.affine.0, &self.affine.1, self.activation, residual)
+    }
+}
+
+pub struct LayerNorm {
+    affine: Affine,
+    epsilon: f32,
+}
+
+impl LayerNorm {
+    pub fn load(source: &mut Source, name: &str, channels: usize, epsilon: f32) -> Result<Self, ModelError> {
+        Ok(Self { affine: source.norm(name, channels)?, epsilon })
+    }
+
+    pub fn forward(&self, xs: &Tensor) -> candle_core::Result<Tensor> {
+        ops::layer_norm(xs, &self.affine.0, &self.affine.1, self.epsilon)
+    }
+}
+
+/// One step of a classifier's head.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HeadStep {
+    Linear { name: String, inputs: usize, outputs: usize, bias: bool },
+    BatchNorm { name: String, features: usize },
+    LayerNorm { name: String, features: usize },
+    Activation(Activation),
+}
+
+/// From features `(n, features)` to logits `(n, classes)`.
+pub struct Head(Vec<HeadLayer>);
+
+enum HeadLayer {
+    Linear(Linear),
+    BatchNorm(Affine),
+    LayerNorm(LayerNorm),
+    Activation(Activation),
+}
+
+/// PyTorch's default for batch norm and layer norm: a head's file does not say.
+const DEFAULT_EPSILON: f32 = 1e-5;
+
+impl Head {
+    pub fn load(source: &mut Source, steps: &[HeadStep]) -> Result<Self, ModelError> {
+        let layer = |step: &HeadStep| {
+            Ok(match step {
+                HeadStep::Linear { name, inputs, outputs, bias } => HeadLayer::Linear(Linear {
+                    affine: source.linear(name, *inputs, *outputs, *bias)?,
+                    activation: Activation::None,
+                }),
+                HeadStep::BatchNorm { name, features } => {
+                    let norm = BatchNorm { name: name.clone(), epsilon: DEFAULT_EPSILON };
+                    HeadLayer::BatchNorm(source.batch_norm(&norm, *features)?)
+                }
+                HeadStep::LayerNorm { name, features } => {
+                    HeadLayer::LayerNorm(LayerNorm::load(source, name, *features, DEFAULT_EPSILON)?)
+                }
+                HeadStep::Activation(activation) => HeadLayer::Activation(*activation),
+            })
+        };
+        Ok(Self(steps.iter().map(layer).collect::<Result<_, ModelError>>()?))
+    }
+
+    pub fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
+        self.0.iter().try_fold(xs, |xs, layer| match layer {
+            HeadLayer::Linear(linear) => linear.forward(&xs),
+            HeadLayer::BatchNorm((scale, shift)) => xs.broadcast_mul(scale)?.broadcast_add(shift),
+            HeadLayer::LayerNorm(norm) => norm.forward(&xs),
+            HeadLayer::Activation(activation) => ops::activate(&xs, *activation),
+        })
+    }
+}
+
+/// Mean over the image, optional norm, then the classifier.
+pub struct PooledHead {
+    /// Before the mean (ConvNeXt's `head_norm_first`).
+    pub norm_first: Option<LayerNorm>,
+    pub norm: Option<LayerNorm>,
+    /// MobileNetV3's layer between the mean and the classifier.
+    pub hidden: Option<Linear>,
+    pub head: Head,
+}
+
+impl Layer for PooledHead {
+    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
+        let xs = if let Some(norm) = &self.norm_first { norm.forward(&xs)? } else { xs };
+        let xs = ops::global_average_pool(&xs)?;
+        let xs = if let Some(norm) = &self.norm { norm.forward(&xs)? } else { xs };
+        let xs = if let Some(hidden) = &self.hidden { hidden.forward(&xs)? } else { xs };
+        self.head.forward(xs)
+    }
+}

@@ -1,0 +1,122 @@
+//! ResNet 18 to 152 and the wide ones; timm and torchvision share their names.
+
+use candle_core::Tensor;
+
+use super::layers::{Conv, Head, HeadStep, Layer, PooledHead};
+use super::source::{BatchNorm, Source};
+use super::{Block, ModelError};
+use crate::ops::{self, Activation, Padding, Window};
+
+const EPSILON: f32 = 1e-5;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResNet {
+    pub depths: [usize; 4],
+    /// Three convolutions per block (1×1, 3×3, 1×1) instead of two.
+    pub bottleneck: bool,
+    /// Channels inside the first stage's bottlenecks: 64, or 128 for the wide ones.
+    pub width: usize,
+}
+
+impl ResNet {
+    pub fn features(&self) -> usize {
+        if self.bottleneck { 2048 } else { 512 }
+    }
+
+    pub fn blocks(&self, head: &[HeadStep], source: &mut Source) -> Result<Vec<Block>, ModelError> {
+        let stem = conv(source, ["conv1", "bn1"], 7, 2, 3, 64, Activation::Relu)?;
+        let pool = Window { kernel: 3, stride: 2, padding: Padding::Each(1) };
+        let mut blocks = vec![Block::new("stem", Stem { conv: stem, pool })];
+        let mut inputs = 64;
+        for stage in 0..4 {
+            for index in 0..self.depths[stage] {
+                let name = format!("layer{}.{index}", stage + 1);
+                let stride = if stage > 0 && index == 0 { 2 } else { 1 };
+                let block = self.block(&name, stage, stride, inputs, source)?;
+                inputs = self.outputs(stage);
+                blocks.push(Block::new(name, block));
+            }
+        }
+        let head = Head::load(source, head)?;
+        blocks.push(Block::new("head", PooledHead { norm_first: None, norm: None, hidden: None, head }));
+        Ok(blocks)
+    }
+
+    fn outputs(&self, stage: usize) -> usize {
+        if self.bottleneck { 256 << stage } else { 64 << stage }
+    }
+
+    fn block(
+        &self,
+        name: &str,
+        stage: usize,
+        stride: usize,
+        inputs: usize,
+        source: &mut Source,
+    ) -> Result<Residual, ModelError> {
+        let (outputs, inner) = (self.outputs(stage), self.width << stage);
+        let mut part = |conv_name: &str, norm: &str, kernel, stride, inputs, outputs| {
+            let names = [&*format!("{name}.{conv_name}"), &*format!("{name}.{norm}")];
+            conv(source, names, kernel, stride, inputs, outputs, Activation::Relu)
+        };
+        let convs = if self.bottleneck {
+            vec![
+                part("conv1", "bn1", 1, 1, inputs, inner)?,
+                part("conv2", "bn2", 3, stride, inner, inner)?,
+                part("conv3", "bn3", 1, 1, inner, outputs)?,
+            ]
+        } else {
+            vec![part("conv1", "bn1", 3, stride, inputs, outputs)?, part("conv2", "bn2", 3, 1, outputs, outputs)?]
+        };
+        let shortcut = if stride > 1 || inputs != outputs {
+            let shortcut = part("downsample.0", "downsample.1", 1, stride, inputs, outputs)?;
+            Some(Conv { activation: Activation::None, ..shortcut })
+        } else {
+            None
+        };
+        Ok(Residual { convs, shortcut })
+    }
+}
+
+fn conv(
+    source: &mut Source,
+    [name, norm]: [&str; 2],
+    kernel: usize,
+    stride: usize,
+    inputs: usize,
+    outputs: usize,
+    activation: Activation,
+) -> Result<Conv, ModelError> {
+    let norm = BatchNorm { name: norm.to_owned(), epsilon: EPSILON };
+    let affine = source.conv(name, Some(&norm), kernel, inputs, outputs)?;
+    Ok(Conv { affine, window: Window::centered(kernel, stride), activation })
+}
+
+struct Stem {
+    conv: Conv,
+    pool: Window,
+}
+
+impl Layer for Stem {
+    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
+        ops::max_pool(&self.conv.forward(&xs)?, self.pool)
+    }
+}
+
+/// Convolutions around which the input passes; the last one's activation comes after the sum.
+struct Residual {
+    convs: Vec<Conv>,
+    shortcut: Option<Conv>,
+}
+
+impl Layer for Residual {
+    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
+        let (last, first) = self.convs.split_last().expect("a block has convolutions");
+        let mut hidden = xs.clone();
+        for conv in first {
+            hidden = conv.forward(&hidden)?;
+        }
+        let xs = if let Some(shortcut) = &self.shortcut { shortcut.forward(&xs)? } else { xs };
+        last.forward_with(&hidden, Some(&xs))
+    }
+}

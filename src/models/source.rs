@@ -1,0 +1,222 @@
+//! Where a network's builder gets its tensors: it names each with its shape, and gets it in NHWC order, batch norm folded.
+//! Without weights behind it a source only notes what is asked for, which is how a file is recognised.
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::ModelError;
+use crate::checkpoint::{Checkpoint, CheckpointError, TensorInfo, TensorKind};
+
+/// Tensors by name.
+pub trait Weights {
+    fn tensors(&self) -> &[TensorInfo];
+
+    /// The elements of `name`, row-major.
+    fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError>;
+}
+
+impl Weights for Checkpoint {
+    fn tensors(&self) -> &[TensorInfo] {
+        self.tensors()
+    }
+
+    fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
+        self.read_f32(name)
+    }
+}
+
+/// True for tensors that no network needs at inference.
+pub fn is_ignorable(name: &str) -> bool {
+    name.ends_with("num_batches_tracked")
+}
+
+/// A weight and its bias.
+pub type Affine = (Tensor, Tensor);
+
+/// A batch norm to fold into the convolution before it.
+#[derive(Debug, Clone)]
+pub struct BatchNorm {
+    pub name: String,
+    pub epsilon: f32,
+}
+
+/// Hands out tensors, one read at a time.
+pub struct Source<'a> {
+    weights: Option<&'a dyn Weights>,
+    held: HashMap<&'a str, &'a [usize]>,
+    asked: Vec<(String, Vec<usize>)>,
+    placeholder: Tensor,
+}
+
+impl<'a> Source<'a> {
+    pub fn new(weights: &'a dyn Weights) -> Result<Self, ModelError> {
+        let held = weights.tensors().iter().filter(|tensor| tensor.kind == TensorKind::Weight);
+        let held = held.map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice())).collect();
+        Ok(Self { weights: Some(weights), held, ..Self::asking()? })
+    }
+
+    /// A source that holds nothing: its tensors are empty.
+    pub fn asking() -> Result<Self, ModelError> {
+        let placeholder = Tensor::zeros(0, DType::F32, &Device::Cpu)?;
+        Ok(Self { weights: None, held: HashMap::new(), asked: Vec::new(), placeholder })
+    }
+
+    /// Every tensor asked for, with its shape as in the file.
+    pub fn asked(self) -> Vec<(String, Vec<usize>)> {
+        self.asked
+    }
+
+    /// Elements in the file's order, `neutral` where the file has none that fit, nothing when only asking.
+    fn values(&mut self, name: &str, shape: &[usize], neutral: f32) -> Result<Option<Vec<f32>>, ModelError> {
+        self.asked.push((name.to_owned(), shape.to_vec()));
+        let Some(weights) = self.weights else { return Ok(None) };
+        if !self.held.get(name).is_some_and(|held| same_shape(held, shape)) {
+            return Ok(Some(vec![neutral; shape.iter().product()]));
+        }
+        let values = weights.read_f32(name)?;
+        if values.iter().any(|value| !value.is_finite()) {
+            return Err(ModelError::NotFinite { tensor: name.to_owned() });
+        }
+        Ok(Some(values))
+    }
+
+    fn tensor(&self, values: Option<Vec<f32>>, shape: &[usize]) -> Result<Tensor, ModelError> {
+        match values {
+            Some(values) => Ok(Tensor::from_vec(values, shape, &Device::Cpu)?),
+            None => Ok(self.placeholder.clone()),
+        }
+    }
+
+    /// A tensor exactly as the file holds it.
+    pub fn plain(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
+        let values = self.values(name, shape, 0.0)?;
+        self.tensor(values, shape)
+    }
+
+    /// Scale and shift of a norm: `name.weight` and `name.bias`, each `(channels)`.
+    pub fn norm(&mut self, name: &str, channels: usize) -> Result<Affine, ModelError> {
+        let weight = self.values(&format!("{name}.weight"), &[channels], 1.0)?;
+        let weight = self.tensor(weight, &[channels])?;
+        Ok((weight, self.plain(&format!("{name}.bias"), &[channels])?))
+    }
+
+    /// A batch norm as scale and shift.
+    pub fn batch_norm(&mut self, norm: &BatchNorm, channels: usize) -> Result<Affine, ModelError> {
+        let fold = self.fold(Some(norm), "", channels)?;
+        let (scale, shift) = fold.unzip();
+        Ok((self.tensor(scale.flatten(), &[channels])?, self.tensor(shift, &[channels])?))
+    }
+
+    /// A convolution without groups: `(kernel, kernel, inputs, outputs)` and `(outputs)`.
+    ///
+    /// With a batch norm the file has no bias for it.
+    pub fn conv(
+        &mut self,
+        name: &str,
+        norm: Option<&BatchNorm>,
+        kernel: usize,
+        inputs: usize,
+        outputs: usize,
+    ) -> Result<Affine, ModelError> {
+        let weight = self.values(&format!("{name}.weight"), &[outputs, inputs, kernel, kernel], 0.0)?;
+        let fold = self.fold(norm, name, outputs)?;
+        self.folded(weight, fold, [outputs, inputs, kernel * kernel], &[kernel, kernel, inputs, outputs])
+    }
+
+    /// A convolution with a group per channel: `(kernel, kernel, channels)` and `(channels)`.
+    pub fn depthwise(
+        &mut self,
+        name: &str,
+        norm: Option<&BatchNorm>,
+        kernel: usize,
+        channels: usize,
+    ) -> Result<Affine, ModelError> {
+        let weight = self.values(&format!("{name}.weight"), &[channels, 1, kernel, kernel], 0.0)?;
+        let fold = self.fold(norm, name, channels)?;
+        self.folded(weight, fold, [channels, 1, kernel * kernel], &[kernel, kernel, channels])
+    }
+
+    /// A linear layer or 1×1 convolution: `(inputs, outputs)` and `(outputs)`; `bias` says whether the file has one.
+    pub fn linear(&mut self, name: &str, inputs: usize, outputs: usize, bias: bool) -> Result<Affine, ModelError> {
+        let bias = bias.then(|| format!("{name}.bias"));
+        self.linear_named(&format!("{name}.weight"), bias.as_deref(), inputs, outputs, None)
+    }
+
+    /// The same with its tensors' whole names, its outputs multiplied by `scale` (ConvNeXt's layer scale).
+    pub fn linear_named(
+        &mut self,
+        weight: &str,
+        bias: Option<&str>,
+        inputs: usize,
+        outputs: usize,
+        scale: Option<&str>,
+    ) -> Result<Affine, ModelError> {
+        let weight = self.values(weight, &[outputs, inputs], 0.0)?;
+        let bias = match bias {
+            Some(bias) => self.values(bias, &[outputs], 0.0)?,
+            None => weight.as_ref().map(|_| vec![0.0; outputs]),
+        };
+        let scale = scale.map(|scale| self.values(scale, &[outputs], 1.0)).transpose()?.flatten();
+        let bias = bias.map(|mut bias| {
+            bias.iter_mut().zip(scale.iter().flatten()).for_each(|(bias, scale)| *bias *= scale);
+            bias
+        });
+        self.folded(weight, bias.map(|bias| (scale, bias)), [outputs, inputs, 1], &[inputs, outputs])
+    }
+
+    /// What a convolution's outputs are multiplied by, and what is added then.
+    fn fold(&mut self, norm: Option<&BatchNorm>, conv: &str, channels: usize) -> Result<Option<Fold>, ModelError> {
+        let Some(norm) = norm else {
+            let bias = self.values(&format!("{conv}.bias"), &[channels], 0.0)?;
+            return Ok(bias.map(|bias| (None, bias)));
+        };
+        let mut part = |part: &str, neutral| self.values(&format!("{}.{part}", norm.name), &[channels], neutral);
+        let (weight, bias) = (part("weight", 1.0)?, part("bias", 0.0)?);
+        let (mean, variance) = (part("running_mean", 0.0)?, part("running_var", 1.0)?);
+        let (Some(mut scale), Some(mut shift), Some(mean), Some(variance)) = (weight, bias, mean, variance) else {
+            return Ok(None);
+        };
+        for (scale, variance) in scale.iter_mut().zip(variance) {
+            *scale /= (variance + norm.epsilon).sqrt();
+        }
+        for ((shift, scale), mean) in shift.iter_mut().zip(&scale).zip(mean) {
+            *shift -= mean * scale;
+        }
+        Ok(Some((Some(scale), shift)))
+    }
+
+    /// Scales the outputs of a weight of shape `[outputs, inputs, positions]` and turns it to
+    /// `[positions, inputs, outputs]`, which is reported as `shape`.
+    fn folded(
+        &self,
+        weight: Option<Vec<f32>>,
+        fold: Option<Fold>,
+        [outputs, inputs, positions]: [usize; 3],
+        shape: &[usize],
+    ) -> Result<Affine, ModelError> {
+        let (Some(weight), Some((scale, shift))) = (weight, fold) else {
+            return Ok((self.placeholder.clone(), self.placeholder.clone()));
+        };
+        let mut turned = vec![0.0; weight.len()];
+        for output in 0..outputs {
+            let scale = scale.as_ref().map_or(1.0, |scale| scale[output]);
+            for input in 0..inputs {
+                for position in 0..positions {
+                    turned[(position * inputs + input) * outputs + output] =
+                        weight[(output * inputs + input) * positions + position] * scale;
+                }
+            }
+        }
+        Ok((self.tensor(Some(turned), shape)?, self.tensor(Some(shift), &[outputs])?))
+    }
+}
+
+/// Scale (one when none) and shift per output.
+type Fold = (Option<Vec<f32>>, Vec<f32>);
+
+/// Shapes are the same but for axes of length 1: a 1×1 convolution holds what a linear layer holds.
+pub fn same_shape(one: &[usize], other: &[usize]) -> bool {
+    let long = |shape: &[usize]| shape.iter().copied().filter(|&length| length != 1).collect::<Vec<_>>();
+    one == other || long(one) == long(other)
+}

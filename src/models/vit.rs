@@ -1,0 +1,146 @@
+//! Vision transformers with 16×16 patches and a class token, under timm's and torchvision's names.
+
+use candle_core::Tensor;
+
+use super::layers::{Conv, Head, HeadStep, Layer, LayerNorm, Linear};
+use super::source::Source;
+use super::{Block, ModelError, Naming};
+use crate::ops::{self, Activation, Padding, Window};
+
+/// timm's and torchvision's for every norm.
+const EPSILON: f32 = 1e-6;
+const PATCH: usize = 16;
+/// Values per attention head, in all sizes.
+const HEAD_LENGTH: usize = 64;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Vit {
+    pub width: usize,
+    pub depth: usize,
+    /// Side of the only image size the position embedding is made for.
+    pub image: usize,
+}
+
+impl Vit {
+    pub fn features(&self) -> usize {
+        self.width
+    }
+
+    pub fn blocks(&self, naming: Naming, head: &[HeadStep], source: &mut Source) -> Result<Vec<Block>, ModelError> {
+        let [token, position, patch, norm] = match naming {
+            Naming::Torchvision => ["class_token", "encoder.pos_embedding", "conv_proj", "encoder.ln"],
+            _ => ["cls_token", "pos_embed", "patch_embed.proj", "norm"],
+        };
+        let tokens = (self.image / PATCH).pow(2) + 1;
+        let window = Window { kernel: PATCH, stride: PATCH, padding: Padding::Each(0) };
+        let embed = Embed {
+            token: source.plain(token, &[1, 1, self.width])?,
+            position: source.plain(position, &[1, tokens, self.width])?,
+            patch: Conv {
+                affine: source.conv(patch, None, PATCH, 3, self.width)?,
+                window,
+                activation: Activation::None,
+            },
+            image: self.image,
+        };
+        let mut blocks = vec![Block::new("stem", embed)];
+        for index in 0..self.depth {
+            blocks.push(Block::new(format!("blocks.{index}"), self.encoder(naming, index, source)?));
+        }
+        let norm = LayerNorm::load(source, norm, self.width, EPSILON)?;
+        blocks.push(Block::new("head", TokenHead { norm, head: Head::load(source, head)? }));
+        Ok(blocks)
+    }
+
+    fn encoder(&self, naming: Naming, index: usize, source: &mut Source) -> Result<Encoder, ModelError> {
+        let (prefix, [first, qkv_weight, qkv_bias, merge, second, expand, project]) = match naming {
+            Naming::Torchvision => (
+                format!("encoder.layers.encoder_layer_{index}"),
+                [
+                    "ln_1",
+                    "self_attention.in_proj_weight",
+                    "self_attention.in_proj_bias",
+                    "self_attention.out_proj",
+                    "ln_2",
+                    "mlp.0",
+                    "mlp.3",
+                ],
+            ),
+            _ => (
+                format!("blocks.{index}"),
+                ["norm1", "attn.qkv.weight", "attn.qkv.bias", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"],
+            ),
+        };
+        let width = self.width;
+        let name = |part: &str| format!("{prefix}.{part}");
+        let norm = |source: &mut Source, part| LayerNorm::load(source, &name(part), width, EPSILON);
+        let first = norm(source, first)?;
+        let qkv = source.linear_named(&name(qkv_weight), Some(&name(qkv_bias)), width, 3 * width, None)?;
+        let merge = source.linear(&name(merge), width, width, true)?;
+        let second = norm(source, second)?;
+        let expand = source.linear(&name(expand), width, 4 * width, true)?;
+        let project = source.linear(&name(project), 4 * width, width, true)?;
+        Ok(Encoder {
+            first,
+            qkv: Linear { affine: qkv, activation: Activation::None },
+            heads: width / HEAD_LENGTH,
+            merge: Linear { affine: merge, activation: Activation::None },
+            second,
+            expand: Linear { affine: expand, activation: Activation::Gelu },
+            project: Linear { affine: project, activation: Activation::None },
+        })
+    }
+}
+
+/// Patches as tokens, the class token before them, positions added.
+struct Embed {
+    token: Tensor,
+    position: Tensor,
+    patch: Conv,
+    image: usize,
+}
+
+impl Layer for Embed {
+    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
+        let (batch, height, width, _) = xs.dims4()?;
+        if (height, width) != (self.image, self.image) {
+            let side = self.image;
+            candle_core::bail!("this network takes {side}×{side} images, not {height}×{width}; crop to {side}");
+        }
+        let patches = self.patch.forward(&xs)?.flatten(1, 2)?; // (n, patches, width)
+        let token = self.token.broadcast_as((batch, 1, patches.dim(2)?))?;
+        Tensor::cat(&[token, patches], 1)?.broadcast_add(&self.position)
+    }
+}
+
+struct Encoder {
+    first: LayerNorm,
+    qkv: Linear,
+    heads: usize,
+    merge: Linear,
+    second: LayerNorm,
+    expand: Linear,
+    project: Linear,
+}
+
+impl Layer for Encoder {
+    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
+        let attended = ops::attention(&self.qkv.forward(&self.first.forward(&xs)?)?, self.heads)?;
+        let xs = self.merge.forward_with(&attended, Some(&xs))?;
+        let hidden = self.expand.forward(&self.second.forward(&xs)?)?;
+        self.project.forward_with(&hidden, Some(&xs))
+    }
+}
+
+/// The class token alone is normed and classified.
+struct TokenHead {
+    norm: LayerNorm,
+    head: Head,
+}
+
+impl Layer for TokenHead {
+    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
+        let token = xs.narrow(1, 0, 1)?.squeeze(1)?;
+        self.head.forward(self.norm.forward(&token)?)
+    }
+}

@@ -1,0 +1,228 @@
+//! Activation functions, written without branches so that they vectorise, and softmax.
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::{elements, output, vectorized};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    None,
+    Relu,
+    Relu6,
+    /// `x · Φ(x)`, exact to 1e-6.
+    Gelu,
+    /// The tanh approximation of GELU.
+    GeluTanh,
+    Silu,
+    HardSwish,
+    HardSigmoid,
+    Sigmoid,
+}
+
+impl Activation {
+    /// Applies the function to each value, on the calling thread.
+    pub fn apply(self, values: &mut [f32]) {
+        match self {
+            Self::None => {}
+            Self::Relu => map(values, |x| x.max(0.0)),
+            Self::Relu6 => map(values, |x| x.clamp(0.0, 6.0)),
+            Self::Gelu => map(values, |x| 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))),
+            // 2·sqrt(2/π): tanh(u) is 2·sigmoid(2u) - 1.
+            Self::GeluTanh => map(values, |x| x * sigmoid(1.595_769 * (x + 0.044_715 * x * x * x))),
+            Self::Silu => map(values, |x| x * sigmoid(x)),
+            Self::HardSwish => map(values, |x| x * hard_sigmoid(x)),
+            Self::HardSigmoid => map(values, hard_sigmoid),
+            Self::Sigmoid => map(values, sigmoid),
+        }
+    }
+
+    /// The same composed of candle operations.
+    #[cfg(test)]
+    pub(crate) fn composed(self, x: &Tensor) -> Result<Tensor> {
+        let gate = |x: &Tensor| (x + 3.0)?.clamp(0f32, 6f32)? / 6.0;
+        let sigmoid = |x: &Tensor| (x.neg()?.exp()? + 1.0)?.recip();
+        match self {
+            Self::None => Ok(x.clone()),
+            Self::Relu => x.relu(),
+            Self::Relu6 => x.clamp(0f32, 6f32),
+            Self::Gelu => x.gelu_erf(),
+            Self::GeluTanh => x.gelu(),
+            Self::Silu => x * sigmoid(x)?,
+            Self::HardSwish => x * gate(x)?,
+            Self::HardSigmoid => gate(x),
+            Self::Sigmoid => sigmoid(x),
+        }
+    }
+}
+
+fn map(values: &mut [f32], function: impl Fn(f32) -> f32) {
+    vectorized(
+        #[inline(always)]
+        || values.iter_mut().for_each(|value| *value = function(*value)),
+    );
+}
+
+#[inline(always)]
+fn hard_sigmoid(x: f32) -> f32 {
+    (x + 3.0).clamp(0.0, 6.0) * (1.0 / 6.0)
+}
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// `eˣ` with a relative error under 2e-7, for `x` in [-87, 88]; beyond, the value at the end of that range.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    // Adding 1.5·2²³ rounds to an integer and leaves it in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    // ln 2 in two parts, the first with few enough bits that its products are exact (Cody and Waite).
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    let x = x.clamp(-87.0, 88.0);
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = x - n * LN2_HIGH - n * LN2_LOW;
+    // Polynomial of Cephes' expf.
+    let mut p = 1.987_569_2e-4;
+    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        p = p * r + coefficient;
+    }
+    let power_of_two = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
+    (p * r * r + r + 1.0) * power_of_two
+}
+
+/// The error function with an absolute error under 5e-7.
+#[inline(always)]
+fn erf(x: f32) -> f32 {
+    // Rational approximation of Eigen's generic_fast_erf_float; erf is ±1 in f32 beyond 4.
+    const NUMERATOR: [f32; 7] = [
+        -2.726_142_3e-10,
+        2.770_681_4e-8,
+        -2.101_024e-6,
+        -5.692_506_4e-5,
+        -7.349_906_3e-4,
+        -2.954_6e-3,
+        -1.609_603_3e-2,
+    ];
+    const DENOMINATOR: [f32; 5] = [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329_2e-3, -1.426_473_9e-2];
+    let x = x.clamp(-4.0, 4.0);
+    let square = x * x;
+    let polynomial = |coefficients: &[f32]| coefficients.iter().fold(0.0, |sum, c| sum * square + c);
+    x * polynomial(&NUMERATOR) / polynomial(&DENOMINATOR)
+}
+
+/// The activation of `x`, elementwise.
+pub fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    x.contiguous()?.apply_op1_no_bwd(&Activate(activation))
+}
+
+struct Activate(Activation);
+
+impl CustomOp1 for Activate {
+    fn name(&self) -> &'static str {
+        "activation"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        const CHUNK: usize = 16 << 10;
+        let mut result = elements(x, layout)?.to_vec();
+        result.par_chunks_mut(CHUNK).for_each(|chunk| self.0.apply(chunk));
+        Ok(output(result, layout.shape()))
+    }
+}
+
+/// Softmax over the last axis.
+pub fn softmax(x: &Tensor) -> Result<Tensor> {
+    x.contiguous()?.apply_op1_no_bwd(&Softmax)
+}
+
+struct Softmax;
+
+impl CustomOp1 for Softmax {
+    fn name(&self) -> &'static str {
+        "softmax"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let mut result = elements(x, layout)?.to_vec();
+        let length = layout.dims().last().copied().unwrap_or(1).max(1);
+        result.par_chunks_mut(length).for_each(softmax_row);
+        Ok(output(result, layout.shape()))
+    }
+}
+
+/// Softmax of one row in place. The largest value is subtracted first, so no value overflows.
+pub fn softmax_row(row: &mut [f32]) {
+    vectorized(|| {
+        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        row.iter_mut().for_each(|value| *value = exp(*value - largest));
+        let total: f32 = row.iter().sum();
+        let scale = 1.0 / total;
+        row.iter_mut().for_each(|value| *value *= scale);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{assert_close, views};
+
+    /// erf by its power series in f64: the oracle for small arguments, where the series converges well.
+    fn erf_series(x: f64) -> f64 {
+        let mut term = x;
+        let mut sum = x;
+        for n in 1..200 {
+            term *= -x * x / f64::from(n);
+            sum += term / f64::from(2 * n + 1);
+        }
+        sum * 2.0 / std::f64::consts::PI.sqrt()
+    }
+
+    #[test]
+    fn erf_and_exp_are_accurate_to_single_precision() {
+        for step in -4000..=4000 {
+            let x = step as f32 * 1e-3;
+            assert!((f64::from(erf(x)) - erf_series(f64::from(x))).abs() < 5e-7, "erf({x})");
+            let wide = x * 21.0;
+            let exact = f64::from(wide).exp();
+            assert!((f64::from(exp(wide)) - exact).abs() < 2e-7 * exact, "exp({wide})");
+        }
+        assert_eq!((erf(-9.0), erf(9.0)), (erf(-4.0), erf(4.0)));
+        assert!(exp(f32::NEG_INFINITY) < 1e-37 && exp(-1e30) < 1e-37 && exp(200.0).is_finite());
+    }
+
+    #[test]
+    fn each_activation_equals_its_composed_form() -> Result<()> {
+        use Activation::*;
+        for x in views(&[2, 3, 5, 7])? {
+            let x = (x * 5.0)?;
+            for activation in [None, Relu, Relu6, Gelu, GeluTanh, Silu, HardSwish, HardSigmoid, Sigmoid] {
+                assert_close(&activate(&x, activation)?, &activation.composed(&x)?, 2e-6)?;
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn activations_keep_nan_visible() {
+        for activation in [Activation::Gelu, Activation::Silu, Activation::HardSwish] {
+            let mut values = [f32::NAN];
+            activation.apply(&mut values);
+            assert!(values[0].is_nan(), "{activation:?}");
+        }
+    }
+
+    #[test]
+    fn softmax_equals_its_composed_form_and_survives_large_values() -> Result<()> {
+        for x in views(&[3, 2, 9])? {
+            let x = (x * 300.0)?;
+            let shifted = x.broadcast_sub(&x.max_keepdim(2)?)?.exp()?;
+            let composed = shifted.broadcast_div(&shifted.sum_keepdim(2)?)?;
+            assert_close(&softmax(&x)?, &composed, 1e-6)?;
+        }
+        Ok(())
+    }
+}

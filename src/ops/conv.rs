@@ -1,0 +1,161 @@
+//! Dense convolution: a 1×1 window is one matrix product, any other gathers tiles of windows (im2col) under a byte cap.
+
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+
+use super::gemm::{Epilogue, Matrix, multiply, tiled};
+use super::window::{Geometry, Padding, Window};
+use super::{Activation, elements, linear, output, scratch, with_elements};
+
+/// `activation(convolution(x) + bias + residual)`.
+///
+/// `x` has shape `(n, h, w, inputs)`, `weight` `(kernel, kernel, inputs, outputs)`, `bias` `(outputs)`; the result and
+/// `residual` have shape `(n, h', w', outputs)`. Windows that hang over the end ([`Padding::Ceil`]) are an error.
+pub fn conv(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    window: Window,
+    activation: Activation,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
+    if window.padding == Padding::Ceil {
+        candle_core::bail!("a convolution's windows lie inside its padded input");
+    }
+    if window == Window::centered(1, 1) {
+        let (_, _, inputs, outputs) = weight.dims4()?;
+        return linear(x, &weight.reshape((inputs, outputs))?, bias, activation, residual);
+    }
+    let residual = residual.map(Tensor::contiguous).transpose()?;
+    let op = Conv { window, activation, residual };
+    x.contiguous()?.apply_op3_no_bwd(&weight.contiguous()?, &bias.contiguous()?, &op)
+}
+
+struct Conv {
+    window: Window,
+    activation: Activation,
+    residual: Option<Tensor>,
+}
+
+impl CustomOp3 for Conv {
+    fn name(&self) -> &'static str {
+        "conv"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let geometry = self.window.over(x_layout.dims())?;
+        let (kernel, _, inputs, outputs) = weight_layout.shape().dims4()?;
+        let bias = elements(bias, bias_layout)?;
+        if kernel != self.window.kernel || inputs != geometry.channels || bias.len() != outputs {
+            candle_core::bail!("conv weight {:?} does not fit input {:?}", weight_layout.dims(), x_layout.dims());
+        }
+        let shape = Shape::from((geometry.batch, geometry.out_height, geometry.out_width, outputs));
+        if self.residual.as_ref().is_some_and(|residual| residual.shape() != &shape) {
+            candle_core::bail!("conv was given a residual of another shape than {shape:?}");
+        }
+        let (x, weight) = (elements(x, x_layout)?, elements(weight, weight_layout)?);
+        let depth = kernel * kernel * inputs;
+        let weight = Matrix::row_major(weight, depth, outputs);
+        let rows = geometry.batch * geometry.out_height * geometry.out_width;
+        let max_rows = scratch::MAX_BYTES / size_of::<f32>() / depth.max(1);
+        let result = with_elements(self.residual.as_ref(), |residual| {
+            let epilogue = Epilogue { bias, residual, activation: self.activation };
+            Ok(tiled(rows, max_rows, &epilogue, |tile, first_row, rows| {
+                scratch::with(rows * depth, |windows| {
+                    gather(x, &geometry, first_row, windows);
+                    multiply(tile, outputs, Matrix::row_major(windows, rows, depth), weight, 1.0);
+                });
+            }))
+        })?;
+        Ok(output(result, shape))
+    }
+}
+
+/// Writes one row of `(kernel, kernel, channels)` input values per output position, from position `first` on.
+fn gather(x: &[f32], geometry: &Geometry, first: usize, windows: &mut [f32]) {
+    let Geometry { window: Window { kernel, .. }, height, width, channels, out_height, out_width, .. } = *geometry;
+    for (index, row) in windows.chunks_exact_mut(kernel * kernel * channels).enumerate() {
+        let position = first + index;
+        let (image, y, column) =
+            (position / (out_height * out_width), position / out_width % out_height, position % out_width);
+        let (first_y, window_rows) = geometry.rows(y);
+        let (first_x, window_columns) = geometry.columns(column);
+        if window_rows.len() < kernel || window_columns.len() < kernel {
+            row.fill(0.0);
+        }
+        let length = window_columns.len() * channels;
+        for (offset, window_row) in window_rows.enumerate() {
+            let from = ((image * height + first_y + offset) * width + first_x) * channels;
+            let to = (window_row * kernel + window_columns.start) * channels;
+            row[to..to + length].copy_from_slice(&x[from..from + length]);
+        }
+    }
+}
+
+/// The same in candle's NCHW convolution. `groups` counts channel groups (depthwise: one per channel).
+#[cfg(test)]
+pub(crate) fn composed(x: &Tensor, weight: &Tensor, bias: &Tensor, window: Window, groups: usize) -> Result<Tensor> {
+    use super::testing::{to_nchw, to_nhwc};
+    let geometry = window.over(x.dims())?;
+    // candle pads all sides alike: pad by hand.
+    let after = |before: usize, length: usize, outputs: usize| {
+        ((outputs - 1) * window.stride + window.kernel).saturating_sub(length + before)
+    };
+    let bottom = after(geometry.top, geometry.height, geometry.out_height);
+    let right = after(geometry.left, geometry.width, geometry.out_width);
+    let x = to_nchw(x)?.pad_with_zeros(2, geometry.top, bottom)?.pad_with_zeros(3, geometry.left, right)?;
+    let weight = weight.permute((3, 2, 0, 1))?.contiguous()?; // (outputs, inputs, kernel, kernel)
+    to_nhwc(&x.conv2d(&weight, 0, window.stride, 1, groups)?)?.broadcast_add(bias)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{assert_close, random, views};
+
+    #[test]
+    fn equals_its_composed_form() -> Result<()> {
+        let each = |kernel, stride, padding| Window { kernel, stride, padding: Padding::Each(padding) };
+        let same = |kernel, stride| Window { kernel, stride, padding: Padding::Same };
+        for window in [
+            each(1, 1, 0),
+            each(1, 2, 0),
+            each(2, 2, 0),
+            each(4, 4, 0),
+            each(3, 1, 1),
+            each(3, 2, 1),
+            each(7, 2, 3),
+            each(7, 2, 0),
+            same(3, 2),
+            same(5, 2),
+            same(3, 1),
+        ] {
+            for x in views(&[2, 9, 12, 5])? {
+                let weight = random(&[window.kernel, window.kernel, 5, 6], 2)?;
+                let bias = random(&[6], 3)?;
+                let oracle = composed(&x, &weight, &bias, window, 1)?;
+                let ours = conv(&x, &weight, &bias, window, Activation::None, None)?;
+                assert_close(&ours, &oracle, 2e-5)?;
+                let residual = random(oracle.dims(), 4)?;
+                let ours = conv(&x, &weight, &bias, window, Activation::Relu, Some(&residual))?;
+                assert_close(&ours, &(oracle + residual)?.relu()?, 2e-5)?;
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn an_image_smaller_than_the_window_is_an_error() -> Result<()> {
+        let (x, weight, bias) = (random(&[1, 3, 3, 2], 1)?, random(&[7, 7, 2, 2], 2)?, random(&[2], 3)?);
+        let window = Window { kernel: 7, stride: 2, padding: Padding::Each(0) };
+        assert!(conv(&x, &weight, &bias, window, Activation::None, None).is_err());
+        Ok(())
+    }
+}

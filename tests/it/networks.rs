@@ -1,0 +1,297 @@
+//! Every network against PyTorch: weights made by a formula (tests/reference/networks.py has it too), and real checkpoints.
+
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use galley::checkpoint::{Checkpoint, CheckpointError, ElementType, TensorInfo, TensorKind};
+use galley::models::{self, ModelError, Strictness, Weights};
+use serde::Deserialize;
+
+use crate::support::test_data;
+
+#[derive(Deserialize)]
+struct Reference {
+    name: String,
+    expected: String,
+    side: usize,
+    /// Letters shared with the name before, the rest of the name, shape.
+    tensors: Vec<(usize, String, Vec<usize>)>,
+    parameters: u64,
+    #[serde(default)]
+    logits: Vec<f32>,
+}
+
+impl Reference {
+    fn weights(&self) -> Formula {
+        let mut before = String::new();
+        let mut infos = Vec::new();
+        for (kept, rest, shape) in &self.tensors {
+            let name = format!("{}{rest}", &before[..*kept]);
+            before.clone_from(&name);
+            infos.push(info(name, shape.clone()));
+        }
+        Formula(infos)
+    }
+
+    /// timm's TensorFlow variants have the tensors of the others: the file's metadata tells.
+    fn hint(&self) -> Option<&str> {
+        self.expected.starts_with("tf_").then_some(self.expected.as_str())
+    }
+}
+
+fn info(name: String, shape: Vec<usize>) -> TensorInfo {
+    let bytes = 4 * shape.iter().product::<usize>() as u64;
+    TensorInfo { name, element: ElementType::F32, shape, kind: TensorKind::Weight, bytes }
+}
+
+fn references() -> Vec<Reference> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/networks");
+    let mut paths: Vec<_> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert!(paths.len() > 60);
+    paths.iter().map(|path| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()).collect()
+}
+
+fn reference(name: &str) -> Reference {
+    references().into_iter().find(|reference| reference.name == name).unwrap()
+}
+
+/// A checkpoint whose every element is a function of its tensor's name, shape and index.
+struct Formula(Vec<TensorInfo>);
+
+impl Weights for Formula {
+    fn tensors(&self) -> &[TensorInfo] {
+        &self.0
+    }
+
+    fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
+        let info = self.0.iter().find(|info| info.name == name).unwrap();
+        let shape = info.shape.as_slice();
+        let hash = name
+            .bytes()
+            .fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3));
+        let uniform = |index: usize| {
+            let z = hash.wrapping_add((index as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+            let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            ((z ^ (z >> 31)) >> 40) as f32 / 8_388_608.0 - 1.0
+        };
+        let (offset, scale) = if name.ends_with("running_var") {
+            (1.0, 0.5)
+        } else if name.ends_with("running_mean") {
+            (0.0, 0.1)
+        } else if name.contains("grn") {
+            (0.0, 0.5)
+        } else if name.ends_with("bias") {
+            (0.0, 0.1)
+        } else if name.ends_with("gamma") || name.ends_with("layer_scale") {
+            (0.5, 0.2)
+        } else if shape.len() == 1 && name.ends_with("weight") {
+            (1.0, 0.2)
+        } else if name.contains("token") || name.contains("pos_embed") {
+            (0.0, 0.5)
+        } else {
+            (0.0, (3.0 / shape[1..].iter().product::<usize>() as f64).sqrt() as f32)
+        };
+        Ok((0..info.elements()).map(|index| offset + scale * uniform(index)).collect())
+    }
+}
+
+/// sin(0.013 n) in NCHW order, turned to `(1, side, side, 3)`.
+fn synthetic_input(side: usize) -> Tensor {
+    let values: Vec<f32> = (0..3 * side * side).map(|n| (0.013 * n as f64).sin() as f32).collect();
+    let nchw = Tensor::from_vec(values, (1, 3, side, side), &Device::Cpu).unwrap();
+    nchw.permute((0, 2, 3, 1)).unwrap()
+}
+
+fn assert_logits(name: &str, ours: &Tensor, expected: &[f32], tolerance: f32) {
+    let ours = ours.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    for (class, (ours, expected)) in ours.iter().zip(expected).enumerate() {
+        assert!((ours - expected).abs() <= tolerance, "{name}, class {class}: {ours} instead of {expected}");
+    }
+}
+
+#[test]
+fn every_network_is_recognised_by_its_tensors() {
+    for reference in references() {
+        let weights = reference.weights();
+        let architecture = models::detect_with_hint(weights.tensors(), reference.hint()).unwrap();
+        assert_eq!(architecture.name, reference.expected, "{}", reference.name);
+        assert_eq!(architecture.classes, 12, "{}", reference.name);
+        assert_eq!(models::parameters(weights.tensors()), reference.parameters, "{}", reference.name);
+        let fit = models::fit(weights.tensors(), &architecture).unwrap();
+        assert!(fit.is_whole(), "{}: {}", reference.name, fit.misfit());
+        assert!(architecture.default_transform().output_size().is_some());
+    }
+}
+
+#[test]
+fn logits_are_those_of_timm_and_torchvision() {
+    for reference in references() {
+        if reference.logits.is_empty() {
+            continue;
+        }
+        let weights = reference.weights();
+        let architecture = models::detect_with_hint(weights.tensors(), reference.hint()).unwrap();
+        let (network, report) = models::build(&weights, &architecture, Strictness::Strict).unwrap();
+        assert_eq!(network.parameters, reference.parameters, "{}", reference.name);
+        assert_eq!(report.matched.len(), reference.tensors.len(), "{}", reference.name);
+        let logits = network.forward(&synthetic_input(reference.side)).unwrap();
+        assert_eq!(logits.dims(), [1, reference.logits.len()]);
+        let scale = reference.logits.iter().fold(0f32, |largest, logit| largest.max(logit.abs()));
+        assert_logits(&reference.name, &logits, &reference.logits, 1e-3 * scale.min(1.0));
+    }
+}
+
+#[test]
+fn a_picture_gets_the_same_logits_alone_and_in_a_batch() {
+    for name in
+        ["timm-convnextv2_atto", "torchvision-mobilenet_v3_small", "torchvision-resnet18", "torchvision-squeezenet1_1"]
+    {
+        let reference = reference(name);
+        let weights = reference.weights();
+        let architecture = models::detect(weights.tensors()).unwrap();
+        let (network, _) = models::build(&weights, &architecture, Strictness::Strict).unwrap();
+        let one = synthetic_input(reference.side);
+        let other = (&one * 0.5).unwrap();
+        let batch = Tensor::cat(&[&other, &one, &other], 0).unwrap();
+        let logits = network.forward(&batch).unwrap();
+        assert_eq!(logits.dims(), [3, 12]);
+        assert_logits(name, &logits.get(1).unwrap(), &reference.logits, 1e-3);
+        let again = network.forward(&batch).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(logits.to_vec2::<f32>().unwrap(), again, "{name} repeats bit by bit");
+    }
+}
+
+#[test]
+fn a_tensor_too_few_is_refused_strictly_and_reported_leniently() {
+    let mut weights = reference("timm-convnext_atto").weights();
+    let position = weights.0.iter().position(|info| info.name == "stages.3.blocks.1.conv_dw.weight").unwrap();
+    weights.0.remove(position);
+    weights.0.push(info("optimizer_like.weight".to_owned(), vec![3]));
+    let bias = weights.0.iter_mut().find(|info| info.name == "stem.0.bias").unwrap();
+    bias.shape = vec![41];
+    let architecture = models::detect(weights.tensors()).unwrap();
+    let error = models::build(&weights, &architecture, Strictness::Strict).unwrap_err();
+    assert!(matches!(error, ModelError::Misfit { .. }));
+    let text = error.to_string();
+    assert!(text.contains("of 128 tensors, 1 missing (stages.3.blocks.1.conv_dw.weight)"), "{text}");
+    let (network, report) = models::build(&weights, &architecture, Strictness::Lenient).unwrap();
+    assert_eq!(report.missing, ["stages.3.blocks.1.conv_dw.weight"]);
+    assert_eq!(report.reshaped, ["stem.0.bias"]);
+    assert_eq!(report.unexpected, ["optimizer_like.weight"]);
+    assert_eq!(report.matched.len(), 126);
+    assert!(network.forward(&synthetic_input(64)).is_ok());
+}
+
+#[test]
+fn under_half_of_the_weights_is_refused_unless_told_otherwise() {
+    let mut weights = reference("timm-convnext_atto").weights();
+    let head = weights.0.split_off(weights.0.len() - 2);
+    weights.0.truncate(50);
+    weights.0.extend(head);
+    let architecture = models::detect(weights.tensors()).unwrap();
+    let error = models::build(&weights, &architecture, Strictness::Lenient).unwrap_err();
+    assert!(matches!(error, ModelError::TooFew { .. }), "{error}");
+    assert!(models::build(&weights, &architecture, Strictness::LenientWhatever).is_ok());
+}
+
+#[test]
+fn a_network_without_its_classifier_says_so() {
+    let mut weights = reference("torchvision-resnet18").weights();
+    weights.0.retain(|info| !info.name.starts_with("fc."));
+    let error = models::detect(weights.tensors()).unwrap_err();
+    assert!(error.to_string().contains("has no classifier"), "{error}");
+}
+
+#[test]
+fn a_lookalike_named_by_its_file_is_refused() {
+    let weights = reference("timm-resnet50").weights();
+    let error = models::detect_with_hint(weights.tensors(), Some("resnetblur50.bt_in1k")).unwrap_err();
+    assert!(matches!(error, ModelError::Unknown { .. }));
+}
+
+#[test]
+fn a_vision_transformer_names_the_image_size_it_needs() {
+    let reference = reference("timm-vit_tiny_patch16_224");
+    let weights = reference.weights();
+    let architecture = models::detect(weights.tensors()).unwrap();
+    let (network, _) = models::build(&weights, &architecture, Strictness::Strict).unwrap();
+    let error = network.forward(&synthetic_input(96)).unwrap_err();
+    assert!(galley::format::error_chain(&error).contains("crop to 224"), "{error}");
+}
+
+#[derive(Deserialize)]
+struct Real {
+    synthetic_input: Synthetic,
+}
+
+#[derive(Deserialize)]
+struct Synthetic {
+    shape: [usize; 4],
+    logits_first10: Option<Vec<f32>>,
+    logits: Option<Vec<f32>>,
+    logit_sum: f32,
+}
+
+#[test]
+fn real_checkpoints_answer_as_in_pytorch() {
+    let Some(data) = test_data() else { return };
+    let made = data.join("checkpoints/made-with-pytorch");
+    let third = data.join("checkpoints/third-party");
+    let cases = [
+        (made.join("convnext_atto-food10/model.safetensors"), made.join("convnext_atto-food10/reference.json"), 1e-3),
+        (
+            made.join("convnext_atto-food10/convnext_atto-food10.pth"),
+            made.join("convnext_atto-food10/reference.json"),
+            1e-3,
+        ),
+        (
+            made.join("mobilenet_v3_small-food10/checkpoint.pth"),
+            made.join("mobilenet_v3_small-food10/reference.json"),
+            1e-3,
+        ),
+        (
+            made.join("mobilenet_v3_small-food10/model.safetensors"),
+            made.join("mobilenet_v3_small-food10/reference.json"),
+            1e-3,
+        ),
+        (
+            made.join("squeezenet1_0-food10/squeezenet1_0-food10.pth"),
+            made.join("squeezenet1_0-food10/reference.json"),
+            1e-3,
+        ),
+        (third.join("squeezenet1_0-imagenet.pth"), third.join("squeezenet1_0-imagenet.reference.json"), 1e-3),
+        (third.join("squeezenet1_0-deepfake.pth"), third.join("squeezenet1_0-deepfake.reference.json"), 1e-3),
+    ];
+    for (file, reference, tolerance) in cases {
+        let real: Real = serde_json::from_slice(&std::fs::read(&reference).unwrap()).unwrap();
+        let checkpoint = Checkpoint::open(&file).unwrap();
+        let architecture = models::detect(checkpoint.tensors()).unwrap();
+        let (network, _) = models::build(&checkpoint, &architecture, Strictness::Strict).unwrap();
+        let synthetic = real.synthetic_input;
+        let logits = network.forward(&synthetic_input(synthetic.shape[3])).unwrap();
+        let expected = synthetic.logits.or(synthetic.logits_first10).unwrap();
+        let name = file.display().to_string();
+        assert_logits(&name, &logits, &expected, tolerance);
+        let sum = logits.sum_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!((sum - synthetic.logit_sum).abs() <= tolerance * architecture.classes as f32, "{name}: sum {sum}");
+    }
+}
+
+#[test]
+fn strangers_are_refused_by_name() {
+    let Some(data) = test_data() else { return };
+    let cases = [
+        ("third-party/tinyvgg-pizza-steak-sushi.pth", "TinyVGG"),
+        ("third-party/tinyvgg224-pizza-steak-sushi.pth", "TinyVGG"),
+        ("third-party/resnet20-12fca82f.th", "CIFAR ResNet"),
+        ("third-party/custom-cnn-fruit-freshness.pth", "8 tensors"),
+        ("made-with-pytorch/tiny-distilbert-emotion/model.safetensors", "DistilBERT"),
+    ];
+    for (file, named) in cases {
+        let checkpoint = Checkpoint::open(&data.join("checkpoints").join(file)).unwrap();
+        let error = models::detect(checkpoint.tensors()).unwrap_err().to_string();
+        assert!(error.contains(named) && error.contains("Galley knows ConvNeXt"), "{file}: {error}");
+    }
+}
