@@ -206,7 +206,7 @@ impl Scene {
     }
 
     /// A tube bent to a ring of radius `middle`, from the lower to the upper of two angles around the tube (in radians,
-    /// 0 is its equator). `wobble` makes the edge of a glaze uneven.
+    /// 0 is its equator).
     pub fn tube(&mut self, spot: Spot, middle: f32, thickness: f32, angles: (f32, f32), colour: Colour) {
         let steps = 22;
         for step in 0..=steps {

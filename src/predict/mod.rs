@@ -20,7 +20,7 @@ pub use describe::{Description, describe};
 pub use crate::models::Strictness;
 
 /// The starter model's checkpoint.
-pub const STARTER: &[u8] = &[];
+pub const STARTER: &[u8] = include_bytes!("../../resources/starter.safetensors");
 
 /// Which model to use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

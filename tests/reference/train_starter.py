@@ -27,7 +27,7 @@ MODEL = ROOT / "resources" / "starter.safetensors"
 REFERENCE = ROOT / "tests" / "reference" / "starter.reference.json"
 LABELS = sorted(folder.name for folder in (PHOTOS / "train").iterdir())
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-RESIZE, CROP = 144, 128
+RESIZE, CROP = 108, 96
 # As `Transform` in src/images/transform.rs is written by serde.
 TRANSFORM = {
     "resize": {"short-side": RESIZE},
@@ -87,9 +87,9 @@ def train(model, photos, epochs, batch_size, seed):
     steps = epochs * (len(photos) // batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps, pct_start=0.15)
     criterion = nn.CrossEntropyLoss(label_smoothing=0.05)
-    # Averaged weights: as good as a longer training.
+    # The average of the last hundred steps or so is as good as a longer training.
     average = torch.optim.swa_utils.AveragedModel(
-        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995), use_buffers=True
+        model, avg_fn=lambda kept, new, steps: kept + (new - kept) * max(0.01, 1 / (steps + 1)), use_buffers=True
     )
     started = time.time()
     for epoch in range(epochs):
@@ -107,7 +107,8 @@ def train(model, photos, epochs, batch_size, seed):
             average.update_parameters(model)
             total += loss.item() * len(chosen)
         print(f"epoch {epoch + 1}: loss {total / len(order):.4f}, {time.time() - started:.0f} s", flush=True)
-    return average.module
+        # Saved after every epoch, so that a training cut short leaves a model too.
+        save(average.module, f"{len(photos)} generated pictures of eight dishes, {epoch + 1} epochs")
 
 
 def network():
@@ -185,8 +186,7 @@ def main():
     model = network().to(memory_format=torch.channels_last)
     if chosen.start_from:
         model.load_state_dict({name: tensor.float() for name, tensor in load_file(chosen.start_from).items()})
-    model = train(model, photos, chosen.epochs, chosen.batch_size, chosen.seed)
-    save(model.eval(), f"{len(photos)} generated pictures of eight dishes, {chosen.epochs} epochs")
+    train(model, photos, chosen.epochs, chosen.batch_size, chosen.seed)
     record()
 
 

@@ -1,11 +1,11 @@
 //! Doughnuts: one large or a few, glazed, sprinkled, drizzled, sometimes bitten.
 
-use std::f32::consts::TAU;
+use std::f32::consts::{PI, TAU};
 
 use super::super::colour::{Colour, WHITE};
 use super::super::outline::{disc, line, ring, slab};
 use super::super::scene::{Scene, Spot};
-use super::super::tableware::{crumbs, serve};
+use super::super::tableware::serve;
 
 const GLAZES: [u32; 9] = [0xe889a8, 0x4a2a1c, 0xf5ede0, 0x8fc7b5, 0x9fb8e0, 0xf2cf63, 0x7b4a2a, 0xc9405a, 0xd9a35c];
 const SPRINKLES: [u32; 7] = [0xe8433f, 0xf5c33b, 0x4ea5d9, 0x62b35b, 0xf7f3ea, 0xe37fb0, 0x5a2f1c];
@@ -17,7 +17,7 @@ pub fn draw(scene: &mut Scene, spot: Spot) {
         0..=2 => doughnut(scene, floor.sized(0.98)),
         3 => {
             doughnut(scene, floor.around(first, 0.55).sized(0.66));
-            doughnut(scene, floor.around(first + 3.14, 0.55).sized(0.66));
+            doughnut(scene, floor.around(first + PI, 0.55).sized(0.66));
         }
         4 => {
             for index in 0..3 {
@@ -26,7 +26,7 @@ pub fn draw(scene: &mut Scene, spot: Spot) {
         }
         _ => {
             doughnut(scene, floor.around(first, 0.2).sized(0.8));
-            doughnut(scene, floor.around(first, 0.2).up(0.42).around(first + 3.14, 0.45).sized(0.8));
+            doughnut(scene, floor.around(first, 0.2).up(0.42).around(first + PI, 0.45).sized(0.8));
         }
     }
 }
@@ -49,7 +49,7 @@ fn doughnut(scene: &mut Scene, spot: Spot) {
     match scene.random.count(0, 4) {
         0..=2 => sprinkles(scene, spot, middle, round),
         3 => drizzle(scene, top, middle, round),
-        _ => crumbs(scene, top, WHITE, 0.0, 0),
+        _ => {}
     }
     let lamp = scene.light.angle - spot.turn;
     for offset in [-0.35, 0.0, 0.35] {
