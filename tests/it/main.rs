@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 mod checkpoint;
+mod classify;
+mod cli;
 mod export;
 mod hostile_checkpoints;
 mod journal;

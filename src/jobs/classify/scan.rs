@@ -55,7 +55,7 @@ impl Scan {
     fn entry(&mut self, entry: walkdir::Result<DirEntry>) -> Option<Found> {
         let entry = match entry {
             Ok(entry) => entry,
-            Err(error) => return failure(&error),
+            Err(error) => return failure(&error).and_then(|(path, reason)| self.unreadable(path, reason)),
         };
         if !entry.file_type().is_dir() {
             return self.photo(entry.into_path());
@@ -69,17 +69,25 @@ impl Scan {
 
     /// `None` when the file was reached before.
     fn photo(&mut self, path: PathBuf) -> Option<Found> {
-        let metadata = match path.metadata() {
-            Ok(metadata) if metadata.is_file() => metadata,
+        let checked = path.metadata().and_then(|metadata| Ok((path.canonicalize()?, metadata)));
+        match checked {
+            Ok((canonical, metadata)) if metadata.is_file() => {
+                let identity = PhotoIdentity::new(canonical, &metadata);
+                self.is_new(&identity.path).then_some(Found::Photo { path, identity })
+            }
             // A pipe would keep its reader waiting for ever.
-            Ok(_) => return Some(Found::Unreadable { path, reason: "this is neither a file nor a folder".to_owned() }),
-            Err(error) => return Some(Found::Unreadable { path, reason: error.to_string() }),
-        };
-        match path.canonicalize() {
-            Ok(canonical) if !self.seen.insert(fingerprint(&canonical)) => None,
-            Ok(canonical) => Some(Found::Photo { path, identity: PhotoIdentity::new(canonical, &metadata) }),
-            Err(error) => Some(Found::Unreadable { path, reason: error.to_string() }),
+            Ok(_) => self.unreadable(path, "this is neither a file nor a folder".to_owned()),
+            Err(error) => self.unreadable(path, error.to_string()),
         }
+    }
+
+    fn unreadable(&mut self, path: PathBuf, reason: String) -> Option<Found> {
+        let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+        self.is_new(&absolute).then_some(Found::Unreadable { path, reason })
+    }
+
+    fn is_new(&mut self, path: &Path) -> bool {
+        self.seen.insert(fingerprint(path))
     }
 }
 
@@ -149,13 +157,13 @@ fn is_sorted(entry: &DirEntry) -> bool {
 }
 
 /// An entry that could not be read; `None` when no photo can be lost by it.
-fn failure(error: &walkdir::Error) -> Option<Found> {
+fn failure(error: &walkdir::Error) -> Option<(PathBuf, String)> {
     let (path, source) = (error.path()?, error.io_error()?); // neither for a loop of links, whose photos are reached anyway
     let dangling_link = source.kind() == ErrorKind::NotFound;
     if dangling_link && !images::is_photo_name(path) {
         return None;
     }
-    Some(Found::Unreadable { path: path.to_owned(), reason: source.to_string() })
+    Some((path.to_owned(), source.to_string()))
 }
 
 fn fingerprint(path: &Path) -> [u8; 16] {
