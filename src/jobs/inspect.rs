@@ -8,7 +8,6 @@ use serde::Serialize;
 use crate::checkpoint::{Checkpoint, TensorInfo, TensorKind};
 use crate::format::error_chain;
 use crate::images::transform::Transform;
-use crate::models;
 use crate::predict::{self, Description, TransformOverrides};
 use crate::worker::BoxError;
 
@@ -69,7 +68,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, BoxError> {
         by_element: shares(tensors, |tensor| word(&tensor.element)),
         notices: Vec::new(),
     };
-    match models::detect(tensors) {
+    match predict::recognise(&checkpoint) {
         Ok(architecture) => {
             let description = predict::describe(&checkpoint, &architecture, None, &TransformOverrides::default())?;
             inspection.classes = Some(architecture.classes);

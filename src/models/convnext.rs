@@ -2,10 +2,10 @@
 
 use candle_core::Tensor;
 
-use super::layers::{Conv, Depthwise, Head, HeadStep, Layer, LayerNorm, Linear, PooledHead};
+use super::layers::{Conv, Depthwise, Head, HeadStep, Layer, LayerNorm, PooledHead};
 use super::source::{Affine, Source};
 use super::{Block, ModelError, Naming};
-use crate::ops::{self, Activation, Padding, Window};
+use crate::ops::{self, Activation, Mlp, Padding, Window};
 
 /// From the reference code, for every norm of the network.
 const EPSILON: f32 = 1e-6;
@@ -120,7 +120,6 @@ impl ConvNext {
         };
         let norm = LayerNorm::load(source, &name(norm), channels, EPSILON)?;
         let expand = source.linear(&name(expand), channels, 4 * channels, true)?;
-        let expand = Linear { affine: expand, activation: Activation::Gelu };
         let response_norm = if self.v2 {
             let [weight, bias] = match naming {
                 Naming::Original => ["grn.gamma", "grn.beta"],
@@ -135,8 +134,8 @@ impl ConvNext {
         let scale = (!self.v2).then(|| name(scale));
         let (weight, bias) = (name(&format!("{project}.weight")), name(&format!("{project}.bias")));
         let project = source.linear_named(&weight, Some(&bias), 4 * channels, channels, scale.as_deref())?;
-        let project = Linear { affine: project, activation: Activation::None };
-        Ok(ConvNextBlock { depthwise, norm, expand, response_norm, project })
+        let mlp = Mlp { norm: norm.affine, epsilon: EPSILON, expand, activation: Activation::Gelu, project };
+        Ok(ConvNextBlock { depthwise, mlp, response_norm })
     }
 }
 
@@ -155,23 +154,22 @@ impl Layer for Downsample {
     }
 }
 
-/// Depthwise 7×7, norm, and a four times wider layer, around which the input passes. Layer scale lies in `project`.
+/// Depthwise 7×7, norm, and a four times wider layer, around which the input passes. Layer scale lies in `mlp.project`.
 struct ConvNextBlock {
     depthwise: Depthwise,
-    norm: LayerNorm,
-    expand: Linear,
+    mlp: Mlp,
     response_norm: Option<Affine>,
-    project: Linear,
 }
 
 impl Layer for ConvNextBlock {
     fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
-        let hidden = self.norm.forward(&self.depthwise.forward(&xs)?)?;
-        let hidden = self.expand.forward(&hidden)?;
-        let hidden = match &self.response_norm {
-            Some((weight, bias)) => ops::global_response_norm(&hidden, weight, bias)?,
-            None => hidden,
-        };
-        self.project.forward_with(&hidden, Some(&xs))
+        let hidden = self.depthwise.forward(&xs)?;
+        let Some(response_norm) = &self.response_norm else { return ops::mlp(&hidden, &self.mlp, &xs) };
+        // This norm needs the whole image's wide rows at once.
+        let Mlp { norm, epsilon, expand, activation, project } = &self.mlp;
+        let hidden = ops::layer_norm(&hidden, &norm.0, &norm.1, *epsilon)?;
+        let hidden = ops::linear(&hidden, &expand.0, &expand.1, *activation, None)?;
+        let hidden = ops::global_response_norm(&hidden, &response_norm.0, &response_norm.1)?;
+        ops::linear(&hidden, &project.0, &project.1, Activation::None, Some(&xs))
     }
 }

@@ -66,8 +66,8 @@ impl Linear {
 }
 
 pub struct LayerNorm {
-    affine: Affine,
-    epsilon: f32,
+    pub affine: Affine,
+    pub epsilon: f32,
 }
 
 impl LayerNorm {

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::layers::{Conv, Head, HeadStep, Layer, LayerNorm, Linear};
 use super::source::Source;
 use super::{Block, ModelError, Naming};
-use crate::ops::{self, Activation, Padding, Window};
+use crate::ops::{self, Activation, Mlp, Padding, Window};
 
 /// timm's and torchvision's for every norm.
 const EPSILON: f32 = 1e-6;
@@ -85,9 +85,7 @@ impl Vit {
             qkv: Linear { affine: qkv, activation: Activation::None },
             heads: width / HEAD_LENGTH,
             merge: Linear { affine: merge, activation: Activation::None },
-            second,
-            expand: Linear { affine: expand, activation: Activation::Gelu },
-            project: Linear { affine: project, activation: Activation::None },
+            mlp: Mlp { norm: second.affine, epsilon: EPSILON, expand, activation: Activation::Gelu, project },
         })
     }
 }
@@ -118,17 +116,14 @@ struct Encoder {
     qkv: Linear,
     heads: usize,
     merge: Linear,
-    second: LayerNorm,
-    expand: Linear,
-    project: Linear,
+    mlp: Mlp,
 }
 
 impl Layer for Encoder {
     fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
         let attended = ops::attention(&self.qkv.forward(&self.first.forward(&xs)?)?, self.heads)?;
         let xs = self.merge.forward_with(&attended, Some(&xs))?;
-        let hidden = self.expand.forward(&self.second.forward(&xs)?)?;
-        self.project.forward_with(&hidden, Some(&xs))
+        ops::mlp(&xs, &self.mlp, &xs)
     }
 }
 

@@ -65,8 +65,8 @@ impl CustomOp3 for Conv {
         let weight = Matrix::row_major(weight, depth, outputs);
         let rows = geometry.batch * geometry.out_height * geometry.out_width;
         let max_rows = scratch::MAX_BYTES / size_of::<f32>() / depth.max(1);
-        let result = with_elements(self.residual.as_ref(), |residual| {
-            let epilogue = Epilogue { bias, residual, activation: self.activation };
+        let result = with_elements(self.residual.as_slice(), |residual| {
+            let epilogue = Epilogue { bias, residual: residual.first().copied(), activation: self.activation };
             Ok(tiled(rows, max_rows, &epilogue, |tile, first_row, rows| {
                 scratch::with(rows * depth, |windows| {
                     gather(x, &geometry, first_row, windows);

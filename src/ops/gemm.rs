@@ -86,7 +86,7 @@ pub struct Epilogue<'a> {
 
 impl Epilogue<'_> {
     /// Finishes `rows`, which begin at `offset` in the whole result.
-    fn finish(&self, rows: &mut [f32], offset: usize) {
+    pub fn finish(&self, rows: &mut [f32], offset: usize) {
         let columns = self.bias.len();
         super::vectorized(|| {
             for (index, row) in rows.chunks_exact_mut(columns).enumerate() {

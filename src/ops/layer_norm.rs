@@ -46,7 +46,7 @@ impl CustomOp3 for LayerNorm {
 
 /// One row in place.
 #[inline(always)]
-fn normalize(row: &mut [f32], weight: &[f32], bias: &[f32], epsilon: f32) {
+pub fn normalize(row: &mut [f32], weight: &[f32], bias: &[f32], epsilon: f32) {
     let scale = 1.0 / row.len() as f32;
     let mean = sum(row, |value| value) * scale;
     let variance = sum(row, |value| (value - mean) * (value - mean)) * scale;
@@ -70,16 +70,17 @@ pub fn sum(values: &[f32], function: impl Fn(f32) -> f32) -> f32 {
 }
 
 #[cfg(test)]
+pub(crate) fn composed(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f64) -> Result<Tensor> {
+    let axis = x.rank() - 1;
+    let centered = x.broadcast_sub(&x.mean_keepdim(axis)?)?;
+    let variance = centered.sqr()?.mean_keepdim(axis)?;
+    centered.broadcast_div(&(variance + epsilon)?.sqrt()?)?.broadcast_mul(weight)?.broadcast_add(bias)
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::ops::testing::{assert_close, random, views};
-
-    fn composed(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f64) -> Result<Tensor> {
-        let axis = x.rank() - 1;
-        let centered = x.broadcast_sub(&x.mean_keepdim(axis)?)?;
-        let variance = centered.sqr()?.mean_keepdim(axis)?;
-        centered.broadcast_div(&(variance + epsilon)?.sqrt()?)?.broadcast_mul(weight)?.broadcast_add(bias)
-    }
 
     #[test]
     fn equals_its_composed_form() -> Result<()> {

@@ -54,8 +54,8 @@ impl CustomOp3 for Linear {
         }
         let (x, weight) = (elements(x, x_layout)?, elements(weight, weight_layout)?);
         let weight = Matrix::row_major(weight, inputs, outputs);
-        let result = with_elements(self.residual.as_ref(), |residual| {
-            let epilogue = Epilogue { bias, residual, activation: self.activation };
+        let result = with_elements(self.residual.as_slice(), |residual| {
+            let epilogue = Epilogue { bias, residual: residual.first().copied(), activation: self.activation };
             Ok(tiled(shape.elem_count() / outputs.max(1), usize::MAX, &epilogue, |tile, first_row, rows| {
                 let rows = Matrix::row_major(&x[first_row * inputs..][..rows * inputs], rows, inputs);
                 multiply(tile, outputs, rows, weight, 1.0);

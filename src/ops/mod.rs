@@ -12,6 +12,7 @@ mod gemm;
 mod grn;
 mod layer_norm;
 mod linear;
+mod mlp;
 mod pool;
 mod scratch;
 mod squeeze_excite;
@@ -28,6 +29,7 @@ pub use depthwise::depthwise;
 pub use grn::global_response_norm;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
+pub use mlp::{Mlp, mlp};
 pub use pool::{global_average_pool, max_pool};
 pub use squeeze_excite::{Gate, squeeze_excite};
 pub use window::{Padding, Window};
@@ -45,14 +47,14 @@ fn output(elements: Vec<f32>, shape: impl Into<Shape>) -> (CpuStorage, Shape) {
     (CpuStorage::F32(elements), shape.into())
 }
 
-/// Calls `compute` with the elements of an optional tensor on the CPU.
-fn with_elements<R>(tensor: Option<&Tensor>, compute: impl FnOnce(Option<&[f32]>) -> Result<R>) -> Result<R> {
-    let Some(tensor) = tensor else { return compute(None) };
-    let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(storage) => compute(Some(elements(storage, layout)?)),
+/// Calls `compute` with the elements of contiguous tensors on the CPU: what an operation carries beyond its arguments.
+fn with_elements<R>(tensors: &[Tensor], compute: impl FnOnce(&[&[f32]]) -> Result<R>) -> Result<R> {
+    let guards: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();
+    let slices = guards.iter().map(|(storage, layout)| match &**storage {
+        Storage::Cpu(storage) => elements(storage, layout),
         _ => candle_core::bail!("a CPU kernel was given a tensor of another device"),
-    }
+    });
+    compute(&slices.collect::<Result<Vec<_>>>()?)
 }
 
 /// Runs a loop compiled for the best vector instructions of this machine.

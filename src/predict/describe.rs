@@ -12,7 +12,7 @@ use super::{PredictError, TransformOverrides, input, labels};
 use crate::checkpoint::{Checkpoint, Container};
 use crate::format::error_chain;
 use crate::images::transform::Transform;
-use crate::models::Architecture;
+use crate::models::{self, Architecture, ModelError};
 
 /// No configuration is this long.
 const MAX_CONFIG_BYTES: u64 = 16_000_000;
@@ -51,6 +51,17 @@ pub fn describe(
     }
     let labels = labels.into_iter().map(Arc::from).collect();
     Ok(Description { labels, labels_from, transform, transform_from, notices })
+}
+
+/// Which network a checkpoint holds. Where its tensors cannot tell, the name in its metadata or `config.json` decides.
+pub fn recognise(checkpoint: &Checkpoint) -> Result<Architecture, ModelError> {
+    let own = ["architecture", "arch"].iter().find_map(|key| checkpoint.metadata().get(*key)?.as_str());
+    let path = checkpoint.path().with_file_name("config.json");
+    let has_config = checkpoint.container() == Container::Safetensors && checkpoint.path().is_file();
+    // A damaged configuration is reported where the transform is looked for in it.
+    let config = has_config.then(|| read_config(&path).ok()).flatten();
+    let beside = config.as_ref().and_then(|config| config.get("architecture")?.as_str());
+    models::detect_with_hint(checkpoint.tensors(), own.or(beside))
 }
 
 fn chosen(path: &Path, classes: usize) -> Result<Vec<String>, PredictError> {

@@ -15,7 +15,7 @@ use crate::images::Input;
 use crate::images::transform::{Interpolation, Resize, TransformError};
 use crate::models::{self, LoadReport, ModelError, Network};
 
-pub use describe::{Description, describe};
+pub use describe::{Description, describe, recognise};
 
 pub use crate::models::Strictness;
 
@@ -121,7 +121,7 @@ pub fn load(
 ) -> Result<Classifier, PredictError> {
     let checkpoint = open(source)?;
     let unusable = |source| PredictError::Model { path: checkpoint.path().to_owned(), source };
-    let architecture = models::detect(checkpoint.tensors()).map_err(unusable)?;
+    let architecture = recognise(&checkpoint).map_err(unusable)?;
     // Labels first: a wrong file should not cost the wait for the weights.
     let description = describe(&checkpoint, &architecture, labels, overrides)?;
     let (network, load_report) = models::build(&checkpoint, &architecture, strictness).map_err(unusable)?;

@@ -5,6 +5,8 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use galley::checkpoint::{Checkpoint, CheckpointError, ElementType, TensorInfo, TensorKind};
 use galley::models::{self, ModelError, Strictness, Weights};
+use galley::predict;
+use safetensors::tensor::{Dtype, TensorView};
 use serde::Deserialize;
 
 use crate::support::test_data;
@@ -209,6 +211,24 @@ fn a_lookalike_named_by_its_file_is_refused() {
     let weights = reference("timm-resnet50").weights();
     let error = models::detect_with_hint(weights.tensors(), Some("resnetblur50.bt_in1k")).unwrap_err();
     assert!(matches!(error, ModelError::Unknown { .. }));
+}
+
+#[test]
+fn the_name_in_config_json_decides_tensorflow_padding() {
+    let infos = reference("timm-tf_mobilenetv3_small_100").weights().0;
+    let zeros = vec![0; infos.iter().map(|info| info.bytes as usize).max().unwrap()];
+    let views = infos.iter().map(|info| {
+        let data = &zeros[..info.bytes as usize];
+        (&info.name, TensorView::new(Dtype::F32, info.shape.clone(), data).unwrap())
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    safetensors::serialize_to_file(views, None, &path).unwrap();
+    let name = || predict::recognise(&Checkpoint::open(&path).unwrap()).unwrap().name;
+    assert_eq!(name(), "mobilenetv3_small_100");
+    let config = r#"{"architecture": "tf_mobilenetv3_small_100"}"#;
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    assert_eq!(name(), "tf_mobilenetv3_small_100");
 }
 
 #[test]
