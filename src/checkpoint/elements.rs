@@ -90,7 +90,8 @@ impl Block<'_> {
         let extent = extent(shape, strides).ok_or_else(overflow)?;
         if extent <= count(shape)?.saturating_mul(2).saturating_add(4096) {
             let block = self.read(start, extent)?;
-            return Ok(pick(&block, shape, strides, values));
+            pick(&block, shape, strides, values);
+            return Ok(());
         }
         let ([size, shape @ ..], [stride, strides @ ..]) = (shape, strides) else { return Ok(()) };
         let step = (*stride as u64).checked_mul(self.element.bytes()).ok_or_else(overflow)?;

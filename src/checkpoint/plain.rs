@@ -31,10 +31,11 @@ impl<'a> Plain<'a> {
         for (key, value) in self.pickle.entries(dictionary).unwrap_or_default() {
             let Some(key) = self.pickle.text(*key) else { continue };
             let worth_it = key.len() <= 256 && !is_optimizer(self.pickle, key, *value);
-            if worth_it && !self.metadata.contains_key(key) {
-                if let Some(value) = self.json(*value, 0) {
-                    self.metadata.insert(key.to_owned(), value);
-                }
+            if worth_it
+                && !self.metadata.contains_key(key)
+                && let Some(value) = self.json(*value, 0)
+            {
+                self.metadata.insert(key.to_owned(), value);
             }
         }
     }
