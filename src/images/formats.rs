@@ -1,8 +1,10 @@
-//! Photos other than JPEGs, through the decoders of the `image` crate: PNG, WebP, GIF, BMP and TIFF.
+//! Photos other than JPEGs, through the decoders of the `image` crate: PNG, WebP, BMP and TIFF.
 
-use std::io::{BufRead, Seek, SeekFrom};
+use std::error::Error;
+use std::io::{self, BufRead, Seek, SeekFrom};
 
-use image::codecs::{bmp::BmpDecoder, gif::GifDecoder, png::PngDecoder, tiff::TiffDecoder, webp::WebPDecoder};
+use image::codecs::{bmp::BmpDecoder, png::PngDecoder, tiff::TiffDecoder, webp::WebPDecoder};
+use image::error::UnsupportedErrorKind;
 use image::metadata::Orientation;
 use image::{ColorType, ImageDecoder};
 
@@ -23,12 +25,13 @@ pub fn decode<'a, R: BufRead + Seek>(
     if kind == Kind::WebP {
         check_riff_chunks(&mut reader, bytes)?;
     }
+    let raw_orientation = if kind == Kind::Png { raw_exif_profile(&mut reader)? } else { None };
     let named = |error| reason(kind, error);
     let mut decoder = open(kind, reader).map_err(named)?;
     let (width, height) = decoder.dimensions();
     limits.check_size(width, height)?;
     let samples = Layout::of(kind, decoder.color_type())?;
-    let orientation = orientation_of(decoder.as_mut());
+    let orientation = raw_orientation.unwrap_or_else(|| orientation_of(kind, decoder.as_mut()));
     let profile = decoder.icc_profile().ok().flatten();
 
     let estimate = Estimate::new(kind, bytes, u64::from(width) * u64::from(height), &samples);
@@ -52,10 +55,9 @@ fn open<'r, R: BufRead + Seek + 'r>(kind: Kind, reader: R) -> image::ImageResult
     Ok(match kind {
         Kind::Png => Box::new(PngDecoder::with_limits(reader, limits)?),
         Kind::WebP => Box::new(WebPDecoder::new(reader)?),
-        Kind::Gif => Box::new(GifDecoder::new(reader)?),
         Kind::Bmp => Box::new(BmpDecoder::new(reader)?),
         Kind::Tiff => Box::new(TiffDecoder::new(reader)?),
-        Kind::Jpeg => unreachable!("JPEGs have a module of their own"),
+        Kind::Jpeg | Kind::Gif => unreachable!("they have modules of their own"),
     })
 }
 
@@ -100,8 +102,6 @@ impl Estimate {
         let output = pixels * layout.bytes_per_pixel();
         let inside = match kind {
             Kind::Png | Kind::Bmp => 0,
-            // A frame smaller than the canvas is decoded beside it.
-            Kind::Gif => 4 * pixels,
             // Lossy: planes (1.5 bytes per pixel), first partition and alpha; lossless: a second buffer of 4 bytes per
             // pixel; animations: frame and canvas.
             Kind::WebP => 9 * pixels + file_bytes,
@@ -119,10 +119,40 @@ impl Estimate {
     }
 }
 
-/// The orientation from EXIF, else from XMP; what cannot be read counts as upright.
-fn orientation_of(decoder: &mut dyn ImageDecoder) -> Orientation {
-    let exif = decoder.orientation().ok().filter(|orientation| *orientation != Orientation::NoTransforms);
-    exif.or_else(|| orientation::from_xmp(&decoder.xmp_metadata().ok().flatten()?)).unwrap_or(Orientation::NoTransforms)
+/// The orientation from EXIF (TIFF: the tag), else from XMP; what cannot be read counts as upright.
+fn orientation_of(kind: Kind, decoder: &mut dyn ImageDecoder) -> Orientation {
+    let stated = match kind {
+        Kind::Tiff => decoder.orientation().ok().filter(|orientation| *orientation != Orientation::NoTransforms),
+        _ => decoder.exif_metadata().ok().flatten().and_then(|exif| orientation::from_exif(&exif)),
+    };
+    stated
+        .or_else(|| orientation::from_xmp(&decoder.xmp_metadata().ok().flatten()?))
+        .unwrap_or(Orientation::NoTransforms)
+}
+
+/// The EXIF data that ImageMagick writes as hexadecimal text instead of an `eXIf` chunk.
+fn raw_exif_profile<R: BufRead + Seek>(reader: &mut R) -> Result<Option<Orientation>, ImageError> {
+    const KEYWORD: &[u8] = b"Raw profile type exif\0";
+    const MAX_BYTES: u32 = 1 << 20;
+    let mut found = None;
+    reader.seek(SeekFrom::Start(8))?;
+    let mut header = [0; 8];
+    while found.is_none() && reader.read_exact(&mut header).is_ok() {
+        let [length @ .., _, _, _, _] = header;
+        let length = u32::from_be_bytes(length);
+        match &header[4..] {
+            b"IDAT" | b"IEND" => break,
+            b"tEXt" if length <= MAX_BYTES => {
+                let mut text = vec![0; length as usize];
+                reader.read_exact(&mut text)?;
+                found = text.strip_prefix(KEYWORD).and_then(orientation::from_hexadecimal_exif);
+                reader.seek_relative(4)?;
+            }
+            _ => reader.seek_relative(i64::from(length) + 4)?,
+        }
+    }
+    reader.rewind()?;
+    Ok(found)
 }
 
 /// Checks that every chunk of a RIFF file ends inside the file, before anything is allocated by its stated length.
@@ -145,19 +175,24 @@ fn check_riff_chunks<R: BufRead + Seek>(reader: &mut R, bytes: u64) -> Result<()
 
 /// A decoder's error as a person should read it.
 fn reason(kind: Kind, error: image::ImageError) -> ImageError {
-    if is_end_of_file(&error) {
-        return ImageError::Truncated { percent: None };
-    }
+    let chain = std::iter::successors(Some(&error as &(dyn Error + 'static)), |error| (*error).source());
+    let innermost = chain.last().map(|cause| (cause.to_string(), is_end_of_file(cause)));
+    let (text, ended) = innermost.unwrap_or_default();
     match error {
+        _ if ended => ImageError::Truncated { percent: None },
         image::ImageError::IoError(error) => ImageError::from(error),
-        image::ImageError::Unsupported(error) => ImageError::unsupported(kind.name(), error.to_string()),
-        other => ImageError::damaged(other.to_string()),
+        image::ImageError::Unsupported(error) => match error.kind() {
+            UnsupportedErrorKind::Color(color) => {
+                ImageError::unsupported(kind.name(), format!("its pixels are {color:?}"))
+            }
+            UnsupportedErrorKind::GenericFeature(feature) => ImageError::unsupported(kind.name(), feature),
+            _ => ImageError::unsupported(kind.name(), text),
+        },
+        // What follows "while decoding" is the inside of the decoder.
+        _ => ImageError::damaged(text.split(" while decoding").next().unwrap_or_default().trim_end_matches('.')),
     }
 }
 
-fn is_end_of_file(error: &image::ImageError) -> bool {
-    let chain = std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source());
-    chain
-        .filter_map(|error| error.downcast_ref::<std::io::Error>())
-        .any(|error| error.kind() == std::io::ErrorKind::UnexpectedEof)
+fn is_end_of_file(error: &(dyn Error + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof)
 }

@@ -8,6 +8,7 @@ mod budget;
 mod color;
 mod error;
 mod formats;
+mod gif;
 mod jpeg;
 mod kind;
 mod orientation;
@@ -138,6 +139,7 @@ fn decode_reader<'a, R: BufRead + Seek>(
     // Decoders are other people's code on strangers' files: a panic in one costs that photo, not the batch.
     let decoded = catch_unwind(AssertUnwindSafe(|| match kind {
         Kind::Jpeg => jpeg::decode(reader, bytes, short_side, limits, budget),
+        Kind::Gif => gif::decode(reader, limits, budget),
         _ => formats::decode(kind, reader, bytes, limits, budget),
     }));
     decoded.unwrap_or(Err(ImageError::DecoderFailed(kind.name())))

@@ -2,6 +2,19 @@
 
 use image::metadata::Orientation;
 
+/// The orientation that EXIF data states, with or without the `Exif` marker that JPEGs put before it.
+pub fn from_exif(exif: &[u8]) -> Option<Orientation> {
+    Orientation::from_exif_chunk(exif.strip_prefix(b"Exif\0\0").unwrap_or(exif))
+}
+
+/// The same from ImageMagick's text form: a name, a length and hexadecimal digits, in lines.
+pub fn from_hexadecimal_exif(text: &[u8]) -> Option<Orientation> {
+    let text = std::str::from_utf8(text).ok()?;
+    let digits: Vec<u32> = text.split_whitespace().skip(2).flat_map(str::chars).map_while(|c| c.to_digit(16)).collect();
+    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect();
+    from_exif(&bytes)
+}
+
 /// The orientation an XMP packet states, as an attribute or as an element.
 pub fn from_xmp(packet: &[u8]) -> Option<Orientation> {
     const NAME: &[u8] = b"tiff:Orientation";
@@ -89,6 +102,13 @@ mod tests {
             assert_eq!(turned, expected.as_bytes(), "orientation {value}");
             assert_eq!(upright_size(orientation, width, height), (expected.width(), expected.height()));
         }
+    }
+
+    #[test]
+    fn exif_in_hexadecimal_lines_is_read() {
+        let text = b"\nexif\n      32\n4578696600004d4d002a00000008000101120003000000\n01000300000000\n";
+        assert_eq!(from_hexadecimal_exif(text), Some(Orientation::Rotate180));
+        assert_eq!(from_hexadecimal_exif(b"exif 32 45zz"), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod classify;
 mod cli;
 mod export;
 mod hostile_checkpoints;
+mod images;
 mod journal;
 mod layers;
 mod networks;

@@ -85,7 +85,7 @@ pub struct Channel {
     pub plane: Vec<u8>,
     block_function: BlockFunction,
     /// In zigzag order, as they stood at the channel's first scan.
-    pub quantization: Option<[f32; 64]>,
+    pub quantization: Option<[i32; 64]>,
 }
 
 impl Channel {
@@ -102,7 +102,7 @@ impl Channel {
 
     /// Turns the block's coefficients (dequantized, rows of 8) into its pixels.
     #[inline]
-    pub fn write_block(&mut self, block_x: usize, block_y: usize, coefficients: &[f32; 64]) {
+    pub fn write_block(&mut self, block_x: usize, block_y: usize, coefficients: &[i32; 64]) {
         let stride = self.geometry.stride();
         let start = block_y * self.geometry.block_height * stride + block_x * self.geometry.block_width;
         (self.block_function)(coefficients, &mut self.plane[start..], stride);
@@ -160,10 +160,10 @@ impl Coefficients {
             for block_x in 0..channel.geometry.blocks_across {
                 let block = block_y * channel.geometry.blocks_across + block_x;
                 let kept = &self.kept[block * self.per_block..][..self.per_block];
-                let mut coefficients = [0.0; 64];
+                let mut coefficients = [0; 64];
                 for ((slot, place), step) in self.slots.iter().zip(NATURAL).zip(quantization) {
                     if let Some(slot) = slot {
-                        coefficients[usize::from(place)] = f32::from(kept[usize::from(*slot)]) * step;
+                        coefficients[usize::from(place)] = i32::from(kept[usize::from(*slot)]) * step;
                     }
                 }
                 channel.write_block(block_x, block_y, &coefficients);

@@ -64,9 +64,9 @@ struct Decoder<'a> {
     channels: Vec<Channel>,
     /// Per channel; empty for sequential pictures.
     coefficients: Vec<Coefficients>,
-    /// Which coefficients of each channel have all their bits.
-    complete: Vec<u64>,
-    quantization: [Option<[f32; 64]>; 4],
+    /// Which channels have been in a scan: all of a sequential one, the constants at least of a progressive one.
+    is_seen: Vec<bool>,
+    quantization: [Option<[i32; 64]>; 4],
     tables: Tables,
 }
 
@@ -78,7 +78,7 @@ impl<'a> Decoder<'a> {
         Self {
             frame,
             coefficients: coefficients.map(|channel| Coefficients::new(&channel.geometry)).collect(),
-            complete: vec![0; channels.len()],
+            is_seen: vec![false; channels.len()],
             channels,
             quantization: [None; 4],
             tables: Tables::default(),
@@ -90,15 +90,15 @@ impl<'a> Decoder<'a> {
         let mut scans = 0;
         loop {
             let segment = match header::next_segment(&mut reader) {
-                // Without an end marker the picture may still be all there.
-                Err(ImageError::Truncated { .. }) if self.is_complete() => return Ok(()),
+                // Without an end marker the picture may still be all there; of a progressive one nobody can know.
+                Err(ImageError::Truncated { .. }) if self.is_whole() && !self.frame.progressive => return Ok(()),
                 Err(ImageError::Truncated { .. }) if scans > 0 => {
                     return Err(ImageError::Truncated { percent: None });
                 }
                 other => other?,
             };
             match segment.marker {
-                header::EOI if self.complete.iter().all(|complete| *complete & 1 == 1) => return Ok(()),
+                header::EOI if self.is_whole() => return Ok(()),
                 header::EOI => return Err(ImageError::Truncated { percent: None }),
                 header::DQT => self.read_quantization(&segment)?,
                 header::DHT => self.read_huffman(&segment)?,
@@ -131,25 +131,22 @@ impl<'a> Decoder<'a> {
         let target = if self.frame.progressive { Target::Kept(&mut self.coefficients) } else { Target::Pixels };
         let end = scan::decode(data, &scan, &self.tables, &mut self.channels, target, self.frame.mcus());
         let whole_picture = !self.frame.progressive && scan.channels.len() == self.channels.len();
+        let percent = |done: usize, of: usize| whole_picture.then(|| (done * 100 / of) as u8);
         let end = end.map_err(|fault| match fault {
-            Fault::CutShort { done, of } => {
-                ImageError::Truncated { percent: whole_picture.then(|| (done * 100 / of) as u8) }
-            }
-            Fault::Damaged(reason) => ImageError::damaged(reason),
+            Fault::CutShort { done, of } => ImageError::Truncated { percent: percent(done, of) },
+            Fault::Damaged { done, of } => ImageError::damaged(match percent(done, of) {
+                Some(percent) => format!("its compressed data makes no sense after {percent} % of the picture"),
+                None => "its compressed data makes no sense".to_owned(),
+            }),
         })?;
-        for member in scan.channels.iter().filter(|_| scan.shift == 0) {
-            let band = (u64::MAX >> (63 - scan.last)) & (u64::MAX << scan.first);
-            self.complete[member.channel] |= band;
-        }
-        // A picture may show its constants alone; without them it shows nothing.
         for member in scan.channels.iter().filter(|_| scan.first == 0) {
-            self.complete[member.channel] |= 1;
+            self.is_seen[member.channel] = true;
         }
         Ok(end)
     }
 
-    fn is_complete(&self) -> bool {
-        self.complete.iter().all(|complete| *complete == u64::MAX)
+    fn is_whole(&self) -> bool {
+        self.is_seen.iter().all(|is_seen| *is_seen)
     }
 
     fn read_quantization(&mut self, segment: &Segment) -> Result<(), ImageError> {
@@ -158,9 +155,9 @@ impl<'a> Decoder<'a> {
         while let Some((kind, values)) = rest.split_first() {
             let bytes = if kind >> 4 == 0 { 1 } else { 2 };
             let (values, behind) = values.split_at_checked(64 * bytes).ok_or_else(wrong)?;
-            let mut table = [0.0; 64];
+            let mut table = [0; 64];
             for (step, value) in table.iter_mut().zip(values.chunks_exact(bytes)) {
-                *step = value.iter().fold(0.0, |number, byte| number * 256.0 + f32::from(*byte));
+                *step = value.iter().fold(0, |number, byte| number * 256 + i32::from(*byte));
             }
             *self.quantization.get_mut(usize::from(kind & 15)).ok_or_else(wrong)? = Some(table);
             rest = behind;

@@ -103,6 +103,11 @@ impl<'a> Bits<'a> {
         self.data.len()
     }
 
+    /// The next marker.
+    pub fn next_marker(&self) -> Option<u8> {
+        self.marker_position().map(|marker| self.data[marker + 1])
+    }
+
     fn marker_position(&self) -> Option<usize> {
         let rest = self.data.get(self.at..)?;
         let is_marker = |pair: &[u8]| pair[0] == 0xFF && pair[1] != 0 && pair[1] != 0xFF;
@@ -186,7 +191,7 @@ mod tests {
 
     #[test]
     fn signed_numbers_follow_the_standard() {
-        let mut bits = Bits::new(&[0b0_1_00_01_10, 0b11_000_111, 0, 0]);
+        let mut bits = Bits::new(&[0b0100_0110, 0b1100_0111, 0, 0]);
         let values = [1, 1, 2, 2, 2, 2, 3, 3].map(|size| bits.take_signed(size));
         assert_eq!(values, [-1, 1, -3, -2, 2, 3, -7, 7]);
     }

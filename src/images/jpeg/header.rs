@@ -159,8 +159,6 @@ pub struct Header {
     pub colors: Colors,
     pub orientation: Orientation,
     pub icc_profile: Option<Vec<u8>>,
-    /// Whether the first scan holds all components.
-    pub is_interleaved: bool,
 }
 
 #[derive(Default)]
@@ -178,23 +176,21 @@ struct Metadata {
 pub fn read_header(reader: &mut impl BufRead) -> Result<Header, ImageError> {
     let mut metadata = Metadata::default();
     let mut frame: Option<Frame> = None;
-    let members = loop {
+    loop {
         let segment = next_segment(reader)?;
         match segment.marker {
-            SOS => break segment.payload.first().copied().unwrap_or(0),
-            EOI => break 0,
+            SOS | EOI => break,
             DHT => {}
             DAC => return Err(ImageError::unsupported("JPEG", "it uses arithmetic coding")),
             0xC0..=0xCF if frame.is_none() => frame = Some(Frame::from_segment(&segment)?),
             _ => metadata.take(segment),
         }
-    };
+    }
     let frame = frame.ok_or_else(|| ImageError::damaged("the JPEG has no frame header"))?;
     Ok(Header {
         colors: metadata.colors(&frame),
         orientation: metadata.exif.or(metadata.xmp).unwrap_or(Orientation::NoTransforms),
         icc_profile: metadata.icc_profile(),
-        is_interleaved: usize::from(members) == frame.components.len(),
         frame,
     })
 }
@@ -205,7 +201,7 @@ impl Metadata {
         match segment.marker {
             APP0 if payload.starts_with(b"JFIF\0") => self.jfif = true,
             APP1 if payload.starts_with(b"Exif\0") && self.exif.is_none() => {
-                self.exif = payload.get(6..).and_then(Orientation::from_exif_chunk);
+                self.exif = orientation::from_exif(&payload);
             }
             APP1 if payload.starts_with(b"http://ns.adobe.com/xap/") => self.xmp = orientation::from_xmp(&payload),
             APP2 if payload.starts_with(b"ICC_PROFILE\0") && self.icc_bytes <= MAX_ICC_BYTES => {

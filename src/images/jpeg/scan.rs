@@ -3,7 +3,7 @@
 
 use super::component::{Channel, Coefficients, NATURAL};
 use super::entropy::{Bits, Huffman};
-use super::header::{Frame, Segment};
+use super::header::{self, Frame, Segment};
 use crate::images::ImageError;
 
 /// Which tables a channel of the scan uses.
@@ -20,10 +20,10 @@ pub struct Scan {
     pub channels: Vec<ScanChannel>,
     /// First and last coefficient, in zigzag order.
     pub first: usize,
-    pub last: usize,
+    last: usize,
     /// Progressive: whether a finer bit is added to what earlier scans gave, and which bit.
     refines: bool,
-    pub shift: u32,
+    shift: u32,
 }
 
 impl Scan {
@@ -71,7 +71,17 @@ pub enum Target<'a> {
 /// How a scan went wrong, and after how many of its units.
 pub enum Fault {
     CutShort { done: usize, of: usize },
-    Damaged(&'static str),
+    Damaged { done: usize, of: usize },
+}
+
+impl Bits<'_> {
+    /// Why the data ends here: nothing but the end of the picture follows, or it goes on with something else.
+    fn fault(&mut self, done: usize, of: usize) -> Fault {
+        match self.next_marker() {
+            None | Some(header::EOI) => Fault::CutShort { done, of },
+            Some(_) => Fault::Damaged { done, of },
+        }
+    }
 }
 
 /// A code that no table has, or a value out of range.
@@ -104,8 +114,7 @@ pub fn decode(
         if tables.restart_interval > 0 && done > 0 && done % tables.restart_interval == 0 {
             let number = ((done / tables.restart_interval - 1) % 8) as u8;
             if !bits.restart(number) {
-                let cut = bits.end() + 2 >= data.len() || data[bits.end() + 1] == super::header::EOI;
-                return Err(if cut { Fault::CutShort { done, of } } else { Fault::Damaged("a restart is missing") });
+                return Err(bits.fault(done, of));
             }
             state = State { predictors: [0; 4], end_of_band_run: 0 };
         }
@@ -125,9 +134,9 @@ pub fn decode(
                     }
                 };
                 if bits.is_overrun() {
-                    return Err(Fault::CutShort { done, of });
+                    return Err(bits.fault(done, of));
                 }
-                decoded.map_err(|Nonsense| Fault::Damaged("its compressed data makes no sense"))?;
+                decoded.map_err(|Nonsense| Fault::Damaged { done, of })?;
             }
         }
     }
@@ -146,8 +155,8 @@ fn sequential(
 ) -> Result<(), Nonsense> {
     let (dc, ac) = (table(&tables.dc, member.dc)?, table(&tables.ac, member.ac)?);
     let quantization = channel.quantization.ok_or(Nonsense)?;
-    let mut coefficients = [0.0; 64];
-    coefficients[0] = constant(bits, dc, &mut state.predictors[member.channel])? as f32 * quantization[0];
+    let mut coefficients = [0; 64];
+    coefficients[0] = constant(bits, dc, &mut state.predictors[member.channel])?.wrapping_mul(quantization[0]);
     let mut at = 1;
     while at < 64 {
         let symbol = ac.decode(bits).ok_or(Nonsense)?;
@@ -162,7 +171,7 @@ fn sequential(
         at += run;
         let value = bits.take_signed(size);
         let place = *NATURAL.get(at).ok_or(Nonsense)?;
-        coefficients[usize::from(place)] = value as f32 * quantization[at];
+        coefficients[usize::from(place)] = value * quantization[at];
         at += 1;
     }
     channel.write_block(x, y, &coefficients);

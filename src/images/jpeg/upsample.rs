@@ -1,80 +1,123 @@
-//! From the planes of a JPEG's channels to interleaved pixels: coarser channels are enlarged, YCbCr becomes RGB.
+//! From the planes of a JPEG's channels to interleaved pixels: coarser channels are enlarged as libjpeg enlarges them
+//! ("fancy upsampling"), YCbCr becomes RGB.
 
-use super::component::Channel;
+use super::component::{Channel, Geometry};
 use super::header::Colors;
 
 /// Interleaves the channels as gray, RGB or ink (255 is full ink), `width` × `height` pixels.
 pub fn interleave(channels: &[Channel], colors: Colors, width: usize, height: usize) -> Vec<u8> {
     let mut pixels = vec![0; width * height * channels.len()];
-    let mut rows = vec![vec![0; width]; channels.len()];
+    let mut enlarge: Vec<Enlarge> = channels.iter().map(|channel| Enlarge::new(channel, width)).collect();
     for (y, line) in pixels.chunks_exact_mut(width * channels.len()).enumerate() {
-        for (channel, row) in channels.iter().zip(&mut rows) {
-            channel_row(channel, y, row);
-        }
-        match rows.as_slice() {
-            [gray] => line.copy_from_slice(gray),
+        match enlarge.as_mut_slice() {
+            [gray] => line.copy_from_slice(gray.row(y)),
             [a, b, c] => {
-                for (x, pixel) in line.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-                    *pixel = [a[x], b[x], c[x]];
+                let channels = a.row(y).iter().zip(b.row(y)).zip(c.row(y));
+                for (pixel, ((a, b), c)) in line.as_chunks_mut::<3>().0.iter_mut().zip(channels) {
+                    *pixel = if colors == Colors::YCbCr { rgb([*a, *b, *c]) } else { [*a, *b, *c] };
                 }
             }
             [a, b, c, d] => {
-                for (x, pixel) in line.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-                    *pixel = [a[x], b[x], c[x], d[x]];
+                let channels = a.row(y).iter().zip(b.row(y)).zip(c.row(y)).zip(d.row(y));
+                for (pixel, (((a, b), c), d)) in line.as_chunks_mut::<4>().0.iter_mut().zip(channels) {
+                    *pixel = ink(colors, [*a, *b, *c, *d]);
                 }
             }
             _ => {}
         }
-        convert(colors, line);
     }
     pixels
 }
 
-/// Row `y` of the picture from one channel.
-fn channel_row(channel: &Channel, y: usize, row: &mut [u8]) {
-    let geometry = &channel.geometry;
-    let line = |y: usize| &channel.plane[y * geometry.stride()..][..geometry.width];
-    let (above, below, down) = neighbors(y, geometry.pixels_down, geometry.height);
-    if is_whole(geometry.pixels_across) && is_whole(geometry.pixels_down) {
-        row.copy_from_slice(&line(above)[..row.len()]);
-        return;
-    }
-    let (above, below) = (line(above), line(below));
-    for (x, pixel) in row.iter_mut().enumerate() {
-        let (left, right, across) = neighbors(x, geometry.pixels_across, geometry.width);
-        let blend = |line: &[u8]| u32::from(line[left]) * (WHOLE - across) + u32::from(line[right]) * across;
-        let sum = blend(above) * (WHOLE - down) + blend(below) * down;
-        *pixel = ((sum + WHOLE * WHOLE / 2) / (WHOLE * WHOLE)) as u8;
-    }
-}
-
-fn is_whole((pixels, samples): (usize, usize)) -> bool {
-    pixels == samples
-}
-
 /// Weights are in parts of this.
-const WHOLE: u32 = 16;
+const WHOLE: u16 = 16;
 
-/// The two of `count` samples on either side of pixel `at` when a sample stands for so many pixels, and the weight of
-/// the second. Samples lie in the middle of the pixels they stand for.
-fn neighbors(at: usize, (pixels, samples): (usize, usize), count: usize) -> (usize, usize, u32) {
-    let center = ((2 * at + 1) * samples) as isize - pixels as isize;
-    let first = center.div_euclid(2 * pixels as isize);
-    let weight = center.rem_euclid(2 * pixels as isize) as u32 * WHOLE / (2 * pixels as u32);
-    let clamp = |index: isize| index.clamp(0, count as isize - 1) as usize;
-    (clamp(first), clamp(first + 1), weight)
+/// Gives the rows of one channel at the picture's width.
+struct Enlarge<'a> {
+    channel: &'a Channel,
+    width: usize,
+    is_whole: bool,
+    /// For each pixel of a row the two samples beside it and the weight of the second.
+    across: Vec<(u16, u16, u16)>,
+    /// One row of samples, blended from two.
+    blended: Vec<u16>,
+    row: Vec<u8>,
 }
 
-fn convert(colors: Colors, line: &mut [u8]) {
+impl<'a> Enlarge<'a> {
+    fn new(channel: &'a Channel, width: usize) -> Self {
+        let geometry = &channel.geometry;
+        let whole = |(pixels, samples): (usize, usize)| pixels == samples;
+        let is_whole = whole(geometry.pixels_across) && whole(geometry.pixels_down);
+        let across = |x: usize| {
+            let (left, right, weight) = neighbors(x, geometry.pixels_across, geometry.width);
+            (left as u16, right as u16, weight)
+        };
+        Self {
+            channel,
+            width,
+            is_whole,
+            across: if is_whole { Vec::new() } else { (0..width).map(across).collect() },
+            blended: vec![0; geometry.width],
+            row: vec![0; width],
+        }
+    }
+
+    fn row(&mut self, y: usize) -> &[u8] {
+        let geometry = &self.channel.geometry;
+        let line = |y: usize| &self.channel.plane[y * geometry.stride()..][..geometry.width];
+        let (above, below, weight) = neighbors(y, geometry.pixels_down, geometry.height);
+        if self.is_whole {
+            return &line(above)[..self.width];
+        }
+        for ((blended, above), below) in self.blended.iter_mut().zip(line(above)).zip(line(below)) {
+            *blended = u16::from(*above) * (WHOLE - weight) + u16::from(*below) * weight;
+        }
+        let rounding = rounding(geometry, y);
+        for (x, (pixel, (left, right, weight))) in self.row.iter_mut().zip(&self.across).enumerate() {
+            let (left, right) = (self.blended[usize::from(*left)], self.blended[usize::from(*right)]);
+            let sum = u32::from(left) * u32::from(WHOLE - weight) + u32::from(right) * u32::from(*weight);
+            *pixel = ((sum + rounding[x % 2]) / 256) as u8;
+        }
+        &self.row
+    }
+}
+
+/// What libjpeg adds to even and odd pixels of row `y` before it cuts off, in parts of 256: it alternates, lest the
+/// picture grow lighter.
+fn rounding(geometry: &Geometry, y: usize) -> [u32; 2] {
+    let doubles = |(pixels, samples): (usize, usize)| pixels == 2 * samples;
+    match (doubles(geometry.pixels_across), doubles(geometry.pixels_down)) {
+        (true, true) => [128, 112],
+        (true, false) => [64, 128],
+        (false, true) => [[64; 2], [128; 2]][y % 2],
+        (false, false) => [0; 2],
+    }
+}
+
+/// The two of `count` samples on either side of pixel `at` when so many pixels stand for so many samples, and the weight
+/// of the second. Samples lie in the middle of the two pixels they stand for; where they stand for more, libjpeg
+/// repeats them.
+fn neighbors(at: usize, (pixels, samples): (usize, usize), count: usize) -> (usize, usize, u16) {
+    let last = count - 1;
+    let nearest = (at * samples / pixels).min(last);
+    match (pixels == 2 * samples, at % 2) {
+        (false, _) => (nearest, nearest, 0),
+        (true, 0) => (nearest.saturating_sub(1), nearest, 12),
+        (true, _) => (nearest, (nearest + 1).min(last), 4),
+    }
+}
+
+/// Four channels as ink, 255 being full ink.
+fn ink(colors: Colors, pixel: [u8; 4]) -> [u8; 4] {
     match colors {
-        Colors::Gray | Colors::Rgb | Colors::Cmyk { inverted: false } => {}
-        Colors::YCbCr => line.as_chunks_mut::<3>().0.iter_mut().for_each(|pixel| *pixel = rgb(*pixel)),
-        Colors::Cmyk { inverted: true } => line.iter_mut().for_each(|ink| *ink = 255 - *ink),
-        Colors::Ycck { inverted } => line.as_chunks_mut::<4>().0.iter_mut().for_each(|pixel| {
+        Colors::Cmyk { inverted: true } => pixel.map(|ink| 255 - ink),
+        Colors::Ycck { inverted } => {
             // What YCCK holds as red, green and blue is the light that the (inverted) inks leave.
             let [r, g, b] = rgb([pixel[0], pixel[1], pixel[2]]);
-            *pixel = if inverted { [r, g, b, 255 - pixel[3]] } else { [255 - r, 255 - g, 255 - b, pixel[3]] };
-        }),
+            if inverted { [r, g, b, 255 - pixel[3]] } else { [255 - r, 255 - g, 255 - b, pixel[3]] }
+        }
+        _ => pixel,
     }
 }
 
@@ -100,7 +143,8 @@ mod tests {
         assert_eq!(neighbors(1, double, 4), (0, 1, 4));
         assert_eq!(neighbors(2, double, 4), (0, 1, 12));
         assert_eq!(neighbors(7, double, 4), (3, 3, 4));
-        assert_eq!(neighbors(5, (8, 8), 8), (5, 6, 0));
+        assert_eq!(neighbors(5, (8, 8), 8), (5, 5, 0));
+        assert_eq!(neighbors(5, (32, 8), 8), (1, 1, 0));
     }
 
     #[test]
