@@ -78,8 +78,8 @@ impl Limits {
 
 /// Decodes a photo upright in sRGB.
 ///
-/// `short_side` is the least useful length of the shorter side: JPEGs may be decoded at a reduced scale as long as their
-/// shorter side stays at least twice that (none: full size).
+/// `short_side` is the least useful length of the shorter side: JPEGs of more than a megapixel may be decoded at a
+/// reduced scale as long as their shorter side stays at least twice that (none: full size).
 pub fn decode(
     path: &Path,
     short_side: Option<u32>,

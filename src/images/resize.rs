@@ -1,5 +1,5 @@
-//! Pillow's antialiased resize of 8-bit RGB, to the last bit: the filter widens when shrinking, horizontal and then
-//! vertical pass, weights in fixed point, rounding to 8 bits after each pass (`src/libImaging/Resample.c`, Pillow 13).
+//! Pillow's antialiased resize of 8-bit RGB, to the last bit: the filter widens when shrinking, one pass across and one
+//! down, weights in fixed point, rounding to 8 bits after each pass (`src/libImaging/Resample.c`, Pillow 13).
 //!
 //! Only the wanted window of the result is computed, so a picture of any shape costs no more than its crop.
 
@@ -70,22 +70,31 @@ pub struct Target {
 
 /// The wanted window of `rgb` (`width` × `height`) resized, rows of `columns.len()` pixels.
 pub fn resize(rgb: &[u8], width: usize, height: usize, target: &Target, filter: Interpolation) -> Vec<u8> {
-    let vertical = taps(height, target.height, target.rows.clone(), filter);
-    let first_row = vertical.iter().map(|taps| taps.first).min().unwrap_or(0);
-    let last_row = vertical.iter().map(|taps| taps.first + taps.weights.len()).max().unwrap_or(0);
-    let source = &rgb[first_row * width * 3..last_row * width * 3];
-    let narrow = horizontal_pass(source, width, target, filter);
-    vertical_pass(&narrow, target.columns.len(), &vertical, first_row)
+    let across = taps(width, target.width, target.columns.clone(), filter);
+    let down = taps(height, target.height, target.rows.clone(), filter);
+    if is_vertical_first(width, height, target) {
+        let low = vertical_pass(rgb, width, &down, 0);
+        return horizontal_pass(&low, width, &across);
+    }
+    // Only these rows have a part in the window.
+    let first = down.iter().map(|taps| taps.first).min().unwrap_or(0);
+    let end = down.iter().map(|taps| taps.first + taps.weights.len()).max().unwrap_or(0);
+    let narrow = horizontal_pass(&rgb[first * width * 3..end * width * 3], width, &across);
+    vertical_pass(&narrow, across.len(), &down, first)
 }
 
-/// A pass that would change nothing must not be taken: weights of neighbours are zero, but Pillow skips it too.
-fn horizontal_pass(rgb: &[u8], width: usize, target: &Target, filter: Interpolation) -> Vec<u8> {
-    let taps = taps(width, target.width, target.columns.clone(), filter);
-    let mut narrow = Vec::with_capacity(rgb.len() / width.max(1) * taps.len());
+/// Which pass Pillow 13 takes first, found by comparing it with both orders for a thousand random sizes: the vertical
+/// one when it drops more than twice as many rows as the other drops columns.
+fn is_vertical_first(width: usize, height: usize, target: &Target) -> bool {
+    target.height < height && 2 * width + target.height < height + 2 * target.width
+}
+
+fn horizontal_pass(rgb: &[u8], width: usize, across: &[Taps]) -> Vec<u8> {
+    let mut narrow = Vec::with_capacity(rgb.len() / (width * 3) * across.len() * 3);
     for row in rgb.chunks_exact(width * 3) {
         let pixels = row.as_chunks::<3>().0;
-        for taps in &taps {
-            let mut sums = [1 << (PRECISION_BITS - 1); 3];
+        for taps in across {
+            let mut sums = [HALF; 3];
             for (pixel, weight) in pixels[taps.first..].iter().zip(&taps.weights) {
                 for (sum, sample) in sums.iter_mut().zip(pixel) {
                     *sum += i32::from(*sample) * weight;
@@ -97,22 +106,25 @@ fn horizontal_pass(rgb: &[u8], width: usize, target: &Target, filter: Interpolat
     narrow
 }
 
-fn vertical_pass(rgb: &[u8], width: usize, taps: &[Taps], first_row: usize) -> Vec<u8> {
+/// `rgb` begins with row `first_row` of the picture.
+fn vertical_pass(rgb: &[u8], width: usize, down: &[Taps], first_row: usize) -> Vec<u8> {
     let stride = width * 3;
     let mut sums = vec![0; stride];
-    let mut resized = Vec::with_capacity(stride * taps.len());
-    for taps in taps {
-        sums.fill(1 << (PRECISION_BITS - 1));
-        let rows = rgb[(taps.first - first_row) * stride..].chunks_exact(stride.max(1));
+    let mut low = Vec::with_capacity(stride * down.len());
+    for taps in down {
+        sums.fill(HALF);
+        let rows = rgb[(taps.first - first_row) * stride..].chunks_exact(stride);
         for (row, weight) in rows.zip(&taps.weights) {
             for (sum, sample) in sums.iter_mut().zip(row) {
                 *sum += i32::from(*sample) * weight;
             }
         }
-        resized.extend(sums.iter().map(|sum| to_level(*sum)));
+        low.extend(sums.iter().map(|sum| to_level(*sum)));
     }
-    resized
+    low
 }
+
+const HALF: i32 = 1 << (PRECISION_BITS - 1);
 
 fn to_level(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8

@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use galley::images::{ImageBudget, ImageError, Limits, Picture, decode};
+use galley::images::transform::{Interpolation, Resize, Transform};
+use galley::images::{ImageBudget, ImageError, Input, Limits, Picture, decode, load_input};
 
 use crate::support::test_data;
 
@@ -147,4 +148,170 @@ fn a_reduced_photo_is_the_full_one_made_smaller() {
         let difference = differences.sum::<f64>() / f64::from(reduced.width * reduced.height);
         assert!(difference < 2.0, "1/{scale} differs from the mean of its blocks by {difference:.2} levels");
     }
+}
+
+/// The picture that `tests/reference/resize.py` gives to Pillow.
+fn formula_picture(width: u32, height: u32) -> Picture {
+    let level = |x: u32, y: u32, c: u32| {
+        let wave = x * x * (c + 3) + y * y * (5 - c) + x * y * 7 + x * 11 + y * 13 + c * 50;
+        (wave % 251 + 4 * ((x / 5 + y / 7) % 2)) as u8
+    };
+    let rows = (0..height).flat_map(|y| (0..width).flat_map(move |x| (0..3).map(move |c| level(x, y, c))));
+    Picture { width, height, rgb: rows.collect(), full_width: width, full_height: height }
+}
+
+#[derive(serde::Deserialize)]
+struct ResizeCase {
+    width: u32,
+    height: u32,
+    resize: serde_json::Value,
+    crop: Option<u32>,
+    interpolation: Interpolation,
+    result: [usize; 2],
+    bytes: Option<String>,
+    #[serde(default)]
+    sums: Vec<u64>,
+    #[serde(default)]
+    every_997th: Vec<u8>,
+}
+
+impl ResizeCase {
+    fn transform(&self) -> Transform {
+        let number = |value: &serde_json::Value| value.as_u64().expect("sizes are whole numbers") as u32;
+        let resize = match self.resize.as_array() {
+            Some(pair) => Resize::Exact { height: number(&pair[0]), width: number(&pair[1]) },
+            None => Resize::ShortSide(number(&self.resize)),
+        };
+        // Without normalization, so that the levels can be read back.
+        Transform { resize, crop: self.crop, interpolation: self.interpolation, mean: [0.0; 3], std: [1.0; 3] }
+    }
+}
+
+fn from_hexadecimal(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.chars().map(|digit| digit.to_digit(16).expect("hexadecimal") as u8).collect();
+    digits.chunks_exact(2).map(|pair| pair[0] * 16 + pair[1]).collect()
+}
+
+#[test]
+fn resizing_and_cropping_give_pillows_bytes() {
+    #[derive(serde::Deserialize)]
+    struct Reference {
+        cases: Vec<ResizeCase>,
+    }
+    let reference: Reference = serde_json::from_str(include_str!("../reference/resize.json")).expect("a reference");
+    assert!(reference.cases.len() > 80);
+    for case in &reference.cases {
+        let name =
+            format!("{}x{} to {} crop {:?} {:?}", case.width, case.height, case.resize, case.crop, case.interpolation);
+        let values = case.transform().apply(&formula_picture(case.width, case.height));
+        let levels: Vec<u8> = values.iter().map(|value| (value * 255.0).round() as u8).collect();
+        assert_eq!(levels.len(), case.result[0] * case.result[1] * 3, "{name}");
+        if let Some(bytes) = &case.bytes {
+            assert!(levels == from_hexadecimal(bytes), "{name} differs");
+            continue;
+        }
+        let every_997th: Vec<u8> = levels.iter().step_by(997).copied().collect();
+        assert_eq!(every_997th, case.every_997th, "{name}");
+        let sum = |channel| levels.iter().skip(channel).step_by(3).map(|level| u64::from(*level)).sum::<u64>();
+        assert_eq!([sum(0), sum(1), sum(2)].as_slice(), case.sums, "{name}");
+    }
+}
+
+/// What PyTorch's preprocessing made of a photo, from a reference beside a checkpoint.
+struct Checked {
+    path: PathBuf,
+    transform: Transform,
+    channel_mean: [f32; 3],
+    first_pixel: [f32; 3],
+    middle_pixel: [f32; 3],
+}
+
+fn checked_inputs(folder: &Path) -> Vec<Checked> {
+    let triple = |value: &serde_json::Value| -> Option<[f32; 3]> { serde_json::from_value(value.clone()).ok() };
+    let references = walkdir::WalkDir::new(folder.join("checkpoints")).into_iter().filter_map(Result::ok);
+    let mut checked = Vec::new();
+    for entry in references.filter(|entry| entry.file_name().to_string_lossy().ends_with("reference.json")) {
+        let text = std::fs::read_to_string(entry.path()).expect("the reference is readable");
+        let document: serde_json::Value = serde_json::from_str(&text).expect("the reference is JSON");
+        for variant in document["variants"].as_array().into_iter().flatten() {
+            let how = &variant["preprocess"];
+            let resize = match (&how["resize"], how["resize"].as_u64()) {
+                (_, Some(side)) => Resize::ShortSide(side as u32),
+                (pair, None) => {
+                    let side = |at: usize| pair[at].as_u64().expect("a size") as u32;
+                    Resize::Exact { height: side(0), width: side(1) }
+                }
+            };
+            let transform = Transform {
+                resize,
+                crop: how["crop"].as_str().map(|_| 224),
+                interpolation: serde_json::from_value(how["interpolation"].clone()).expect("a known filter"),
+                mean: triple(&how["mean"]).unwrap_or([0.0; 3]),
+                std: triple(&how["std"]).unwrap_or([1.0; 3]),
+            };
+            for image in variant["images"].as_array().into_iter().flatten() {
+                let check = &image["input_check"];
+                let (Some(channel_mean), Some(first_pixel), Some(middle_pixel)) =
+                    (triple(&check["channel_mean"]), triple(&check["pixel_0_0"]), triple(&check["pixel_mid"]))
+                else {
+                    continue;
+                };
+                let name = image["path"].as_str().expect("a path");
+                // PyTorch's preprocessing ignores profiles other than sRGB, and drops alpha where we lay the picture on
+                // white; the Landscape lies on its side there unless the reference says otherwise.
+                let unlike = [
+                    "food/food101-512/test/pad_thai/13080.jpg",
+                    "odd-images/phone-photos/04-pizza-dad.jpeg",
+                    "odd-images/png-odd/transparent.png",
+                ];
+                let lying = name.contains("Landscape_6") && image["exif_orientation"] == "ignored";
+                if unlike.contains(&name) || lying {
+                    continue;
+                }
+                let path = folder.join(name);
+                checked.push(Checked { path, transform, channel_mean, first_pixel, middle_pixel });
+            }
+        }
+    }
+    checked
+}
+
+#[test]
+fn network_input_of_real_photos_is_pytorchs() {
+    let Some(folder) = test_data() else { return };
+    let checked = checked_inputs(&folder);
+    assert!(checked.len() > 100, "only {} photos are checked", checked.len());
+    let budget = ImageBudget::new(64_000_000);
+    let mut wrong = Vec::new();
+    for photo in &checked {
+        let picture = read(&photo.path, Some(photo.transform.short_side())).expect("it is a sound photo");
+        let input =
+            load_input(&photo.path, &photo.transform, &Limits::default(), &budget).expect("it is a sound photo");
+        let Input { height, width, pixels: input } = input;
+        assert_eq!(Some((height, width)), photo.transform.output_size());
+        assert_eq!(input.len(), height * width * 3);
+        let pixel = |y: usize, x: usize| -> [f32; 3] {
+            let at = (y * width + x) * 3;
+            [input[at], input[at + 1], input[at + 2]]
+        };
+        let mean = [0, 1, 2].map(|channel| {
+            let sum: f64 = input.iter().skip(channel).step_by(3).map(|value| f64::from(*value)).sum();
+            (sum / (height * width) as f64) as f32
+        });
+        let reduced = picture.width < picture.full_width;
+        // References are rounded to five decimals. At full scale every pixel is libjpeg's and every weight Pillow's; a
+        // level is about 0.017. A photo decoded at a reduced scale differs by a few levels at edges.
+        let (pixels, means) = if reduced { (0.1, 0.01) } else { (2e-5, 2e-5) };
+        for (what, got, wanted, tolerance) in [
+            ("mean", mean, photo.channel_mean, means),
+            ("first pixel", pixel(0, 0), photo.first_pixel, pixels),
+            ("middle pixel", pixel(height / 2, width / 2), photo.middle_pixel, pixels),
+        ] {
+            let off = got.iter().zip(wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            if off > tolerance {
+                wrong.push(format!("{what} of {} is {got:?} instead of {wanted:?}", photo.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
