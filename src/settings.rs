@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::save_atomically;
+
 /// How many models and folders are remembered.
 const RECENT: usize = 12;
 
@@ -82,7 +84,7 @@ impl Settings {
     /// Writes to a temporary file beside `path`, then renames: a crash leaves the old settings or the new ones.
     pub fn save(&self, path: &Path) -> Result<(), SettingsError> {
         let text = toml::to_string(self).map_err(std::io::Error::other);
-        let saved = text.and_then(|text| replace(path, text.as_bytes()));
+        let saved = text.and_then(|text| write(path, &text));
         saved.map_err(|source| SettingsError::Save { path: path.to_owned(), source })
     }
 
@@ -123,14 +125,11 @@ fn remember(list: &mut Vec<PathBuf>, path: &Path) {
     list.truncate(RECENT);
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    save_atomically(path, |file| file.write_all(text.as_bytes()))
 }
 
 #[cfg(test)]

@@ -158,6 +158,13 @@ impl Checkpoint {
         &self.path
     }
 
+    /// Every file that is read: the one opened, and those it names when it is an index. None for bytes in memory.
+    pub fn files(&self) -> Vec<&Path> {
+        let read = self.files.iter().filter_map(Source::path);
+        let index = read.clone().next().filter(|first| *first != self.path).map(|_| self.path());
+        index.into_iter().chain(read).collect()
+    }
+
     pub fn container(&self) -> Container {
         self.container
     }

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::{Fault, malformed};
 
@@ -17,11 +17,13 @@ const CHUNK_BYTES: usize = 1 << 20;
 pub(super) enum Source {
     /// Read with `pread`: a file that shrinks meanwhile is an error, never a fault of the process.
     File {
+        path: PathBuf,
         file: File,
         len: u64,
     },
     /// Mapped piece by piece, so that pages of one tensor at a time count towards the footprint.
     Mapped {
+        path: PathBuf,
         file: File,
         len: u64,
     },
@@ -36,14 +38,22 @@ impl Source {
         }
         let file = File::open(path)?;
         let len = file.metadata()?.len();
-        Ok(Source::File { file, len })
+        Ok(Source::File { path: path.to_owned(), file, len })
     }
 
     /// The same source, to be read through memory maps where it is a file.
     pub(super) fn mapped(self) -> Self {
         match self {
-            Source::File { file, len } => Source::Mapped { file, len },
+            Source::File { path, file, len } => Source::Mapped { path, file, len },
             other => other,
+        }
+    }
+
+    /// The file read from, if it is one.
+    pub(super) fn path(&self) -> Option<&Path> {
+        match self {
+            Source::File { path, .. } | Source::Mapped { path, .. } => Some(path),
+            Source::Memory(_) => None,
         }
     }
 
@@ -72,7 +82,7 @@ impl Source {
             take(&bytes[start as usize..start as usize + len]);
             return Ok(());
         }
-        if let Source::Mapped { file, len: opened_len } = self {
+        if let Source::Mapped { file, len: opened_len, .. } = self {
             take(&map(file, *opened_len, start, len)?);
             return Ok(());
         }

@@ -1,6 +1,260 @@
 //! The window: pages draw their state and return actions; jobs do the work.
 
-/// Opens the window and runs until it is closed. `paths` (folders, photos, checkpoints) are opened as if dropped on it.
-pub fn run(_paths: Vec<std::path::PathBuf>) -> Result<(), String> {
-    Ok(())
+mod actions;
+mod dialogs;
+mod drops;
+mod library;
+mod pages;
+mod results;
+mod run;
+mod strip;
+mod tasks;
+mod textures;
+mod theme;
+mod toasts;
+mod view;
+mod widgets;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use egui::{CentralPanel, Context, Frame, Key, KeyboardShortcut, Margin, Modifiers, Panel, RichText, Ui, vec2};
+use lucide_icons::Icon;
+
+pub use actions::Action;
+use drops::Hover;
+use library::Library;
+use pages::classify::Classify;
+use run::{Run, RunState};
+use strip::Strip;
+use tasks::Tasks;
+use theme::{Palette, STEP};
+use toasts::Toasts;
+
+use crate::export::Row;
+use crate::jobs::brought::{self, Brought};
+use crate::jobs::classify::{ClassifyEvent, ClassifySummary, ModelSummary};
+use crate::settings::Settings;
+
+/// How soon a job's news is drawn. Many calls within that time make one frame.
+const WAKE: Duration = Duration::from_millis(33);
+
+/// Asks for a frame soon; any thread may call it as often as it likes.
+fn wake(ctx: &Context) {
+    ctx.request_repaint_after(WAKE);
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    Models,
+    Classify,
+}
+
+impl Page {
+    const ALL: [(Self, Icon, &'static str, Key); 2] =
+        [(Self::Models, Icon::Boxes, "Models", Key::Num1), (Self::Classify, Icon::Images, "Classify", Key::Num2)];
+}
+
+/// Where the window keeps things.
+#[derive(Debug, Clone)]
+pub struct Places {
+    pub journal: PathBuf,
+    /// `None`: settings are not kept.
+    pub settings: Option<PathBuf>,
+}
+
+/// Everything the window shows.
+pub struct App {
+    places: Places,
+    settings: Settings,
+    page: Page,
+    library: Library,
+    classify: Classify,
+    strip: Strip,
+    tasks: Tasks,
+    toasts: Toasts,
+    hover: Hover,
+    actions: Vec<Action>,
+}
+
+impl App {
+    /// `paths` are what the program was started with: they are handled like a drop.
+    pub fn new(ctx: &Context, settings: Settings, places: Places, paths: Vec<PathBuf>) -> Self {
+        theme::install(ctx);
+        let actions = if paths.is_empty() { Vec::new() } else { vec![Action::LookAt(paths)] };
+        Self {
+            library: Library::new(&settings.recent_models),
+            classify: Classify::new(&settings, brought::sample_photos()),
+            places,
+            settings,
+            page: Page::Classify,
+            strip: Strip::default(),
+            tasks: Tasks::default(),
+            toasts: Toasts::default(),
+            hover: Hover::default(),
+            actions,
+        }
+    }
+
+    /// Takes the news of every job and does what was asked for. Also runs while the window is hidden, so that no job
+    /// ever waits for the window to be looked at.
+    pub fn tick(&mut self, ctx: &Context) {
+        self.strip.sample();
+        let mut actions = std::mem::take(&mut self.actions);
+        actions.extend(self.tasks.finished());
+        actions.extend(self.classify.poll(ctx));
+        for action in actions {
+            self.apply(ctx, action);
+        }
+    }
+
+    /// Draws one frame. What the pages ask for is done by the next [`tick`](Self::tick).
+    pub fn draw(&mut self, ui: &mut Ui) {
+        let ctx = ui.ctx().clone();
+        self.shortcuts(&ctx);
+        self.take_drops(&ctx);
+        self.strip_ui(ui);
+        self.sidebar_ui(ui);
+        let palette = Palette::of(ui);
+        let frame = Frame::new().fill(palette.page).inner_margin(Margin::symmetric(24, 20));
+        CentralPanel::default().frame(frame).show(ui, |ui| match self.page {
+            Page::Models => pages::models::page_ui(ui, &mut self.library, &mut self.actions),
+            Page::Classify => pages::classify::page_ui(ui, &mut self.classify, &self.library, &mut self.actions),
+        });
+        self.toasts.show(&ctx, strip::HEIGHT + STEP * 2.0);
+        if !self.hover.paths.is_empty() {
+            drops::overlay(&ctx, &self.hover, self.classify.is_running());
+        }
+        if !self.actions.is_empty() {
+            ctx.request_repaint();
+        }
+    }
+
+    fn strip_ui(&self, ui: &mut Ui) {
+        let palette = Palette::of(ui);
+        let frame = Frame::new().fill(palette.sidebar).inner_margin(Margin::symmetric(16, 4));
+        let panel = Panel::bottom("memory strip").frame(frame).exact_size(strip::HEIGHT + 8.0).resizable(false);
+        panel.show(ui, |ui| self.strip.ui(ui));
+    }
+
+    fn sidebar_ui(&mut self, ui: &mut Ui) {
+        let palette = Palette::of(ui);
+        let frame = Frame::new().fill(palette.sidebar).inner_margin(Margin::symmetric(12, 20));
+        let panel = Panel::left("pages").frame(frame).exact_size(220.0).resizable(false);
+        panel.show(ui, |ui| {
+            ui.horizontal(|ui| {
+                ui.add_space(12.0);
+                ui.label(RichText::new("Galley").font(theme::strong(16.0)));
+            });
+            ui.add_space(STEP);
+            ui.spacing_mut().item_spacing = vec2(0.0, 4.0);
+            for (page, icon, text, key) in Page::ALL {
+                let shortcut = ui.ctx().format_shortcut(&KeyboardShortcut::new(Modifiers::COMMAND, key));
+                if widgets::nav_item(ui, icon, text, &shortcut, self.page == page).clicked() {
+                    self.actions.push(Action::Show(page));
+                }
+            }
+        });
+    }
+
+    fn shortcuts(&mut self, ctx: &Context) {
+        let pressed = |key| ctx.input_mut(|input| input.consume_key(Modifiers::COMMAND, key));
+        for (page, _, _, key) in Page::ALL {
+            if pressed(key) {
+                self.actions.push(Action::Show(page));
+            }
+        }
+        if pressed(Key::O) {
+            let ask = if self.page == Page::Models { dialogs::Ask::Checkpoint } else { dialogs::Ask::Folders };
+            self.actions.push(Action::Ask(ask));
+        }
+        if pressed(Key::Enter) && self.classify.can_start() {
+            self.actions.push(Action::Start);
+        }
+        if pressed(Key::Period) {
+            self.actions.push(Action::Cancel);
+        }
+        let free = ctx.memory(|memory| memory.focused().is_none()) && !egui::Popup::is_any_open(ctx);
+        if free
+            && ctx.input_mut(|input| input.consume_key(Modifiers::NONE, Key::Escape))
+            && !self.classify.close_detail()
+        {
+            self.actions.push(Action::Cancel);
+        }
+    }
+
+    /// Looks at what hovers and at what was dropped. Only drawn frames have new input, so this is not part of `tick`.
+    fn take_drops(&mut self, ctx: &Context) {
+        let (hovered, dropped) = ctx.input(|input| {
+            let hovered = input.raw.hovered_files.iter().filter_map(|file| file.path.clone());
+            let dropped = input.raw.dropped_files.iter().map(|file| file.path().to_owned());
+            (hovered.collect::<Vec<_>>(), dropped.collect::<Vec<_>>())
+        });
+        if !dropped.is_empty() {
+            self.actions.push(Action::LookAt(dropped));
+        }
+        if hovered != self.hover.paths {
+            self.hover = Hover { paths: hovered.clone(), sorted: None };
+            let work = move |_: &_| Ok(Some(Action::Hovering(hovered.clone(), Brought::sort(hovered))));
+            if let Err(error) = self.tasks.start(ctx, "look at hovering files", work) {
+                self.toasts.error(error.to_string());
+            }
+        }
+    }
+
+    /// Shows rows as a finished run would have left them, for looking at results without classifying.
+    pub fn show_results(&mut self, model: ModelSummary, rows: Vec<Row>) {
+        let mut run = Run::without_job(self.classify.config.clone());
+        run.receive(ClassifyEvent::Model(model));
+        run.receive(ClassifyEvent::Rows { rows, resumed: false });
+        let photos = run.results.len() as u64;
+        let skipped = run.results.counts().skipped;
+        run.state = RunState::Finished(ClassifySummary { photos, ok: photos - skipped, skipped, ..Default::default() });
+        self.classify.show(run);
+    }
+
+    /// True while no job and no task is under way: what is drawn now stays.
+    pub fn is_idle(&self) -> bool {
+        self.actions.is_empty() && self.tasks.is_idle() && self.classify.is_settled()
+    }
+}
+
+impl eframe::App for App {
+    fn logic(&mut self, ctx: &Context, _: &mut eframe::Frame) {
+        self.tick(ctx);
+    }
+
+    fn ui(&mut self, ui: &mut Ui, _: &mut eframe::Frame) {
+        self.draw(ui);
+    }
+
+    fn clear_color(&self, visuals: &egui::Visuals) -> [f32; 4] {
+        visuals.panel_fill.to_normalized_gamma_f32()
+    }
+
+    fn on_exit(&mut self) {
+        self.classify.cancel();
+        self.tasks.abandon();
+    }
+}
+
+/// Opens the window and runs until it is closed. `paths` are opened as if they were dropped.
+///
+/// Fails when there is no display, or no way to draw on it.
+pub fn run(paths: Vec<PathBuf>) -> Result<(), String> {
+    let viewport = egui::ViewportBuilder::default()
+        .with_title("Galley")
+        .with_app_id("galley")
+        .with_inner_size([1280.0, 800.0])
+        .with_min_inner_size([880.0, 560.0]);
+    let options = eframe::NativeOptions { viewport, ..Default::default() };
+    let settings_path = crate::settings::default_path();
+    let (settings, warnings) = settings_path.as_ref().map_or_else(|_| Default::default(), |path| Settings::load(path));
+    let places = Places { journal: crate::journal::default_path(), settings: settings_path.ok() };
+    let create = move |cc: &eframe::CreationContext<'_>| {
+        let mut app = App::new(&cc.egui_ctx, settings, places, paths);
+        warnings.into_iter().for_each(|warning| app.toasts.error(warning));
+        Ok(Box::new(app) as Box<dyn eframe::App>)
+    };
+    eframe::run_native("Galley", options, Box::new(create)).map_err(|error| crate::format::error_chain(&error))
 }

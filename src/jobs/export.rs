@@ -7,11 +7,12 @@ pub type ExportJob = Job<ExportSummary, ()>;
 
 /// Runs on the calling thread; progress counts rows. A canceled export leaves no half-written file.
 pub fn export(
-    rows: Vec<Row>,
+    rows: impl IntoIterator<Item = Row, IntoIter: ExactSizeIterator>,
     target: &ExportTarget,
     options: ExportOptions,
     ctx: &JobContext,
 ) -> Result<ExportSummary, BoxError> {
+    let rows = rows.into_iter();
     let total = rows.len() as u64;
     let mut exporter = Exporter::create(target, options)?;
     for (done, row) in (1..).zip(rows) {

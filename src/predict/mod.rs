@@ -4,7 +4,7 @@ mod describe;
 mod input;
 mod labels;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
@@ -73,6 +73,8 @@ pub enum RowResult {
 /// A network with everything needed to use it.
 pub struct Classifier {
     pub network: Network,
+    /// The files the network was read from; none for the starter model.
+    pub files: Vec<PathBuf>,
     pub description: Description,
     /// What loading did, when it was lenient and left something out.
     pub load_report: LoadReport,
@@ -115,7 +117,7 @@ impl Classifier {
 /// Opens, recognises and builds: the one way from a model source to a classifier.
 pub fn load(
     source: &ModelSource,
-    labels: Option<&std::path::Path>,
+    labels: Option<&Path>,
     overrides: &TransformOverrides,
     strictness: Strictness,
 ) -> Result<Classifier, PredictError> {
@@ -125,7 +127,8 @@ pub fn load(
     // Labels first: a wrong file should not cost the wait for the weights.
     let description = describe(&checkpoint, &architecture, labels, overrides)?;
     let (network, load_report) = models::build(&checkpoint, &architecture, strictness).map_err(unusable)?;
-    Ok(Classifier { network, description, load_report })
+    let files = checkpoint.files().into_iter().map(Path::to_owned).collect();
+    Ok(Classifier { network, files, description, load_report })
 }
 
 /// Opens the checkpoint of a model source.

@@ -13,3 +13,5 @@ mod layers;
 mod networks;
 mod sample_data;
 mod support;
+#[cfg(feature = "window")]
+mod window;

@@ -72,7 +72,7 @@ impl<'a> Run<'a> {
         let description = &classifier.description;
         let sha256 = match &config.model {
             ModelSource::Starter => Sha256::digest(STARTER).into(),
-            ModelSource::File(path) => journal.model_sha256(std::slice::from_ref(path))?,
+            ModelSource::File(_) => journal.model_sha256(&classifier.files)?,
         };
         let journal_classifier = journal.classifier(&sha256, &description.labels, &description.transform)?;
         let run = journal.begin_run(journal_classifier, &config_text(config))?;

@@ -1,0 +1,214 @@
+//! What pages ask for, and what is then done: one call per action.
+
+use std::path::{Path, PathBuf};
+
+use egui::Context;
+
+use super::dialogs::{self, Ask};
+use super::library::Sheet;
+use super::{App, Page};
+use crate::export::{ExportOptions, ExportSummary, ExportTarget};
+use crate::format;
+use crate::jobs::brought::Brought;
+use crate::jobs::export;
+use crate::jobs::inspect::{self, Inspection};
+use crate::predict::ModelSource;
+
+/// Something a page, a dialog or a finished task wants done.
+#[derive(Debug)]
+pub enum Action {
+    Show(Page),
+    Ask(Ask),
+    /// Sorts paths that were dropped, then opens them.
+    LookAt(Vec<PathBuf>),
+    Hovering(Vec<PathBuf>, Brought),
+    Open(Brought),
+    OpenCheckpoint(PathBuf),
+    SelectModel(ModelSource),
+    Inspected(ModelSource, Result<Box<Inspection>, String>),
+    UseModel(ModelSource),
+    ForgetModel(ModelSource),
+    SetLabels(ModelSource, Option<PathBuf>),
+    AddInputs(Vec<PathBuf>),
+    RemoveInput(PathBuf),
+    Start,
+    SetPaused(bool),
+    Cancel,
+    Export(ExportTarget),
+    Exported(ExportTarget, ExportSummary),
+    Failed(String),
+}
+
+impl App {
+    pub(super) fn apply(&mut self, ctx: &Context, action: Action) {
+        match action {
+            Action::Show(page) => self.page = page,
+            Action::Ask(ask) => self.ask(ctx, ask),
+            Action::LookAt(paths) => self.look_at(ctx, paths),
+            Action::Hovering(paths, sorted) => self.hovering(paths, sorted),
+            Action::Open(brought) => self.open(ctx, brought),
+            Action::OpenCheckpoint(path) => self.open_checkpoint(ctx, &path),
+            Action::SelectModel(source) => self.select_model(ctx, &source),
+            Action::Inspected(source, result) => self.inspected(&source, result),
+            Action::UseModel(source) => self.library.use_model(&source),
+            Action::ForgetModel(source) => self.forget_model(ctx, &source),
+            Action::SetLabels(source, labels) => self.set_labels(&source, labels),
+            Action::AddInputs(paths) => self.classify.add_inputs(paths),
+            Action::RemoveInput(path) => self.classify.inputs.retain(|input| *input != path),
+            Action::Start => self.start(ctx),
+            Action::SetPaused(paused) => self.classify.set_paused(paused),
+            Action::Cancel => self.classify.cancel(),
+            Action::Export(target) => self.export(ctx, target),
+            Action::Exported(target, summary) => self.toasts.done(exported(&target, summary)),
+            Action::Failed(reason) => self.toasts.error(reason),
+        }
+    }
+
+    fn ask(&mut self, ctx: &Context, ask: Ask) {
+        let chosen = dialogs::open(ask);
+        self.spawn(ctx, "dialog", move |_| Ok(pollster::block_on(chosen)));
+    }
+
+    fn look_at(&mut self, ctx: &Context, paths: Vec<PathBuf>) {
+        self.hover = Default::default();
+        self.spawn(ctx, "look at files", move |_| Ok(Some(Action::Open(Brought::sort(paths)))));
+    }
+
+    fn hovering(&mut self, paths: Vec<PathBuf>, sorted: Brought) {
+        if self.hover.paths == paths {
+            self.hover.sorted = Some(sorted);
+        }
+    }
+
+    /// Opens what a person brought: checkpoints first, so that photos of the same drop are classified with the first.
+    fn open(&mut self, ctx: &Context, brought: Brought) {
+        for path in brought.checkpoints.iter().rev() {
+            self.open_checkpoint(ctx, path);
+        }
+        let inputs = brought.inputs();
+        if !inputs.is_empty() {
+            if let Some(path) = brought.checkpoints.first() {
+                self.library.use_model(&ModelSource::File(path.clone()));
+            }
+            self.page = Page::Classify;
+            self.classify.replace_inputs(inputs);
+            self.start(ctx);
+        }
+        if let Some(left_out) = left_out(&brought) {
+            self.toasts.error(left_out);
+        }
+    }
+
+    fn open_checkpoint(&mut self, ctx: &Context, path: &Path) {
+        self.page = Page::Models;
+        self.settings.remember_model(path);
+        self.save_settings(ctx);
+        self.library.open(path);
+        self.select_model(ctx, &ModelSource::File(path.to_owned()));
+    }
+
+    fn select_model(&mut self, ctx: &Context, source: &ModelSource) {
+        self.library.select(source);
+        let model = self.library.selected_mut();
+        if matches!(model.sheet, Sheet::Unread) {
+            model.sheet = Sheet::Reading;
+            let source = model.source.clone();
+            self.spawn(ctx, "inspect", move |_| {
+                let read = inspect_source(&source).map(Box::new).map_err(|error| format::error_chain(&*error));
+                Ok(Some(Action::Inspected(source, read)))
+            });
+        }
+    }
+
+    fn inspected(&mut self, source: &ModelSource, result: Result<Box<Inspection>, String>) {
+        if let Some(model) = self.library.get_mut(source) {
+            model.sheet = result.map_or_else(Sheet::Failed, Sheet::Read);
+        }
+    }
+
+    fn forget_model(&mut self, ctx: &Context, source: &ModelSource) {
+        self.library.forget(source);
+        if let ModelSource::File(path) = source {
+            self.settings.recent_models.retain(|recent| recent != path);
+            self.save_settings(ctx);
+        }
+    }
+
+    fn set_labels(&mut self, source: &ModelSource, labels: Option<PathBuf>) {
+        if let Some(model) = self.library.get_mut(source) {
+            model.labels = labels;
+        }
+    }
+
+    /// Starts the run, or lets the one that is going on take the new photos in when it ends.
+    fn start(&mut self, ctx: &Context) {
+        if self.classify.is_running() {
+            self.classify.restart_when_done();
+            return;
+        }
+        self.classify.inputs.iter().for_each(|path| self.settings.remember_folder(path));
+        (self.settings.top_k, self.settings.batch_size) = (self.classify.config.top_k, self.classify.config.batch_size);
+        self.save_settings(ctx);
+        self.library.configure(&mut self.classify.config);
+        self.classify.start(self.places.journal.clone(), ctx);
+    }
+
+    fn export(&mut self, ctx: &Context, target: ExportTarget) {
+        let Some(run) = &self.classify.run else { return };
+        let options = ExportOptions { top_k: run.config.top_k, threshold: run.results.threshold() };
+        let results = run.results.clone();
+        self.spawn(ctx, "export", move |job| {
+            let rows = (0..results.len()).map(|index| results.row(index).expect("the index is below the length"));
+            let summary = export::export(rows, &target, options, job)?;
+            Ok(Some(Action::Exported(target, summary)))
+        });
+    }
+
+    fn spawn<F>(&mut self, ctx: &Context, name: &str, work: F)
+    where
+        F: FnOnce(&crate::worker::JobContext) -> Result<Option<Action>, crate::worker::BoxError> + Send + 'static,
+    {
+        if let Err(error) = self.tasks.start(ctx, name, work) {
+            self.toasts.error(format!("No thread could be started: {error}"));
+        }
+    }
+
+    fn save_settings(&mut self, ctx: &Context) {
+        let Some(path) = self.places.settings.clone() else { return };
+        let settings = self.settings.clone();
+        self.spawn(ctx, "save settings", move |_| {
+            settings.save(&path)?;
+            Ok(None)
+        });
+    }
+}
+
+fn inspect_source(source: &ModelSource) -> Result<Inspection, crate::worker::BoxError> {
+    match source {
+        ModelSource::Starter => Err("the starter model has no file".into()),
+        ModelSource::File(path) => inspect::inspect(path),
+    }
+}
+
+fn left_out(brought: &Brought) -> Option<String> {
+    let name = |path: &PathBuf| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    match brought.unknown.as_slice() {
+        [] => None,
+        [one] => Some(format!("Galley cannot open {}. It opens folders, photos and checkpoints", name(one))),
+        [first, rest @ ..] => {
+            let rest = format::counted(rest.len() as u64, "other file");
+            Some(format!("Galley cannot open {} and {rest}. It opens folders, photos and checkpoints", name(first)))
+        }
+    }
+}
+
+fn exported(target: &ExportTarget, summary: ExportSummary) -> String {
+    match target {
+        ExportTarget::Csv(path) | ExportTarget::JsonLines(path) => {
+            format!("{} written to {}", format::counted(summary.rows, "row"), path.display())
+        }
+        ExportTarget::SortedFolders(path) => {
+            format!("{} copied into folders in {}", format::counted(summary.copied, "photo"), path.display())
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! File dialogs. Each is asked for on the window's thread, waited for on another, and ends in an action.
+
+use std::future::Future;
+use std::path::PathBuf;
+
+use rfd::{AsyncFileDialog, FileHandle};
+
+use super::Action;
+use crate::export::ExportTarget;
+use crate::predict::ModelSource;
+
+/// What a person is asked to choose.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ask {
+    Checkpoint,
+    Folders,
+    Photos,
+    Labels(ModelSource),
+    Export(ExportKind),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExportKind {
+    Csv,
+    JsonLines,
+    SortedFolders,
+}
+
+impl ExportKind {
+    pub const ALL: [Self; 3] = [Self::Csv, Self::JsonLines, Self::SortedFolders];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Csv => "CSV table…",
+            Self::JsonLines => "JSON lines…",
+            Self::SortedFolders => "Copies sorted into class folders…",
+        }
+    }
+}
+
+const PHOTOS: [&str; 11] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "JPG", "JPEG", "PNG"];
+const CHECKPOINTS: [&str; 8] = ["safetensors", "pth", "pt", "th", "ckpt", "bin", "gguf", "tar"];
+
+/// Opens the dialog; the future ends with what was chosen, or `None` when nothing was.
+pub fn open(ask: Ask) -> impl Future<Output = Option<Action>> + Send {
+    // The dialogs are made here, on the calling thread: macOS wants them on the window's.
+    let dialog = AsyncFileDialog::new();
+    let chosen: Chosen = match &ask {
+        Ask::Checkpoint => {
+            let dialog = dialog.set_title("Open checkpoint").add_filter("Checkpoints", &CHECKPOINTS);
+            one(dialog.add_filter("All files", &["*"]).pick_file())
+        }
+        Ask::Folders => many(dialog.set_title("Choose folders of photos").pick_folders()),
+        Ask::Photos => many(dialog.set_title("Choose photos").add_filter("Photos", &PHOTOS).pick_files()),
+        Ask::Labels(_) => {
+            one(dialog.set_title("Choose a file of labels").add_filter("Labels", &["txt", "json"]).pick_file())
+        }
+        Ask::Export(ExportKind::Csv) => {
+            one(dialog.set_title("Export as CSV").set_file_name("predictions.csv").save_file())
+        }
+        Ask::Export(ExportKind::JsonLines) => {
+            one(dialog.set_title("Export as JSON lines").set_file_name("predictions.jsonl").save_file())
+        }
+        Ask::Export(ExportKind::SortedFolders) => {
+            one(dialog.set_title("Choose where the class folders go").pick_folder())
+        }
+    };
+    async move { action(ask, chosen.await.into_iter().map(|file| file.path().to_owned()).collect()) }
+}
+
+type Chosen = std::pin::Pin<Box<dyn Future<Output = Vec<FileHandle>> + Send>>;
+
+fn one(file: impl Future<Output = Option<FileHandle>> + Send + 'static) -> Chosen {
+    Box::pin(async { file.await.into_iter().collect() })
+}
+
+fn many(files: impl Future<Output = Option<Vec<FileHandle>>> + Send + 'static) -> Chosen {
+    Box::pin(async { files.await.unwrap_or_default() })
+}
+
+/// What follows from the chosen paths.
+pub fn action(ask: Ask, paths: Vec<PathBuf>) -> Option<Action> {
+    let first = paths.first().cloned()?;
+    Some(match ask {
+        Ask::Checkpoint => Action::OpenCheckpoint(first),
+        Ask::Folders | Ask::Photos => Action::AddInputs(paths),
+        Ask::Labels(model) => Action::SetLabels(model, Some(first)),
+        Ask::Export(ExportKind::Csv) => Action::Export(ExportTarget::Csv(first)),
+        Ask::Export(ExportKind::JsonLines) => Action::Export(ExportTarget::JsonLines(first)),
+        Ask::Export(ExportKind::SortedFolders) => Action::Export(ExportTarget::SortedFolders(first)),
+    })
+}

@@ -1,0 +1,96 @@
+//! The whole window takes drops. While something hovers, an overlay says what letting go will do.
+
+use std::path::PathBuf;
+
+use egui::{Area, Context, CornerRadius, Id, Order, RichText, Stroke, StrokeKind};
+use lucide_icons::Icon;
+
+use super::theme::{Palette, STEP};
+use super::widgets;
+use crate::format;
+use crate::jobs::brought::Brought;
+
+/// What hovers over the window: its paths, and what they are once that is known.
+#[derive(Debug, Default)]
+pub struct Hover {
+    pub paths: Vec<PathBuf>,
+    pub sorted: Option<Brought>,
+}
+
+/// What letting go will do, and a second line where one helps.
+pub fn promise(brought: &Brought, running: bool) -> (String, Option<String>) {
+    let inputs = [(brought.folders.len(), "folder"), (brought.photos.len(), "photo")];
+    let counted: Vec<String> =
+        inputs.iter().filter(|(n, _)| *n > 0).map(|(n, noun)| format::counted(*n as u64, noun)).collect();
+    let inputs = counted.join(" and ");
+    let checkpoints = match brought.checkpoints.len() {
+        0 => String::new(),
+        1 => "open this checkpoint".to_owned(),
+        n => format!("open {n} checkpoints"),
+    };
+    let head = match (inputs.is_empty(), checkpoints.is_empty()) {
+        (true, true) => "Galley cannot open this".to_owned(),
+        (true, false) => format!("Drop to {checkpoints}"),
+        (false, true) if running => format!("Drop to add {inputs} to this run"),
+        (false, true) => format!("Drop to classify {inputs}"),
+        (false, false) => format!("Drop to {checkpoints} and classify {inputs} with it"),
+    };
+    let nothing = inputs.is_empty() && checkpoints.is_empty();
+    let tail = match brought.unknown.len() as u64 {
+        _ if nothing => Some("It opens folders, photos, and checkpoints: .pth, .safetensors, .gguf".to_owned()),
+        0 => None,
+        n => Some(format!("{} of another kind will be left out", format::counted(n, "file"))),
+    };
+    (head, tail)
+}
+
+/// Covers the window while something hovers.
+pub fn overlay(ctx: &Context, hover: &Hover, running: bool) {
+    let (head, tail) = match &hover.sorted {
+        Some(sorted) => promise(sorted, running),
+        None => ("Drop to open".to_owned(), None),
+    };
+    let rect = ctx.content_rect();
+    let area = Area::new(Id::unique("drop overlay")).order(Order::Foreground).fixed_pos(rect.min).interactable(false);
+    area.show(ctx, |ui| {
+        let palette = Palette::of(ui);
+        let inner = rect.shrink(STEP * 2.0);
+        ui.painter().rect_filled(rect, CornerRadius::ZERO, palette.page.gamma_multiply(0.94));
+        let stroke = Stroke::new(2.0, palette.accent_line);
+        ui.painter().rect_stroke(inner, CornerRadius::same(12), stroke, StrokeKind::Inside);
+        ui.set_min_size(rect.size());
+        ui.vertical_centered(|ui| {
+            ui.add_space(rect.height() / 2.0 - 60.0);
+            widgets::icon(ui, Icon::ImagePlus, 40.0, palette.accent_line);
+            ui.label(RichText::new(head).heading());
+            if let Some(tail) = tail {
+                widgets::note(ui, tail);
+            }
+        });
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn promised(folders: usize, photos: usize, checkpoints: usize, unknown: usize, running: bool) -> String {
+        let paths = |n: usize| (0..n).map(|i| PathBuf::from(i.to_string())).collect::<Vec<_>>();
+        let brought = Brought {
+            folders: paths(folders),
+            photos: paths(photos),
+            checkpoints: paths(checkpoints),
+            unknown: paths(unknown),
+        };
+        promise(&brought, running).0
+    }
+
+    #[test]
+    fn the_overlay_says_what_letting_go_will_do() {
+        assert_eq!(promised(3, 0, 0, 0, false), "Drop to classify 3 folders");
+        assert_eq!(promised(1, 2, 0, 0, true), "Drop to add 1 folder and 2 photos to this run");
+        assert_eq!(promised(0, 0, 1, 0, false), "Drop to open this checkpoint");
+        assert_eq!(promised(0, 1, 1, 0, false), "Drop to open this checkpoint and classify 1 photo with it");
+        assert_eq!(promised(0, 0, 0, 2, false), "Galley cannot open this");
+    }
+}

@@ -1,0 +1,31 @@
+//! How the next run classifies. The threshold also sorts the photos that are there already.
+
+use egui::{DragValue, Slider, Ui};
+
+use crate::gui::widgets;
+use crate::jobs::classify::ClassifyConfig;
+
+pub fn options_ui(ui: &mut Ui, config: &mut ClassifyConfig) {
+    widgets::section(ui, "Options");
+    ui.horizontal(|ui| {
+        let label = ui.label("Classes kept per photo");
+        ui.add(DragValue::new(&mut config.top_k).range(1..=1000)).labelled_by(label.id);
+    });
+    slider_ui(ui, "Batch size", "Photos computed together. Larger is faster, and takes more memory", |ui, id| {
+        ui.add(Slider::new(&mut config.batch_size, 1..=256).logarithmic(true)).labelled_by(id)
+    });
+    slider_ui(ui, "Unsure below", "Photos whose best class is less likely than this count as unsure", |ui, id| {
+        let percent = |value: f64, _: std::ops::RangeInclusive<usize>| format!("{:.0} %", value * 100.0);
+        let parse = |text: &str| Some(text.trim_end_matches(['%', ' ']).parse::<f64>().ok()? / 100.0);
+        let slider = Slider::new(&mut config.threshold, 0.0..=1.0).step_by(0.01);
+        ui.add(slider.custom_formatter(percent).custom_parser(parse)).labelled_by(id)
+    });
+    ui.checkbox(&mut config.fresh, "Predict everything anew")
+        .on_hover_text("Otherwise photos that were classified before with this model are taken from the journal");
+}
+
+fn slider_ui(ui: &mut Ui, name: &str, what: &str, add_slider: impl FnOnce(&mut Ui, egui::Id) -> egui::Response) {
+    let label = ui.label(name).on_hover_text(what);
+    ui.spacing_mut().slider_width = ui.available_width() - 64.0;
+    add_slider(ui, label.id);
+}

@@ -1,0 +1,4 @@
+//! The pages: each draws its state and returns what it wants done.
+
+pub mod classify;
+pub mod models;

@@ -1,0 +1,181 @@
+//! A classify run as the window sees it: its job, its rows, and how it stands.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use egui::Context;
+
+use super::results::Results;
+use crate::format;
+use crate::jobs::classify::{self, ClassifyConfig, ClassifyEvent, ClassifyJob, ClassifySummary, ModelSummary};
+use crate::worker::{Outcome, Progress};
+
+/// How long a frame may spend on taking rows; the rest waits in the job's queue.
+const DRAIN: Duration = Duration::from_millis(4);
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum RunState {
+    Running,
+    Paused,
+    Stopping,
+    Finished(ClassifySummary),
+    Canceled,
+    /// The reason, for people.
+    Failed(String),
+}
+
+pub struct Run {
+    pub config: ClassifyConfig,
+    pub state: RunState,
+    pub results: Results,
+    pub model: Option<ModelSummary>,
+    pub progress: Progress,
+    /// How many rows came from the journal.
+    pub resumed: u64,
+    pub notices: Vec<String>,
+    job: Option<ClassifyJob>,
+}
+
+impl Run {
+    /// Starts the job; a run that cannot start is a failed run.
+    pub fn start(config: ClassifyConfig, journal: PathBuf, ctx: &Context) -> Self {
+        let ctx = ctx.clone();
+        let mut run = Self::without_job(config);
+        match classify::start(run.config.clone(), journal, move || super::wake(&ctx)) {
+            Ok(job) => run.job = Some(job),
+            Err(error) => run.state = RunState::Failed(error.to_string()),
+        }
+        run
+    }
+
+    /// A run that is fed by hand.
+    pub fn without_job(config: ClassifyConfig) -> Self {
+        let results = Results::new(config.threshold);
+        Self {
+            config,
+            state: RunState::Running,
+            results,
+            model: None,
+            progress: Progress::default(),
+            resumed: 0,
+            notices: Vec::new(),
+            job: None,
+        }
+    }
+
+    /// True until the job has ended.
+    pub fn is_active(&self) -> bool {
+        matches!(self.state, RunState::Running | RunState::Paused | RunState::Stopping)
+    }
+
+    pub fn set_paused(&mut self, paused: bool) {
+        if let (Some(job), RunState::Running | RunState::Paused) = (&self.job, &self.state) {
+            job.context().set_paused(paused);
+            self.state = if paused { RunState::Paused } else { RunState::Running };
+        }
+    }
+
+    /// Asks the job to stop. Its rows stay in the journal, and the job is let go of once its thread has ended.
+    pub fn cancel(&mut self) {
+        if let Some(job) = &self.job {
+            job.context().cancel();
+            self.state = RunState::Stopping;
+        }
+    }
+
+    /// Takes what the job has sent, within a few milliseconds. Never waits.
+    pub fn drain(&mut self) {
+        let Some(mut job) = self.job.take() else { return };
+        let until = Instant::now() + DRAIN;
+        let done = job.is_done();
+        self.progress = job.context().progress();
+        let mut emptied = false;
+        while Instant::now() < until && !emptied {
+            match job.poll() {
+                Some(event) => self.receive(event),
+                None => emptied = true,
+            }
+        }
+        match job.take_outcome().filter(|_| done && emptied) {
+            Some(outcome) => self.state = ended(outcome),
+            None => self.job = Some(job),
+        }
+    }
+
+    pub fn receive(&mut self, event: ClassifyEvent) {
+        match event {
+            ClassifyEvent::Model(model) => {
+                self.results.set_labels(&model.labels);
+                self.model = Some(model);
+            }
+            ClassifyEvent::Rows { rows, resumed } => {
+                if resumed {
+                    self.resumed += rows.len() as u64;
+                }
+                rows.into_iter().for_each(|row| self.results.push(row));
+            }
+            ClassifyEvent::Notice(notice) => self.notices.push(notice),
+        }
+    }
+
+    /// One line about where the run stands.
+    pub fn status(&self) -> String {
+        let progress = &self.progress;
+        let rows = self.results.len() as u64;
+        match &self.state {
+            RunState::Running if rows == 0 && progress.done == 0 => {
+                let phase = if progress.phase.is_empty() { "Starting" } else { &progress.phase };
+                format!("{phase}…")
+            }
+            RunState::Running => format!("{} · {}", self.counted(), self.pace()),
+            RunState::Paused => format!("Paused · {}", self.counted()),
+            RunState::Stopping => "Stopping after this batch…".to_owned(),
+            RunState::Finished(summary) => finished(summary),
+            RunState::Canceled => {
+                format!("Canceled after {} · start again to go on from here", format::counted(rows, "photo"))
+            }
+            RunState::Failed(_) => format!("Stopped after {}", format::counted(rows, "photo")),
+        }
+    }
+
+    fn counted(&self) -> String {
+        let done = format::count(self.progress.done.max(self.results.len() as u64));
+        match self.progress.total {
+            Some(total) => format!("{done} of {}", format::counted(total, "photo")),
+            None => format!("{done} photos so far"),
+        }
+    }
+
+    fn pace(&self) -> String {
+        let rate = self.progress.per_second.map_or_else(
+            || "measuring speed".to_owned(),
+            |rate| if rate < 10.0 { format!("{rate:.1} photos/s") } else { format!("{rate:.0} photos/s") },
+        );
+        match self.progress.time_left() {
+            Some(left) => format!("{rate} · {} left", format::duration(left)),
+            None => rate,
+        }
+    }
+
+    /// The share that is done, once the total is known.
+    pub fn share(&self) -> Option<f32> {
+        let total = self.progress.total.filter(|total| *total > 0)?;
+        Some(self.progress.done as f32 / total as f32)
+    }
+}
+
+fn ended(outcome: Outcome<ClassifySummary>) -> RunState {
+    match outcome {
+        Outcome::Finished(summary) => RunState::Finished(summary),
+        Outcome::Canceled => RunState::Canceled,
+        Outcome::Failed(error) => RunState::Failed(format::error_chain(&*error)),
+    }
+}
+
+fn finished(summary: &ClassifySummary) -> String {
+    let mut text = format!("{} classified", format::counted(summary.ok, "photo"));
+    if summary.skipped > 0 {
+        text += &format!(" · {} skipped", format::count(summary.skipped));
+    }
+    text + &format!(" · {}", format::duration(Duration::from_secs_f64(summary.seconds.max(0.0))))
+}

@@ -1,0 +1,190 @@
+//! The memory strip: what this process uses, once a second, as figures and as a plot of the last two minutes.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use egui::{Align, Align2, Color32, FontId, Layout, RichText, Ui, pos2, vec2};
+use egui_plot::{HLine, Line, LineStyle, Plot, PlotPoints};
+
+use super::theme::{self, Palette, STEP};
+use crate::format;
+use crate::memory::{self, Reading};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+const SECONDS: usize = 120;
+
+/// Height of the strip's contents.
+pub const HEIGHT: f32 = 64.0;
+
+/// The readings of the last two minutes.
+#[derive(Default)]
+pub struct Strip {
+    readings: VecDeque<(Instant, Reading)>,
+}
+
+impl Strip {
+    /// Takes a reading when the last one is a second old.
+    pub fn sample(&mut self) {
+        // A wake-up that comes a little early must not cost a whole further second.
+        let due = INTERVAL.saturating_sub(Duration::from_millis(20));
+        if self.readings.back().is_none_or(|(when, _)| when.elapsed() >= due) {
+            self.push(Instant::now(), memory::read());
+        }
+    }
+
+    fn push(&mut self, now: Instant, reading: Reading) {
+        self.readings.push_back((now, reading));
+        let window = Duration::from_secs(SECONDS as u64);
+        while self.readings.front().is_some_and(|(when, _)| now.duration_since(*when) > window) {
+            self.readings.pop_front();
+        }
+    }
+
+    /// Draws the strip across the width of `ui`, and asks for the next frame in a second.
+    pub fn ui(&self, ui: &mut Ui) {
+        ui.request_repaint_after(INTERVAL);
+        let Some((_, latest)) = self.readings.back() else { return };
+        ui.horizontal_centered(|ui| {
+            ui.spacing_mut().item_spacing.x = STEP * 3.0;
+            for (name, value, what) in figures(latest) {
+                figure_ui(ui, name, &value, what);
+            }
+            ui.with_layout(Layout::right_to_left(Align::Center), |ui| self.plot_ui(ui, latest));
+        });
+    }
+
+    fn plot_ui(&self, ui: &mut Ui, latest: &Reading) {
+        let palette = Palette::of(ui);
+        let footprint = self.series(|reading| reading.footprint);
+        let heap = self.series(|reading| Some(reading.heap_live));
+        let scale = Scale::new(footprint.iter().chain(&heap).map(|point| point[1]), latest.budget());
+        let plot = Plot::new("memory of the last two minutes")
+            .height(HEIGHT - 8.0)
+            .width(ui.available_width().min(360.0))
+            .show_axes(false)
+            .show_grid(false)
+            .show_background(false)
+            .show_x(false)
+            .show_y(false)
+            .allow_zoom(false)
+            .allow_drag(false)
+            .allow_scroll(false)
+            .allow_boxed_zoom(false)
+            .allow_double_click_reset(false)
+            .set_margin_fraction(vec2(0.0, 0.0))
+            .default_x_bounds(-(SECONDS as f64), 0.0)
+            .default_y_bounds(0.0, scale.top);
+        let response = plot.show(ui, |plot| {
+            plot.set_plot_bounds_x(-(SECONDS as f64)..=0.0);
+            plot.set_plot_bounds_y(0.0..=scale.top);
+            let line = |name: &str, points, color| Line::new(name, PlotPoints::from(points)).color(color).width(1.5);
+            plot.line(line("heap live", heap, palette.secondary));
+            plot.line(line("footprint", footprint, palette.accent_line).fill(0.0));
+            if let Some(at) = scale.budget_at {
+                plot.hline(HLine::new("budget", at).color(palette.warning).style(LineStyle::dashed_dense()));
+            }
+        });
+        caption_ui(ui, response.response.rect, &scale.caption, palette.secondary);
+    }
+
+    /// Seconds before the latest reading, and megabytes.
+    fn series(&self, figure: impl Fn(&Reading) -> Option<u64>) -> Vec<[f64; 2]> {
+        let Some((now, _)) = self.readings.back() else { return Vec::new() };
+        let at = |when: &Instant| -now.duration_since(*when).as_secs_f64();
+        self.readings.iter().filter_map(|(when, reading)| Some([at(when), figure(reading)? as f64])).collect()
+    }
+}
+
+/// The plot's height in bytes, and where the budget line goes.
+struct Scale {
+    top: f64,
+    budget_at: Option<f64>,
+    caption: String,
+}
+
+impl Scale {
+    fn new(values: impl Iterator<Item = f64>, budget: Option<u64>) -> Self {
+        let highest = values.fold(1e6, f64::max);
+        let Some(budget) = budget else {
+            return Self { top: highest * 1.25, budget_at: None, caption: "budget unknown".to_owned() };
+        };
+        let caption = format!("budget {}", format::bytes(budget));
+        // A budget far above the use would flatten the curve: its line then lies at the top edge, and says so.
+        if budget as f64 <= highest * 4.0 {
+            let top = (budget as f64).max(highest) * 1.15;
+            Self { top, budget_at: Some(budget as f64), caption }
+        } else {
+            let top = highest * 1.6;
+            Self { top, budget_at: Some(top * 0.985), caption: format!("{caption}, above this scale") }
+        }
+    }
+}
+
+fn caption_ui(ui: &Ui, rect: egui::Rect, caption: &str, color: Color32) {
+    let font = FontId::proportional(10.0);
+    ui.painter().text(pos2(rect.right() - 4.0, rect.top() + 4.0), Align2::RIGHT_TOP, caption, font.clone(), color);
+    ui.painter().text(pos2(rect.left() + 4.0, rect.top() + 4.0), Align2::LEFT_TOP, "2 min", font, color);
+}
+
+fn figure_ui(ui: &mut Ui, name: &str, value: &str, what: &str) {
+    let secondary = Palette::of(ui).secondary;
+    let text = format!("{name}: {value}");
+    let response = ui.vertical(|ui| {
+        ui.spacing_mut().item_spacing.y = 2.0;
+        ui.add_space((HEIGHT - 34.0) / 2.0);
+        ui.label(RichText::new(value).font(theme::strong(13.0)));
+        ui.label(RichText::new(name).small().color(secondary));
+    });
+    response.response.on_hover_text(format!("{text}. {what}"));
+}
+
+/// Name, value and meaning of each figure, in the order of the strip.
+fn figures(reading: &Reading) -> Vec<(&'static str, String, &'static str)> {
+    let known = format::bytes_or_unknown;
+    let mut figures = vec![
+        ("footprint", known(reading.footprint), "What the system charges this process"),
+        ("peak", known(reading.peak), "The highest since the start"),
+        ("heap live", format::bytes(reading.heap_live), "Allocated by Galley and not freed yet"),
+        ("heap peak", format::bytes(reading.heap_peak), "The most the heap has held"),
+        ("available", known(reading.system_available), "What the system could give without swapping"),
+    ];
+    if reading.limit.is_some() {
+        figures.push(("limit", known(reading.limit), "What the container allows this process"));
+    }
+    figures
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readings_older_than_two_minutes_leave() {
+        let mut strip = Strip::default();
+        let start = Instant::now();
+        for second in 0..300 {
+            strip.push(start + Duration::from_secs(second), Reading { heap_live: second, ..Reading::default() });
+        }
+        let series = strip.series(|reading| Some(reading.heap_live));
+        assert_eq!((series.len(), series[0], series[120]), (121, [-120.0, 179.0], [0.0, 299.0]));
+        assert!(strip.series(|reading| reading.footprint).is_empty(), "unknown is no point, not 0");
+    }
+
+    #[test]
+    fn a_near_budget_is_drawn_to_scale_and_a_far_one_says_that_it_is_not() {
+        let near = Scale::new([100e6, 50e6].into_iter(), Some(200_000_000));
+        assert_eq!(near.budget_at, Some(200e6));
+        assert!(near.top > 200e6);
+        let far = Scale::new([100e6].into_iter(), Some(60_000_000_000));
+        assert!(far.top < 200e6 && far.budget_at.unwrap() < far.top);
+        assert!(far.caption.contains("above"), "{}", far.caption);
+        assert_eq!(Scale::new([].into_iter(), None).caption, "budget unknown");
+    }
+
+    #[test]
+    fn a_figure_that_cannot_be_had_is_unknown() {
+        let figures = figures(&Reading::default());
+        assert_eq!(figures[0].1, "unknown");
+        assert!(figures.iter().all(|(name, ..)| *name != "limit"));
+    }
+}

@@ -1,0 +1,66 @@
+//! Small jobs whose result is an action: dialogs, inspections, exports, looking at what was dropped.
+
+use std::time::{Duration, Instant};
+
+use egui::Context;
+
+use super::Action;
+use crate::worker::{BoxError, Job, JobContext, Outcome};
+
+/// How long jobs may take to end when the window closes.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Jobs under way. Each ends in an action for the window, or in nothing.
+#[derive(Default)]
+pub struct Tasks {
+    running: Vec<Job<Option<Action>, ()>>,
+}
+
+impl Tasks {
+    /// Starts `work` away from the window.
+    pub fn start<F>(&mut self, ctx: &Context, name: &str, work: F) -> std::io::Result<()>
+    where
+        F: FnOnce(&JobContext) -> Result<Option<Action>, BoxError> + Send + 'static,
+    {
+        let ctx = ctx.clone();
+        let job = Job::start(name, move || super::wake(&ctx), move |job, _| work(job))?;
+        self.running.push(job);
+        Ok(())
+    }
+
+    /// What the finished ones ask for, in the order they were started.
+    pub fn finished(&mut self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.running.retain_mut(|job| match job.take_outcome() {
+            None => true,
+            Some(outcome) => {
+                match outcome {
+                    Outcome::Finished(action) => actions.extend(action),
+                    Outcome::Canceled => {}
+                    Outcome::Failed(error) => actions.push(Action::Failed(crate::format::error_chain(&*error))),
+                }
+                false
+            }
+        });
+        actions
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// Cancels everything, and lets go of what does not end soon: an open file dialog would otherwise keep the
+    /// program from ending.
+    pub fn abandon(&mut self) {
+        let deadline = Instant::now() + GRACE;
+        self.running.iter().for_each(|job| job.context().cancel());
+        for job in std::mem::take(&mut self.running) {
+            while !job.is_done() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if !job.is_done() {
+                std::mem::forget(job);
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Short messages that come up in the corner and leave by themselves. Errors stay until they are closed. Each is a
+//! label, so a screen reader reads it, and nothing repaints while a message just stands there.
+
+use std::time::{Duration, Instant};
+
+use egui::{Align2, Area, Context, CornerRadius, Frame, Id, Margin, Order, RichText, Stroke, Ui, vec2};
+use lucide_icons::Icon;
+
+use super::theme::{Palette, STEP};
+use super::widgets;
+
+const SHOWN_FOR: Duration = Duration::from_secs(6);
+const WIDTH: f32 = 360.0;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Done,
+    Error,
+}
+
+struct Toast {
+    kind: Kind,
+    text: String,
+    since: Instant,
+}
+
+#[derive(Default)]
+pub struct Toasts {
+    toasts: Vec<Toast>,
+}
+
+impl Toasts {
+    pub fn done(&mut self, text: impl Into<String>) {
+        self.add(Kind::Done, text.into());
+    }
+
+    pub fn error(&mut self, text: impl Into<String>) {
+        self.add(Kind::Error, text.into());
+    }
+
+    fn add(&mut self, kind: Kind, text: String) {
+        // The same message again is the same message, not a second one.
+        self.toasts.retain(|toast| toast.text != text);
+        self.toasts.push(Toast { kind, text, since: Instant::now() });
+    }
+
+    /// Draws the messages above everything else, the newest lowest, `above` points over the bottom edge.
+    pub fn show(&mut self, ctx: &Context, above: f32) {
+        self.toasts.retain(|toast| toast.kind == Kind::Error || toast.since.elapsed() < SHOWN_FOR);
+        if self.toasts.is_empty() {
+            return;
+        }
+        let area = Area::new(Id::unique("toasts")).order(Order::Foreground);
+        area.anchor(Align2::RIGHT_BOTTOM, vec2(-STEP * 2.0, -above - STEP * 2.0)).show(ctx, |ui| {
+            self.toasts.retain(|toast| !toast_ui(ui, toast));
+        });
+        let soonest =
+            self.toasts.iter().filter(|toast| toast.kind == Kind::Done).map(|toast| toast.since.elapsed()).max();
+        if let Some(age) = soonest {
+            ctx.request_repaint_after(SHOWN_FOR.saturating_sub(age));
+        }
+    }
+}
+
+/// Returns true once the message was closed.
+fn toast_ui(ui: &mut Ui, toast: &Toast) -> bool {
+    let palette = Palette::of(ui);
+    let (symbol, color) = match toast.kind {
+        Kind::Done => (Icon::CircleCheck, palette.accent_line),
+        Kind::Error => (Icon::CircleAlert, palette.error),
+    };
+    let frame = Frame::new()
+        .fill(palette.page)
+        .stroke(Stroke::new(1.0, palette.hairline))
+        .corner_radius(CornerRadius::same(8))
+        .shadow(ui.visuals().popup_shadow)
+        .inner_margin(Margin::symmetric(12, 8));
+    let shown = frame.show(ui, |ui| {
+        ui.set_width(WIDTH);
+        ui.horizontal(|ui| {
+            widgets::icon(ui, symbol, 16.0, color);
+            let text = egui::Label::new(RichText::new(&toast.text)).wrap();
+            ui.add_sized(vec2(WIDTH - 76.0, 0.0), text);
+            widgets::icon_button(ui, Icon::X, "Dismiss message").clicked()
+        })
+        .inner
+    });
+    shown.inner
+}

@@ -1,0 +1,229 @@
+//! The few controls every page is made of. Each has a name for a screen reader: what a person would call it, without
+//! its icon.
+
+use egui::text::{LayoutJob, TextFormat};
+use egui::{Align, Align2, Button, Color32, CornerRadius, Frame, Layout, Margin, Rect, Response, RichText, Sense};
+use egui::{Stroke, StrokeKind, Ui, Vec2, WidgetInfo, accesskit::Role, vec2};
+use lucide_icons::Icon;
+
+use super::theme::{self, Palette, RADIUS, STEP};
+
+/// How much a button asks for attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// The one thing to do next; at most one in sight.
+    Primary,
+    Plain,
+    /// No frame until the pointer is over it.
+    Quiet,
+}
+
+/// A button with an icon before its text, named by its text.
+pub fn button(ui: &mut Ui, weight: Weight, icon: Icon, text: &str) -> Response {
+    let palette = Palette::of(ui);
+    let color = if weight == Weight::Primary { Color32::WHITE } else { Color32::PLACEHOLDER };
+    let mut job = LayoutJob::default();
+    let format = |font_id, color| TextFormat { font_id, color, valign: Align::Center, ..TextFormat::default() };
+    job.append(&char::from(icon).to_string(), 0.0, format(theme::icons(14.0), color));
+    job.append(text, 6.0, format(egui::TextStyle::Button.resolve(ui.style()), color));
+    let mut button = Button::new(job).min_size(vec2(0.0, theme::CONTROL));
+    match weight {
+        Weight::Primary => button = button.fill(palette.accent).stroke(Stroke::NONE),
+        Weight::Plain => {}
+        Weight::Quiet => button = button.frame_when_inactive(false),
+    }
+    named(ui, button, text)
+}
+
+/// A square button that is only an icon; its name is also its tooltip.
+pub fn icon_button(ui: &mut Ui, icon: Icon, name: &str) -> Response {
+    let glyph = RichText::new(char::from(icon)).font(theme::icons(14.0));
+    let button = Button::new(glyph).frame_when_inactive(false).min_size(Vec2::splat(theme::CONTROL));
+    named(ui, button, name).on_hover_text(name)
+}
+
+fn named(ui: &mut Ui, button: Button<'_>, name: &str) -> Response {
+    let enabled = ui.is_enabled();
+    let response = ui.add(button);
+    response.widget_info(|| WidgetInfo::labeled(Role::Button, enabled, name));
+    response
+}
+
+/// A page in the sidebar.
+pub fn nav_item(ui: &mut Ui, icon: Icon, text: &str, shortcut: &str, selected: bool) -> Response {
+    let palette = Palette::of(ui);
+    let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), 32.0), Sense::click());
+    response.widget_info(|| WidgetInfo::selected(Role::Button, true, selected, text));
+    let fill = match (selected, response.hovered()) {
+        (true, _) => palette.accent_soft,
+        (false, true) => palette.surface_hovered,
+        (false, false) => Color32::TRANSPARENT,
+    };
+    let color = if selected { palette.accent_line } else { palette.text };
+    let painter = ui.painter();
+    painter.rect_filled(rect, CornerRadius::same(RADIUS), fill);
+    let middle = |x: f32| egui::pos2(x, rect.center().y);
+    painter.text(middle(rect.left() + 12.0), Align2::LEFT_CENTER, char::from(icon), theme::icons(16.0), color);
+    let body = egui::FontId::proportional(13.0);
+    painter.text(middle(rect.left() + 38.0), Align2::LEFT_CENTER, text, body, palette.text);
+    let small = egui::FontId::proportional(11.0);
+    painter.text(middle(rect.right() - 10.0), Align2::RIGHT_CENTER, shortcut, small, palette.secondary);
+    focus_ring(ui, rect, &response);
+    response
+}
+
+/// Shows which self-drawn control has the keyboard.
+pub fn focus_ring(ui: &Ui, rect: Rect, response: &Response) {
+    if response.has_focus() {
+        let stroke = Stroke::new(2.0, Palette::of(ui).accent_line);
+        ui.painter().rect_stroke(rect, CornerRadius::same(RADIUS), stroke, StrokeKind::Inside);
+    }
+}
+
+pub fn icon(ui: &mut Ui, icon: Icon, size: f32, color: Color32) {
+    let (rect, _) = ui.allocate_exact_size(Vec2::splat(size), Sense::empty());
+    ui.painter().text(rect.center(), Align2::CENTER_CENTER, char::from(icon), theme::icons(size), color);
+}
+
+pub fn title(ui: &mut Ui, text: &str) {
+    ui.label(RichText::new(text).heading());
+}
+
+/// The small heading of a group of controls.
+pub fn section(ui: &mut Ui, text: &str) {
+    ui.label(RichText::new(text).font(theme::strong(12.0)).color(Palette::of(ui).secondary));
+}
+
+/// Text of the second rank.
+pub fn note(ui: &mut Ui, text: impl Into<String>) -> Response {
+    let color = Palette::of(ui).secondary;
+    ui.add(egui::Label::new(RichText::new(text).color(color)).wrap())
+}
+
+/// A framed group.
+pub fn card<R>(ui: &mut Ui, add_contents: impl FnOnce(&mut Ui) -> R) -> R {
+    let palette = Palette::of(ui);
+    let frame = Frame::new()
+        .fill(palette.page)
+        .stroke(Stroke::new(1.0, palette.hairline))
+        .corner_radius(CornerRadius::same(8))
+        .inner_margin(Margin::same(16));
+    frame
+        .show(ui, |ui| {
+            ui.set_width(ui.available_width());
+            add_contents(ui)
+        })
+        .inner
+}
+
+/// A name on the left and its value on the right of the same line; long values wrap.
+pub fn fact(ui: &mut Ui, name: &str, value: &str) {
+    const NAME_WIDTH: f32 = 128.0;
+    let secondary = Palette::of(ui).secondary;
+    ui.horizontal_top(|ui| {
+        let size = vec2(NAME_WIDTH, 16.0);
+        let layout = Layout::left_to_right(Align::Min);
+        ui.allocate_ui_with_layout(size, layout, |ui| {
+            ui.set_min_width(NAME_WIDTH);
+            ui.label(RichText::new(name).color(secondary));
+        });
+        ui.add(egui::Label::new(value).wrap().selectable(true));
+    });
+}
+
+/// What a page says when it has nothing to show: what this is, and what to do next.
+pub fn empty_state(ui: &mut Ui, symbol: Icon, title: &str, text: &str, add_buttons: impl FnOnce(&mut Ui)) {
+    const WIDTH: f32 = 440.0;
+    const HEIGHT: f32 = 220.0;
+    let palette = Palette::of(ui);
+    let space = ui.available_rect_before_wrap();
+    let rect = Rect::from_center_size(space.center(), vec2(WIDTH.min(space.width()), HEIGHT.min(space.height())));
+    let builder = egui::UiBuilder::new().max_rect(rect).layout(Layout::top_down(Align::Center));
+    ui.scope_builder(builder, |ui| {
+        icon(ui, symbol, 36.0, palette.secondary);
+        ui.add_space(STEP);
+        ui.label(RichText::new(title).font(theme::strong(16.0)));
+        ui.add(egui::Label::new(RichText::new(text).color(palette.secondary)).wrap());
+        ui.add_space(STEP);
+        add_buttons(ui);
+    });
+}
+
+/// Buttons side by side, the group centered.
+pub fn centered_row(ui: &mut Ui, id: &str, add_contents: impl FnOnce(&mut Ui)) {
+    // The width is known from the frame before: one frame off center at most, and never again.
+    let id = ui.scope_id().with(id);
+    let width = ui.data(|data| data.get_temp::<f32>(id)).unwrap_or(0.0);
+    let inner = ui.horizontal(|ui| {
+        ui.add_space(((ui.available_width() - width) / 2.0).max(0.0));
+        ui.scope(add_contents).response.rect.width()
+    });
+    if (inner.inner - width).abs() > 0.5 {
+        ui.data_mut(|data| data.insert_temp(id, inner.inner));
+        ui.ctx().request_repaint();
+    }
+}
+
+/// A line of warning or error with its icon.
+pub fn alert(ui: &mut Ui, symbol: Icon, color: Color32, text: &str) {
+    ui.horizontal_top(|ui| {
+        icon(ui, symbol, 16.0, color);
+        ui.add(egui::Label::new(RichText::new(text).color(color)).wrap().selectable(true));
+    });
+}
+
+/// A thin bar, `share` of it filled.
+pub fn bar(ui: &Ui, rect: Rect, share: f32, fill: Color32) {
+    let radius = CornerRadius::same((rect.height() / 2.0) as u8);
+    ui.painter().rect_filled(rect, radius, Palette::of(ui).surface_hovered);
+    let mut filled = rect;
+    filled.set_width(rect.width() * share.clamp(0.0, 1.0));
+    ui.painter().rect_filled(filled, radius, fill);
+}
+
+/// A short text on a tinted ground.
+pub fn chip(ui: &mut Ui, text: &str) -> Response {
+    let palette = Palette::of(ui);
+    let frame = Frame::new()
+        .fill(palette.surface)
+        .corner_radius(CornerRadius::same(RADIUS))
+        .inner_margin(Margin::symmetric(10, 5));
+    frame.show(ui, |ui| ui.label(text)).response
+}
+
+/// Text on one line, cut with an ellipsis at `width`.
+pub fn one_line(ui: &Ui, text: &str, font: egui::FontId, color: Color32, width: f32) -> std::sync::Arc<egui::Galley> {
+    let mut job = LayoutJob::simple_singleline(text.to_owned(), font, color);
+    job.wrap = egui::text::TextWrapping::truncate_at_width(width);
+    ui.painter().layout_job(job)
+}
+
+/// Names a combo box: what it chooses, and what is chosen.
+pub fn name_combo(response: &Response, name: &str, chosen: &str) {
+    response.widget_info(|| {
+        let mut info = WidgetInfo::labeled(Role::ComboBox, true, name);
+        info.current_text_value = Some(chosen.to_owned());
+        info
+    });
+}
+
+/// A probability as whole percents, never rounded up to certainty: `97 %`, `>99 %`.
+pub fn percent(probability: f32) -> String {
+    let percents = f64::from(probability) * 100.0;
+    match percents {
+        99.5..100.0 => ">99 %".to_owned(),
+        _ if percents > 0.0 && percents < 0.5 => "<1 %".to_owned(),
+        _ => format!("{percents:.0} %"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percent;
+
+    #[test]
+    fn percents_never_round_to_certainty() {
+        assert_eq!([percent(0.0), percent(0.001), percent(0.504)], ["0 %", "<1 %", "50 %"]);
+        assert_eq!([percent(0.994), percent(0.9999), percent(1.0)], ["99 %", ">99 %", "100 %"]);
+    }
+}

@@ -1,0 +1,99 @@
+//! Sorts what a person brings (drops, chooses, names on the command line) into folders, photos, checkpoints and the
+//! rest. Looks at a file's first bytes only when its name does not tell.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::images;
+
+/// Paths by what they are, each list in the order they came.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Brought {
+    pub folders: Vec<PathBuf>,
+    pub photos: Vec<PathBuf>,
+    pub checkpoints: Vec<PathBuf>,
+    pub unknown: Vec<PathBuf>,
+}
+
+impl Brought {
+    /// Sorts `paths`. Asks the file system, so the window calls it from a job.
+    pub fn sort(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        let mut brought = Self::default();
+        for path in paths {
+            let list = if path.is_dir() {
+                &mut brought.folders
+            } else if images::is_photo_name(&path) {
+                &mut brought.photos
+            } else if is_checkpoint_name(&path) || starts_like_a_checkpoint(&path) {
+                &mut brought.checkpoints
+            } else {
+                &mut brought.unknown
+            };
+            list.push(path);
+        }
+        brought
+    }
+
+    /// Everything that can be classified: folders first, then single photos.
+    pub fn inputs(&self) -> Vec<PathBuf> {
+        [self.folders.as_slice(), self.photos.as_slice()].concat()
+    }
+}
+
+/// The sample photos: among an app bundle's resources, beside the program, in the working directory, or in the source
+/// tree this program was built from.
+pub fn sample_photos() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok();
+    let beside = program.as_deref().and_then(Path::parent);
+    let places = [
+        beside.map(|folder| folder.join("../Resources")),
+        beside.map(Path::to_owned),
+        std::env::current_dir().ok(),
+        Some(PathBuf::from(env!("CARGO_MANIFEST_DIR"))),
+    ];
+    places.into_iter().flatten().map(|place| place.join("sample-data/photos")).find(|place| place.is_dir())
+}
+
+fn is_checkpoint_name(path: &Path) -> bool {
+    const EXTENSIONS: [&str; 8] = ["pth", "pt", "th", "ckpt", "bin", "tar", "safetensors", "gguf"];
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    let is_shard_index = path.to_string_lossy().ends_with(".safetensors.index.json");
+    is_shard_index || EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known))
+}
+
+/// True for the first bytes of a zip archive, a protocol 2–5 pickle, a gguf file, or a safetensors header.
+fn starts_like_a_checkpoint(path: &Path) -> bool {
+    let mut head = [0; 9];
+    let read = File::open(path).and_then(|mut file| file.read(&mut head)).unwrap_or_default();
+    let is_zip_or_pickle = matches!(&head[..read], [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..]);
+    let is_safetensors = matches!(&head[..read], [_, _, _, _, _, 0, 0, 0, b'{']);
+    is_zip_or_pickle || is_safetensors || head.starts_with(b"GGUF")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_without_a_telling_name_are_known_by_their_first_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            path
+        };
+        let zip = file("resnet20", b"PK\x03\x04rest");
+        let pickle = file("legacy-12fca82f", b"\x80\x02\x8a\x0a");
+        let tensors = file("weights", b"\x10\0\0\0\0\0\0\0{\"a\":{}}");
+        let text = file("notes.txt", b"hello");
+        let empty = file("empty", b"");
+        let missing = folder.path().join("missing");
+        let named = folder.path().join("model.SafeTensors");
+        let all = [&zip, &text, &pickle, &empty, &tensors, &missing, &named].map(Clone::clone);
+        let brought = Brought::sort(all.into_iter().chain([folder.path().to_owned()]));
+        assert_eq!(brought.checkpoints, [zip, pickle, tensors, named]);
+        assert_eq!(brought.unknown, [text, empty, missing]);
+        assert_eq!(brought.folders, [folder.path()]);
+    }
+}
