@@ -1,6 +1,7 @@
 //! What pages ask for, and what is then done: one call per action.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use egui::Context;
 
@@ -65,8 +66,17 @@ impl App {
     }
 
     fn ask(&mut self, ctx: &Context, ask: Ask) {
-        let chosen = dialogs::open(ask);
-        self.spawn(ctx, "dialog", move |_| Ok(pollster::block_on(chosen)));
+        let (chosen, asked) = (dialogs::open(ask), Instant::now());
+        self.spawn(ctx, "dialog", move |_| {
+            let action = pollster::block_on(chosen);
+            // Nobody closes a dialog this fast: there was none.
+            if action.is_none() && cfg!(target_os = "linux") && asked.elapsed() < Duration::from_millis(300) {
+                return Err(
+                    "no file dialog answered; drop the files onto the window, or install xdg-desktop-portal".into()
+                );
+            }
+            Ok(action)
+        });
     }
 
     fn look_at(&mut self, ctx: &Context, paths: Vec<PathBuf>) {

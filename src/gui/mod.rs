@@ -213,6 +213,11 @@ impl App {
         self.classify.show(run);
     }
 
+    /// Asks for something as a page or a dialog would; done by the next [`tick`](Self::tick).
+    pub fn request(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
     /// True while no job and no task is under way: what is drawn now stays.
     pub fn is_idle(&self) -> bool {
         self.actions.is_empty() && self.tasks.is_idle() && self.classify.is_settled()

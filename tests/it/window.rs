@@ -8,8 +8,8 @@ use egui::accesskit::Role;
 use egui::{Key, Modifiers};
 use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
-use galley::export::{Row, RowResult};
-use galley::gui::{App, Places};
+use galley::export::{ExportTarget, Row, RowResult};
+use galley::gui::{Action, App, Places};
 use galley::jobs::classify::ModelSummary;
 use galley::predict::Prediction;
 use galley::settings::Settings;
@@ -199,7 +199,7 @@ fn a_broken_checkpoint_says_what_is_wrong_and_what_to_do() {
 fn results_are_filtered_by_class_and_text_and_a_click_shows_one_photo() {
     let mut window = with_results();
     assert!(window.says("4 photos"));
-    assert!(window.says("a.jpg, pizza 97 %"));
+    assert!(window.says("a.jpg, pizza, 97 %"));
     assert!(window.says("c.jpg, skipped: the file is empty"));
     window.harness.check_accessibility();
 
@@ -207,12 +207,12 @@ fn results_are_filtered_by_class_and_text_and_a_click_shows_one_photo() {
     window.harness.step();
     window.harness.get_by_role(Role::TextInput).type_text("SOUP");
     window.settle();
-    assert!(window.says("1 of 4 photos shown") && window.says("b.jpg, soup 41 %"));
-    assert!(!window.says("a.jpg, pizza 97 %"));
+    assert!(window.says("1 of 4 photos shown") && window.says("b.jpg, soup, 41 %"));
+    assert!(!window.says("a.jpg, pizza, 97 %"));
     window.click("Clear filters");
-    assert!(window.says("a.jpg, pizza 97 %"));
+    assert!(window.says("a.jpg, pizza, 97 %"));
 
-    window.click("d.jpg, pizza 62 %");
+    window.click("d.jpg, pizza, 62 %");
     assert!(window.says("/p/d.jpg"));
     window.harness.check_accessibility();
     window.click("Close photo");
@@ -226,19 +226,19 @@ fn the_threshold_marks_doubtful_photos_at_once() {
     let slider = "Unsure below";
     window.harness.get_by_role_and_label(Role::Slider, slider).set_value_accesskit(0.5);
     window.settle();
-    assert!(window.says("b.jpg, unsure (soup 41 %)"));
-    assert!(window.says("d.jpg, pizza 62 %"));
+    assert!(window.says("b.jpg, unsure (soup), 41 %"));
+    assert!(window.says("d.jpg, pizza, 62 %"));
 }
 
 #[test]
 fn arrows_walk_the_grid_and_enter_opens_a_photo() {
     let mut window = with_results();
-    window.harness.get_by_label("a.jpg, pizza 97 %").focus();
+    window.harness.get_by_label("a.jpg, pizza, 97 %").focus();
     window.settle();
     window.press(Modifiers::NONE, Key::ArrowRight);
-    assert!(window.harness.get_by_label("b.jpg, soup 41 %").is_focused());
+    assert!(window.harness.get_by_label("b.jpg, soup, 41 %").is_focused());
     window.press(Modifiers::NONE, Key::End);
-    assert!(window.harness.get_by_label("d.jpg, pizza 62 %").is_focused());
+    assert!(window.harness.get_by_label("d.jpg, pizza, 62 %").is_focused());
     window.press(Modifiers::NONE, Key::Enter);
     assert!(window.says("/p/d.jpg"));
     window.press(Modifiers::NONE, Key::Home);
@@ -259,7 +259,7 @@ fn tab_reaches_every_control_of_both_pages() {
         }
         let expected: &[&str] = match page {
             "Classify" => {
-                &["Models", "Export", "Confidence", "a.jpg, pizza 97 %", "Batch size", "Predict everything anew"]
+                &["Models", "Export", "Confidence", "a.jpg, pizza, 97 %", "Batch size", "Predict everything anew"]
             }
             _ => &["Classify", "Open checkpoint…", "Starter, in use", "Interpolation", "Choose labels file…"],
         };
@@ -276,6 +276,44 @@ fn shortcuts_change_pages() {
     assert!(window.says("Open checkpoint…"));
     window.press(Modifiers::COMMAND, Key::Num2);
     assert!(window.says("No photos yet"));
+}
+
+#[test]
+fn dropped_photos_are_classified_filtered_exported_and_not_done_twice() {
+    let mut window = Window::open();
+    let photos = window.folder.path().join("photos");
+    std::fs::create_dir(&photos).unwrap();
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/photos/test");
+    for dish in ["pizza", "soup", "salad"] {
+        std::fs::copy(sample.join(dish).join("001.jpg"), photos.join(format!("{dish}.jpg"))).unwrap();
+    }
+    std::fs::write(photos.join("broken.jpg"), b"no picture").unwrap();
+
+    window.drop(&[&photos]);
+    window.step_until("classified", |window| window.says("3 photos classified · 1 skipped"));
+    window.settle();
+    assert!(window.says("broken.jpg, skipped: "));
+    window.harness.check_accessibility();
+
+    let table = window.folder.path().join("predictions.csv");
+    window.harness.state_mut().request(Action::Export(ExportTarget::Csv(table.clone())));
+    window.step_until("exported", |window| window.says("4 rows written to"));
+    let text = std::fs::read_to_string(&table).unwrap();
+    for photo in ["pizza.jpg", "soup.jpg", "salad.jpg", "broken.jpg"] {
+        assert!(text.contains(photo), "{photo} in {text}");
+    }
+
+    window.click("Start");
+    window.step_until("resumed", |window| window.says("already done before"));
+}
+
+#[test]
+fn a_folder_without_photos_says_so() {
+    let mut window = Window::open();
+    let empty = window.folder.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    window.drop(&[&empty]);
+    window.step_until("explained", |window| window.says("No photos found"));
 }
 
 /// True when this machine can draw without a window; a rendering test that cannot says so, and fails in CI.

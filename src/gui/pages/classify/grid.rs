@@ -134,11 +134,11 @@ fn cell_ui(
     let response = ui.interact(rect, cell_id(index), sense);
     let palette = Palette::of(ui);
     let group = entry.group(results.threshold());
-    let caption = caption(entry, results, group);
-    response.widget_info(|| WidgetInfo::selected(Role::Button, true, selected, format!("{}, {caption}", entry.name())));
+    let headline = headline(entry, results, group);
+    response.widget_info(|| WidgetInfo::selected(Role::Button, true, selected, spoken(entry, &headline)));
     let picture = rect.with_max_y(rect.top() + PICTURE_HEIGHT);
     picture_ui(ui, picture, entry, textures, &palette);
-    caption_ui(ui, rect, entry, &caption, group, &palette);
+    caption_ui(ui, rect, entry, &headline, group, &palette);
     if selected || response.hovered() {
         let color = if selected { palette.accent_line } else { palette.hairline };
         let stroke = egui::Stroke::new(2.0, color);
@@ -151,15 +151,22 @@ fn cell_ui(
     }
 }
 
-/// `pizza 97 %`, `unsure (pizza 41 %)`, or the reason why there is no class.
-fn caption(entry: &Entry, results: &Results, group: Group) -> String {
+/// The label, `unsure (pizza)`, or the reason why there is no class.
+fn headline(entry: &Entry, results: &Results, group: Group) -> String {
     match (&entry.verdict, entry.best) {
         (Verdict::Skipped(reason), _) => format!("skipped: {reason}"),
-        (_, Some(best)) => {
-            let text = format!("{} {}", results.label(best.class), widgets::percent(best.probability));
-            if group == Group::Unsure { format!("unsure ({text})") } else { text }
-        }
+        (_, Some(best)) if group == Group::Unsure => format!("unsure ({})", results.label(best.class)),
+        (_, Some(best)) => results.label(best.class).to_string(),
         (_, None) => "no class".to_owned(),
+    }
+}
+
+/// What a screen reader says of a cell: `a.jpg, pizza, 97 %`.
+fn spoken(entry: &Entry, headline: &str) -> String {
+    let name = entry.name();
+    match entry.best {
+        Some(best) => format!("{name}, {headline}, {}", widgets::percent(best.probability)),
+        None => format!("{name}, {headline}"),
     }
 }
 
@@ -185,23 +192,27 @@ fn covering(picture: Vec2, frame: Vec2) -> Rect {
     Rect::from_center_size(pos2(0.5, 0.5), frame / (picture * scale))
 }
 
-fn caption_ui(ui: &Ui, rect: Rect, entry: &Entry, caption: &str, group: Group, palette: &Palette) {
+fn caption_ui(ui: &Ui, rect: Rect, entry: &Entry, headline: &str, group: Group, palette: &Palette) {
     let color = match group {
         Group::Class(_) => palette.text,
         Group::Unsure | Group::Skipped => palette.warning,
     };
     let top = rect.top() + PICTURE_HEIGHT;
-    let line = |text: &str, size: f32, color: Color32, y: f32| {
-        let galley = widgets::one_line(ui, text, FontId::proportional(size), color, rect.width());
+    let line = |text: &str, size: f32, color: Color32, y: f32, width: f32| {
+        let galley = widgets::one_line(ui, text, FontId::proportional(size), color, width);
         ui.painter().galley(pos2(rect.left(), y - galley.size().y / 2.0), galley, color);
     };
-    line(caption, 12.0, color, top + 12.0);
+    let percent_width = if entry.best.is_some() { 44.0 } else { 0.0 };
+    line(headline, 12.0, color, top + 12.0, rect.width() - percent_width);
     if let Some(best) = entry.best {
+        let at = pos2(rect.right(), top + 12.0);
+        let percent = widgets::percent(best.probability);
+        ui.painter().text(at, Align2::RIGHT_CENTER, percent, FontId::proportional(12.0), palette.secondary);
         let bar = Rect::from_min_size(pos2(rect.left(), top + 22.0), vec2(rect.width(), 3.0));
         let fill = if group == Group::Unsure { palette.warning } else { palette.accent };
         widgets::bar(ui, bar, best.probability, fill);
     }
-    line(&entry.name(), 11.0, palette.secondary, top + 36.0);
+    line(&entry.name(), 11.0, palette.secondary, top + 36.0, rect.width());
 }
 
 #[cfg(test)]

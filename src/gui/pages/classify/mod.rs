@@ -43,6 +43,8 @@ pub struct Classify {
     selected: Option<u32>,
     /// The inputs grew during the run: go on with all of them when it ends.
     restart: bool,
+    /// The next start goes on with the run before it, so the photos that are done stay done.
+    goes_on: bool,
 }
 
 impl Classify {
@@ -61,6 +63,7 @@ impl Classify {
             textures: Textures::new(thumbnail_bytes),
             selected: None,
             restart: false,
+            goes_on: false,
         }
     }
 
@@ -73,8 +76,8 @@ impl Classify {
         if self.view.update(&run.results, &self.query, move || crate::gui::wake(&wake)) {
             ctx.request_repaint_after(Duration::from_millis(100));
         }
-        let restart = !run.is_active() && std::mem::take(&mut self.restart);
-        restart.then_some(Action::Start)
+        self.goes_on = !run.is_active() && std::mem::take(&mut self.restart);
+        self.goes_on.then_some(Action::Start)
     }
 
     pub fn is_running(&self) -> bool {
@@ -108,9 +111,7 @@ impl Classify {
 
     pub fn start(&mut self, journal: PathBuf, ctx: &Context) {
         let mut config = ClassifyConfig { inputs: self.inputs.clone(), ..self.config.clone() };
-        // A run that goes on with more photos must not do the first ones again.
-        let goes_on = self.run.as_ref().is_some_and(|run| run.config.inputs != config.inputs && self.config.fresh);
-        config.fresh &= !goes_on;
+        config.fresh &= !std::mem::take(&mut self.goes_on);
         self.show(Run::start(config, journal, ctx));
     }
 
