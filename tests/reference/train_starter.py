@@ -1,7 +1,7 @@
 """Trains the starter model and records what PyTorch answers with it.
 
     cargo run --release --example generate-sample-data -- --per-class 600 --seed 77 --out /tmp/dishes
-    python tests/reference/train_starter.py /tmp/dishes --epochs 30
+    python tests/reference/train_starter.py /tmp/dishes --epochs 14
 
 Needs torch, torchvision, safetensors and Pillow; a few minutes on two cores. Writes `resources/starter.safetensors`
 (torchvision's mobilenet_v3_small in float16, labels and input transform in the metadata) and
@@ -76,16 +76,16 @@ def varied(pixels, random):
     return normalized(np.clip(part, 0, 255))
 
 
-def train(model, photos, epochs, batch_size, seed):
+def train(model, photos, epochs, batch_size, learning_rate, seed):
     random = np.random.default_rng(seed)
     pixels = [np.asarray(resized(path)) for path, _ in photos]
     targets = torch.tensor([label for _, label in photos])
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=2e-3)
+    optimizer = torch.optim.AdamW(groups)
     steps = epochs * (len(photos) // batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps, pct_start=0.15)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=learning_rate, total_steps=steps, pct_start=0.15)
     criterion = nn.CrossEntropyLoss(label_smoothing=0.05)
     # The average of the last hundred steps or so is as good as a longer training.
     average = torch.optim.swa_utils.AveragedModel(
@@ -108,7 +108,26 @@ def train(model, photos, epochs, batch_size, seed):
             total += loss.item() * len(chosen)
         print(f"epoch {epoch + 1}: loss {total / len(order):.4f}, {time.time() - started:.0f} s", flush=True)
         # Saved after every epoch, so that a training cut short leaves a model too.
+        settle_norms(average.module, pixels, random)
         save(average.module, f"{len(photos)} generated pictures of eight dishes, {epoch + 1} epochs")
+
+
+def settle_norms(model, pixels, random, batches=16, batch_size=128):
+    """Measures the batch norms' statistics anew: those of a training with small momentum lag behind the weights."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    kept = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over the batches
+    model.train()
+    with torch.no_grad():
+        for _ in range(batches):
+            chosen = random.integers(0, len(pixels), batch_size)
+            inputs = torch.stack([varied(pixels[index], random) for index in chosen])
+            model(inputs.contiguous(memory_format=torch.channels_last))
+    for norm, momentum in zip(norms, kept):
+        norm.momentum = momentum
+    model.eval()
 
 
 def network():
@@ -176,8 +195,9 @@ def record():
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("folder", type=Path, help="generated photos in one folder per dish")
-    options.add_argument("--epochs", type=int, default=30)
+    options.add_argument("--epochs", type=int, default=14)
     options.add_argument("--batch-size", type=int, default=64)
+    options.add_argument("--learning-rate", type=float, default=3e-3)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--start-from", type=Path, help="a starter file to go on from")
     chosen = options.parse_args()
@@ -186,7 +206,7 @@ def main():
     model = network().to(memory_format=torch.channels_last)
     if chosen.start_from:
         model.load_state_dict({name: tensor.float() for name, tensor in load_file(chosen.start_from).items()})
-    train(model, photos, chosen.epochs, chosen.batch_size, chosen.seed)
+    train(model, photos, chosen.epochs, chosen.batch_size, chosen.learning_rate, chosen.seed)
     record()
 
 
