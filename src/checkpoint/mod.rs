@@ -32,7 +32,9 @@ pub use save::save_atomically;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Container {
+    #[serde(rename = "pytorch-zip")]
     PyTorchZip,
+    #[serde(rename = "pytorch-legacy")]
     PyTorchLegacy,
     Safetensors,
     Gguf,

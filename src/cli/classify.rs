@@ -127,7 +127,7 @@ impl Session {
         self.bar.aside(|| {
             let parameters = count(model.parameters);
             say(&format!("model: {} ({}), {parameters} parameters", model.title, model.name));
-            say(&format!("classes: {}, {}", count(model.classes as u64), model.labels_from));
+            say(&format!("classes: {} ({})", count(model.classes as u64), model.labels_from));
             say(&format!("input: {}; {}", transform_text(&model.transform), model.transform_from));
         });
         Ok(())

@@ -39,7 +39,7 @@ fn describe(inspection: &Inspection) -> String {
     lines.extend(optional.into_iter().filter_map(|(name, text)| Some((name, text.clone()?))));
     lines.push(("Parameters", count(inspection.parameters)));
     if let (Some(classes), Some(from)) = (inspection.classes, &inspection.labels_from) {
-        lines.push(("Classes", format!("{}; names from {from}", count(classes as u64))));
+        lines.push(("Classes", format!("{} ({from})", count(classes as u64))));
         lines.push(("", labels(&inspection.labels)));
     }
     if let (Some(transform), Some(from)) = (&inspection.transform, &inspection.transform_from) {

@@ -346,6 +346,7 @@ fn inspect_tells_people_and_programs_the_same() {
     let json = kitchen.galley(&["inspect", "--json", "model.safetensors"]).output().unwrap();
     assert_eq!((code(&text), code(&json)), (0, 0), "{}", stderr(&text));
     let inspection = &rows(&json)[0];
+    assert_eq!(inspection["container"], "safetensors");
     assert_eq!(inspection["architecture"], "squeezenet1_1");
     assert_eq!(inspection["classes"], 4);
     assert_eq!(inspection["parameters"], 724_548); // torchvision squeezenet1_1(num_classes=4)
