@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
+mod accuracy;
 mod checkpoint;
 mod classify;
 mod cli;
