@@ -8,6 +8,7 @@ mod classify;
 mod cli;
 mod export;
 mod hostile_checkpoints;
+mod hostile_images;
 mod images;
 mod journal;
 mod layers;
