@@ -14,6 +14,7 @@ mod journal;
 mod layers;
 mod networks;
 mod sample_data;
+mod starter;
 mod support;
 #[cfg(feature = "window")]
 mod window;
