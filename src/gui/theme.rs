@@ -11,6 +11,9 @@ pub const RADIUS: u8 = 6;
 /// Height of every button and field.
 pub const CONTROL: f32 = 28.0;
 
+/// Height of a slider, from which its handle takes its size.
+pub const HANDLE: f32 = 20.0;
+
 const ICONS: &str = "icons";
 const STRONG: &str = "strong";
 

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use egui::{Align2, Area, Context, CornerRadius, Frame, Id, Margin, Order, RichText, Stroke, Ui, vec2};
+use egui::{Align, Align2, Area, Context, CornerRadius, Frame, Id, Layout, Margin, Order, RichText, Stroke, Ui, vec2};
 use lucide_icons::Icon;
 
 use super::theme::{Palette, STEP};
@@ -79,8 +79,11 @@ fn toast_ui(ui: &mut Ui, toast: &Toast) -> bool {
         ui.set_width(WIDTH);
         ui.horizontal(|ui| {
             widgets::icon(ui, symbol, 16.0, color);
-            let text = egui::Label::new(RichText::new(&toast.text)).wrap();
-            ui.add_sized(vec2(WIDTH - 76.0, 0.0), text);
+            let layout = Layout::top_down(Align::Min);
+            ui.allocate_ui_with_layout(vec2(WIDTH - 60.0, 0.0), layout, |ui| {
+                ui.set_min_width(WIDTH - 60.0);
+                ui.add(egui::Label::new(RichText::new(&toast.text)).wrap());
+            });
             widgets::icon_button(ui, Icon::X, "Dismiss message").clicked()
         })
         .inner

@@ -313,7 +313,8 @@ fn a_folder_without_photos_says_so() {
     let empty = window.folder.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
     window.drop(&[&empty]);
-    window.step_until("explained", |window| window.says("No photos found"));
+    window.step_until("explained", |window| window.says("no photos found"));
+    assert!(window.says("Choose other photos…"));
 }
 
 /// True when this machine can draw without a window; a rendering test that cannot says so, and fails in CI.

@@ -67,7 +67,8 @@ fn photo_ui(ui: &mut Ui, entry: &Entry, textures: &mut Textures) {
 
 fn score_ui(ui: &mut Ui, results: &Results, score: Scored) {
     let palette = Palette::of(ui);
-    ui.spacing_mut().item_spacing.y = 4.0;
+    let spacing = ui.spacing_mut();
+    (spacing.item_spacing.y, spacing.interact_size.y) = (4.0, 18.0);
     ui.horizontal(|ui| {
         let width = ui.available_width() - 56.0;
         let name = results.label(score.class);

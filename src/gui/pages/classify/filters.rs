@@ -53,9 +53,12 @@ fn group_ui(ui: &mut Ui, results: &Results, chosen: &mut Option<Group>) {
 }
 
 fn confidence_ui(ui: &mut Ui, (low, high): &mut (f32, f32)) {
-    ui.spacing_mut().slider_width = 88.0;
     let text = format!("{} to {}", widgets::percent(*low), widgets::percent(*high));
-    ui.add(RangeSlider::new(low, high, 0.0..=1.0).show_value(false).text("Confidence")).on_hover_text(text);
+    ui.scope(|ui| {
+        let spacing = ui.spacing_mut();
+        (spacing.slider_width, spacing.interact_size.y) = (88.0, theme::HANDLE);
+        ui.add(RangeSlider::new(low, high, 0.0..=1.0).show_value(false).text("Confidence")).on_hover_text(text);
+    });
 }
 
 fn sort_ui(ui: &mut Ui, query: &mut Query) {

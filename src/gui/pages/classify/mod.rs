@@ -170,7 +170,7 @@ fn main_ui(ui: &mut Ui, page: &mut Classify, actions: &mut Vec<Action>) {
     filters::filters_ui(ui, run, &mut page.query, page.view.order().len(), actions);
     ui.add_space(4.0);
     if run.results.is_empty() {
-        return no_rows_ui(ui, run, actions);
+        return no_rows_ui(ui, run);
     }
     if page.view.order().is_empty() && page.view.is_current(&run.results, &page.query) {
         return nothing_matches_ui(ui, &mut page.query);
@@ -222,16 +222,8 @@ fn nothing_yet_ui(ui: &mut Ui, page: &Classify, actions: &mut Vec<Action>) {
     });
 }
 
-fn no_rows_ui(ui: &mut Ui, run: &Run, actions: &mut Vec<Action>) {
+fn no_rows_ui(ui: &mut Ui, run: &Run) {
     match &run.state {
-        RunState::Finished(_) => {
-            let text = "The folders hold no files that Galley takes for photos: JPEG, PNG, WebP, GIF, BMP or TIFF";
-            widgets::empty_state(ui, Icon::FolderOpen, "No photos found", text, |ui| {
-                if widgets::button(ui, Weight::Plain, Icon::FolderPlus, "Choose another folder…").clicked() {
-                    actions.push(Action::Ask(Ask::Folders));
-                }
-            });
-        }
         RunState::Canceled => {
             widgets::empty_state(
                 ui,
@@ -249,10 +241,10 @@ fn no_rows_ui(ui: &mut Ui, run: &Run, actions: &mut Vec<Action>) {
 }
 
 fn failed_ui(ui: &mut Ui, reason: &str, actions: &mut Vec<Action>) {
-    widgets::empty_state(ui, Icon::CircleAlert, "This run could not start", reason, |ui| {
+    widgets::empty_state(ui, Icon::CircleAlert, "Nothing could be classified", reason, |ui| {
         widgets::centered_row(ui, "failed", |ui| {
-            if widgets::button(ui, Weight::Plain, Icon::RotateCcw, "Try again").clicked() {
-                actions.push(Action::Start);
+            if widgets::button(ui, Weight::Plain, Icon::FolderPlus, "Choose other photos…").clicked() {
+                actions.push(Action::Ask(Ask::Folders));
             }
             if widgets::button(ui, Weight::Plain, Icon::Boxes, "Choose another model").clicked() {
                 actions.push(Action::Show(crate::gui::Page::Models));

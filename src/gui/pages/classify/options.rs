@@ -2,8 +2,12 @@
 
 use egui::{DragValue, Slider, Ui};
 
+use crate::gui::theme;
 use crate::gui::widgets;
 use crate::jobs::classify::ClassifyConfig;
+
+/// Leaves room for the number beside it.
+const SLIDER_WIDTH: f32 = 200.0;
 
 pub fn options_ui(ui: &mut Ui, config: &mut ClassifyConfig) {
     widgets::section(ui, "Options");
@@ -26,6 +30,10 @@ pub fn options_ui(ui: &mut Ui, config: &mut ClassifyConfig) {
 
 fn slider_ui(ui: &mut Ui, name: &str, what: &str, add_slider: impl FnOnce(&mut Ui, egui::Id) -> egui::Response) {
     let label = ui.label(name).on_hover_text(what);
-    ui.spacing_mut().slider_width = ui.available_width() - 64.0;
-    add_slider(ui, label.id);
+    ui.scope(|ui| {
+        let spacing = ui.spacing_mut();
+        // The handle takes its size from the height of a control: a full one is clumsy.
+        (spacing.slider_width, spacing.interact_size.y) = (SLIDER_WIDTH, theme::HANDLE);
+        add_slider(ui, label.id);
+    });
 }

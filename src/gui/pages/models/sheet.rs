@@ -62,10 +62,7 @@ fn failed_ui(ui: &mut Ui, reason: &str, actions: &mut Vec<Action>) {
     widgets::card(ui, |ui| {
         widgets::alert(ui, Icon::CircleAlert, error, "This checkpoint cannot be read");
         ui.add(egui::Label::new(reason).wrap().selectable(true));
-        widgets::note(
-            ui,
-            "Check that the file is complete (a broken download, or a Git LFS pointer instead of the file), or open another one",
-        );
+        widgets::note(ui, "Fetch the file again if its download broke off, or open another one");
         if widgets::button(ui, Weight::Plain, Icon::FolderOpen, "Open another checkpoint…").clicked() {
             actions.push(Action::Ask(Ask::Checkpoint));
         }
