@@ -43,7 +43,7 @@ pub enum Action {
 impl App {
     pub(super) fn apply(&mut self, ctx: &Context, action: Action) {
         match action {
-            Action::Show(page) => self.page = page,
+            Action::Show(page) => self.show(ctx, page),
             Action::Ask(ask) => self.ask(ctx, ask),
             Action::LookAt(paths) => self.look_at(ctx, paths),
             Action::Hovering(paths, sorted) => self.hovering(paths, sorted),
@@ -62,6 +62,14 @@ impl App {
             Action::Export(target) => self.export(ctx, target),
             Action::Exported(target, summary) => self.toasts.done(exported(&target, summary)),
             Action::Failed(reason) => self.toasts.error(reason),
+        }
+    }
+
+    fn show(&mut self, ctx: &Context, page: Page) {
+        self.page = page;
+        if page == Page::Models {
+            let selected = self.library.selected().source.clone();
+            self.select_model(ctx, &selected);
         }
     }
 
@@ -124,7 +132,7 @@ impl App {
             model.sheet = Sheet::Reading;
             let source = model.source.clone();
             self.spawn(ctx, "inspect", move |_| {
-                let read = inspect_source(&source).map(Box::new).map_err(|error| format::error_chain(&*error));
+                let read = inspect::inspect_model(&source).map(Box::new).map_err(|error| format::error_chain(&*error));
                 Ok(Some(Action::Inspected(source, read)))
             });
         }
@@ -190,13 +198,6 @@ impl App {
             settings.save(&path)?;
             Ok(None)
         });
-    }
-}
-
-fn inspect_source(source: &ModelSource) -> Result<Inspection, crate::worker::BoxError> {
-    match source {
-        ModelSource::Starter => Err("the starter model has no file".into()),
-        ModelSource::File(path) => inspect::inspect(path),
     }
 }
 

@@ -45,8 +45,8 @@ impl Model {
         match (&self.sheet, &self.source) {
             (Sheet::Failed(_), _) => "Cannot be used".to_owned(),
             (Sheet::Reading, _) => "Reading…".to_owned(),
+            (_, ModelSource::Starter) => "Eight kinds of dishes, built in".to_owned(),
             (Sheet::Read(read), _) => read.title.clone().unwrap_or_else(|| "Unknown network".to_owned()),
-            (Sheet::Unread, ModelSource::Starter) => "Eight kinds of dishes, built in".to_owned(),
             (Sheet::Unread, ModelSource::File(path)) => path.parent().unwrap_or(path).display().to_string(),
         }
     }

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::checkpoint::{Checkpoint, TensorInfo, TensorKind};
+use crate::checkpoint::{TensorInfo, TensorKind};
 use crate::format::error_chain;
 use crate::images::transform::Transform;
-use crate::predict::{self, Description, TransformOverrides};
+use crate::predict::{self, Description, ModelSource, TransformOverrides};
 use crate::worker::BoxError;
 
 /// Bytes of one kind (weights, optimizer, other) or one element type.
@@ -47,11 +47,19 @@ pub struct Inspection {
 
 /// Fails only when the file is no checkpoint that can be read; an unknown network is part of the answer.
 pub fn inspect(path: &Path) -> Result<Inspection, BoxError> {
-    let checkpoint = Checkpoint::open(path)?;
+    inspect_model(&ModelSource::File(path.to_owned()))
+}
+
+/// The same for any model source, the starter model included.
+pub fn inspect_model(source: &ModelSource) -> Result<Inspection, BoxError> {
+    let checkpoint = predict::open(source)?;
     let tensors = checkpoint.tensors();
     let mut inspection = Inspection {
-        path: path.to_owned(),
-        file_bytes: std::fs::metadata(path)?.len(),
+        path: checkpoint.path().to_owned(),
+        file_bytes: match source {
+            ModelSource::Starter => predict::STARTER.len() as u64,
+            ModelSource::File(path) => std::fs::metadata(path)?.len(),
+        },
         container: word(&checkpoint.container()),
         architecture: None,
         title: None,

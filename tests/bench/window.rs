@@ -77,7 +77,7 @@ fn input(frame: usize) -> RawInput {
         181..=184 => events.push(Event::Text("7".to_owned())),
         190..=193 => events.push(key(Key::Backspace)),
         195 => events.extend(click(REVERSE)),
-        _ => events.push(wheel(if frame / 400 % 2 == 0 { -900.0 } else { 700.0 })),
+        _ => events.push(wheel(if (frame / 400).is_multiple_of(2) { -900.0 } else { 700.0 })),
     }
     raw_input(events)
 }

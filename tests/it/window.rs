@@ -146,6 +146,7 @@ fn an_empty_window_says_what_to_do_and_every_control_has_a_name() {
     window.harness.check_accessibility();
     window.click("Models");
     assert!(window.says("Open checkpoint…"));
+    assert!(window.says("Recognised by") && window.says("Bytes by kind"), "the starter model is inspected like a file");
     window.harness.check_accessibility();
 }
 

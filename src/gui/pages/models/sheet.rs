@@ -21,13 +21,18 @@ pub fn sheet_ui(ui: &mut Ui, library: &mut Library, actions: &mut Vec<Action>) {
     match &model.sheet {
         Sheet::Failed(reason) => return failed_ui(ui, reason, actions),
         Sheet::Reading => drop(widgets::note(ui, "Reading the list of tensors…")),
-        Sheet::Unread => starter_ui(ui, model),
-        Sheet::Read(inspection) => read_ui(ui, inspection),
+        Sheet::Unread => {}
+        Sheet::Read(inspection) => {
+            if model.source == ModelSource::Starter {
+                starter_ui(ui);
+                ui.add_space(STEP);
+            }
+            read_ui(ui, inspection);
+        }
     }
-    if model.is_usable() {
-        let own = model.inspection().and_then(|inspection| inspection.transform);
+    if let Some(own) = model.inspection().and_then(|inspection| inspection.transform) {
         ui.add_space(STEP);
-        widgets::card(ui, |ui| transform::transform_ui(ui, &mut model.transform, own.as_ref()));
+        widgets::card(ui, |ui| transform::transform_ui(ui, &mut model.transform, &own));
         ui.add_space(STEP);
         widgets::card(ui, |ui| labels_ui(ui, model, actions));
     }
@@ -35,8 +40,8 @@ pub fn sheet_ui(ui: &mut Ui, library: &mut Library, actions: &mut Vec<Action>) {
 
 fn head_ui(ui: &mut Ui, model: &Model, used: bool, actions: &mut Vec<Action>) {
     ui.horizontal(|ui| {
-        let title = match model.inspection() {
-            Some(Inspection { title: Some(title), .. }) => title.clone(),
+        let title = match (&model.source, model.inspection()) {
+            (ModelSource::File(_), Some(Inspection { title: Some(title), .. })) => title.clone(),
             _ => model.name(),
         };
         ui.label(RichText::new(title).font(theme::strong(17.0)));
@@ -69,16 +74,13 @@ fn failed_ui(ui: &mut Ui, reason: &str, actions: &mut Vec<Action>) {
     });
 }
 
-fn starter_ui(ui: &mut Ui, model: &Model) {
-    if model.source == ModelSource::Starter {
-        widgets::card(ui, |ui| {
-            ui.label("A small network that comes with Galley, so that everything can be tried at once");
-            widgets::note(
-                ui,
-                "It knows the eight kinds of drawn dishes in the sample photos, and no real food. For your own photos, open a checkpoint that was trained on photos like them",
-            );
-        });
-    }
+fn starter_ui(ui: &mut Ui) {
+    widgets::card(ui, |ui| {
+        ui.label("A small network that comes with Galley, so that everything can be tried at once");
+        let limits = "It knows the eight kinds of drawn dishes in the sample photos, and no real food. \
+                      For your own photos, open a checkpoint that was trained on photos like them";
+        widgets::note(ui, limits);
+    });
 }
 
 fn read_ui(ui: &mut Ui, read: &Inspection) {

@@ -17,10 +17,9 @@ pub fn summary(transform: &Transform) -> String {
     format!("{resize} ({}), {crop}", interpolation_name(transform.interpolation).to_lowercase())
 }
 
-/// Draws the editor. `own` is what the checkpoint says; without it the fields start from the usual ImageNet transform.
-pub fn transform_ui(ui: &mut Ui, overrides: &mut TransformOverrides, own: Option<&Transform>) {
-    let own = own.copied().unwrap_or_default();
-    let mut edited = overridden(&own, overrides);
+/// Draws the editor. `own` is what the checkpoint says, or its architecture's default.
+pub fn transform_ui(ui: &mut Ui, overrides: &mut TransformOverrides, own: &Transform) {
+    let mut edited = overridden(own, overrides);
     ui.horizontal(|ui| {
         widgets::section(ui, "Input transform");
         let changed = *overrides != TransformOverrides::default();
@@ -28,7 +27,7 @@ pub fn transform_ui(ui: &mut Ui, overrides: &mut TransformOverrides, own: Option
             let reset = |ui: &mut Ui| widgets::button(ui, Weight::Quiet, Icon::RotateCcw, "Reset to the checkpoint's");
             if ui.add_enabled_ui(changed, reset).inner.clicked() {
                 *overrides = TransformOverrides::default();
-                edited = own;
+                edited = *own;
             }
         });
     });
@@ -37,7 +36,7 @@ pub fn transform_ui(ui: &mut Ui, overrides: &mut TransformOverrides, own: Option
     row(ui, "Interpolation", |ui| interpolation_ui(ui, &mut edited.interpolation));
     row(ui, "Mean", |ui| channels_ui(ui, "Mean", &mut edited.mean, 0.0));
     row(ui, "Standard deviation", |ui| channels_ui(ui, "Standard deviation", &mut edited.std, 0.001));
-    take_changes(overrides, &own, &edited);
+    take_changes(overrides, own, &edited);
 }
 
 fn overridden(own: &Transform, overrides: &TransformOverrides) -> Transform {
