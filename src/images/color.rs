@@ -34,6 +34,13 @@ type Executor = Arc<dyn TransformExecutor<u8> + Send + Sync>;
 /// How many pixels are converted at a time, through buffers that stay in the cache.
 const CHUNK_PIXELS: usize = 4096;
 
+/// Bytes that a profile takes at most while [`into_srgb`] applies it: its own tables as numbers of four bytes, and a grid
+/// of 17⁴ inks with seven such numbers each.
+pub fn profile_bytes(icc_profile: Option<&[u8]>) -> u64 {
+    const GRID_BYTES: u64 = 17_u64.pow(4) * 7 * 4;
+    icc_profile.map_or(0, |profile| 6 * profile.len() as u64 + GRID_BYTES)
+}
+
 /// Converts to sRGB. Three and four channels are converted in place; fewer need a new buffer.
 pub fn into_srgb(samples: Samples, mut pixels: Vec<u8>, icc_profile: Option<&[u8]>) -> Vec<u8> {
     let executor = icc_profile.and_then(|profile| executor(samples, profile));

@@ -22,19 +22,21 @@ pub fn decode<'a, R: BufRead + Seek>(
     limits: &Limits,
     budget: &'a ImageBudget,
 ) -> Result<(Picture, Permit<'a>), ImageError> {
-    if kind == Kind::WebP {
-        check_riff_chunks(&mut reader, bytes)?;
-    }
+    let largest_frame = if kind == Kind::WebP { check_webp_chunks(&mut reader, bytes)? } else { 0 };
     let raw_orientation = if kind == Kind::Png { raw_exif_profile(&mut reader)? } else { None };
     let named = |error| reason(kind, error);
     let mut decoder = open(kind, reader).map_err(named)?;
     let (width, height) = decoder.dimensions();
     limits.check_size(width, height)?;
+    if largest_frame > u64::from(width) * u64::from(height) {
+        return Err(ImageError::damaged("a frame is larger than the picture"));
+    }
     let samples = Layout::of(kind, decoder.color_type())?;
     let orientation = raw_orientation.unwrap_or_else(|| orientation_of(kind, decoder.as_mut()));
     let profile = decoder.icc_profile().ok().flatten();
 
-    let estimate = Estimate::new(kind, bytes, u64::from(width) * u64::from(height), &samples);
+    let mut estimate = Estimate::new(kind, bytes, u64::from(width) * u64::from(height), &samples);
+    estimate.conversion_bytes += color::profile_bytes(profile.as_deref());
     let permit = limits.admit(estimate.total(orientation), budget)?;
     let mut decoder_limits = image::Limits::no_limits();
     decoder_limits.max_alloc = Some(estimate.decoder_bytes);
@@ -155,22 +157,34 @@ fn raw_exif_profile<R: BufRead + Seek>(reader: &mut R) -> Result<Option<Orientat
     Ok(found)
 }
 
-/// Checks that every chunk of a RIFF file ends inside the file, before anything is allocated by its stated length.
-fn check_riff_chunks<R: BufRead + Seek>(reader: &mut R, bytes: u64) -> Result<(), ImageError> {
+/// Walks the chunks of a WebP, those of its frames too, and checks that each ends inside the file, before anything is
+/// allocated by its stated length. Returns the pixels of the largest lossy frame by the frames' own headers, by which
+/// the decoder allocates.
+fn check_webp_chunks<R: BufRead + Seek>(reader: &mut R, bytes: u64) -> Result<u64, ImageError> {
+    const FRAME_HEADER_BYTES: u64 = 16;
+    let mut largest = 0;
     let mut at = 12;
     while at + 8 <= bytes {
-        reader.seek(SeekFrom::Start(at + 4))?;
-        let mut length = [0; 4];
-        reader.read_exact(&mut length)?;
-        let length = u64::from(u32::from_le_bytes(length));
+        reader.seek(SeekFrom::Start(at))?;
+        let mut header = [0; 8];
+        reader.read_exact(&mut header)?;
+        let [name @ .., _, _, _, _] = header;
+        let length = u64::from(u32::from_le_bytes([header[4], header[5], header[6], header[7]]));
         if at + 8 + length > bytes {
             let percent = (bytes * 100 / (at + 8 + length)) as u8;
             return Err(ImageError::Truncated { percent: Some(percent) });
         }
-        at += 8 + length + length % 2;
+        if name == *b"VP8 " && length >= 10 {
+            let mut frame = [0; 10];
+            reader.read_exact(&mut frame)?;
+            let side = |low, high| u64::from(u16::from_le_bytes([low, high]) & 0x3FFF);
+            largest = largest.max(side(frame[6], frame[7]) * side(frame[8], frame[9]));
+        }
+        let inside = if name == *b"ANMF" { FRAME_HEADER_BYTES.min(length) } else { length + length % 2 };
+        at += 8 + inside;
     }
     reader.rewind()?;
-    Ok(())
+    Ok(largest)
 }
 
 /// A decoder's error as a person should read it.

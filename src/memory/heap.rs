@@ -90,9 +90,14 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: `pointer` came from `System` with this `layout`, as the caller promises.
         let moved = unsafe { System.realloc(pointer, layout, new_size) };
-        if !moved.is_null() {
-            grew(new_size);
-            shrank(layout.size());
+        // A block that grows may be copied, and both are there for a moment; one that shrinks stays in its place.
+        match layout.size() {
+            _ if moved.is_null() => {}
+            size if size < new_size => {
+                grew(new_size);
+                shrank(size);
+            }
+            size => shrank(size - new_size),
         }
         moved
     }

@@ -188,6 +188,21 @@ fn a_webp_chunk_longer_than_its_file_is_cut_short() {
     assert!(matches!(read(&bytes), Err(ImageError::Truncated { .. })));
 }
 
+/// A WebP of 16 × 16 whose lossy frame says in its own header that it has 16383 × 16383.
+pub fn webp_with_a_larger_frame() -> Vec<u8> {
+    let canvas = [&[0; 4][..], &[15, 0, 0], &[15, 0, 0]].concat();
+    let frame = [&[0x10, 0, 0, 0x9D, 0x01, 0x2A, 0xFF, 0x3F, 0xFF, 0x3F][..], &[0; 1000]].concat();
+    let chunk = |name: &[u8; 4], payload: &[u8]| [&name[..], &(payload.len() as u32).to_le_bytes(), payload].concat();
+    let chunks = [chunk(b"VP8X", &canvas), chunk(b"VP8 ", &frame)].concat();
+    chunk(b"RIFF", &[b"WEBP", &chunks[..]].concat())
+}
+
+#[test]
+fn a_webp_frame_larger_than_its_picture_is_refused() {
+    let reason = read(&webp_with_a_larger_frame()).unwrap_err().to_string();
+    assert!(reason.contains("larger than the picture"), "{reason}");
+}
+
 #[test]
 fn a_tiff_directory_beyond_its_file_is_an_error() {
     let mut bytes = encoded(ImageFormat::Tiff);

@@ -6,6 +6,7 @@ mod accuracy;
 mod checkpoint;
 mod classify;
 mod cli;
+mod decoding_memory;
 mod export;
 mod hostile_checkpoints;
 mod hostile_images;

@@ -26,13 +26,14 @@ pub struct Raw {
 
 /// Bytes that [`decode`] needs besides the file.
 pub fn estimate(frame: &Frame, colors: Colors, scale: usize) -> u64 {
-    let channel = |component| {
-        let geometry = Geometry::new(frame, component, scale);
-        geometry.plane_bytes() + if frame.progressive { geometry.coefficient_bytes() } else { 0 }
-    };
+    let channels = frame.components.iter().map(|component| Geometry::new(frame, component, scale));
+    let (planes, coefficients) = channels.fold((0, 0), |(planes, coefficients), channel| {
+        (planes + channel.plane_bytes() as u64, coefficients + channel.coefficient_bytes() as u64)
+    });
     let (width, height) = scaled_size(frame, scale);
     let output = u64::from(width) * u64::from(height) * samples(colors).channels() as u64;
-    frame.components.iter().map(channel).sum::<usize>() as u64 + output
+    // The coefficients are gone before there is any output.
+    planes + if frame.progressive { output.max(coefficients) } else { output }
 }
 
 /// Size of the picture at `scale` eighths.

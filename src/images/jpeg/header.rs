@@ -204,7 +204,7 @@ impl Metadata {
                 self.exif = orientation::from_exif(&payload);
             }
             APP1 if payload.starts_with(b"http://ns.adobe.com/xap/") => self.xmp = orientation::from_xmp(&payload),
-            APP2 if payload.starts_with(b"ICC_PROFILE\0") && self.icc_bytes <= MAX_ICC_BYTES => {
+            APP2 if payload.starts_with(b"ICC_PROFILE\0") && self.takes_more_profile() => {
                 if let [number, count, part @ ..] = &payload[12..] {
                     self.icc_bytes += part.len();
                     self.icc_parts.push((*number, *count, part.to_vec()));
@@ -227,6 +227,11 @@ impl Metadata {
             (_, None) if ids == *b"RGB" => Colors::Rgb,
             _ => Colors::YCbCr,
         }
+    }
+
+    /// What has more bytes than a profile, or more parts than a byte can number, is none: the rest need not be kept.
+    fn takes_more_profile(&self) -> bool {
+        self.icc_bytes <= MAX_ICC_BYTES && self.icc_parts.len() <= usize::from(u8::MAX)
     }
 
     /// The profile put together, when all its parts are there.

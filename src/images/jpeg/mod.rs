@@ -65,11 +65,13 @@ fn estimate(header: &Header, file_bytes: u64, scale: usize) -> u64 {
     let frame = &header.frame;
     let (width, height) = decoder::scaled_size(frame, scale);
     let pixels = u64::from(width) * u64::from(height);
-    // Gray becomes RGB in a new buffer, and sides that change places need one too.
-    let widen = if header.colors == Colors::Gray { 3 * pixels } else { 0 };
-    let turn = if orientation::swaps_sides(header.orientation) { 3 * pixels } else { 0 };
-    file_bytes + decoder::estimate(frame, header.colors, scale) + widen + turn + SMALL_CHANGE
+    let decoding = file_bytes + decoder::estimate(frame, header.colors, scale);
+    // What decoding needed is gone when gray becomes RGB in a new buffer, and when sides change places in another.
+    let widening = if header.colors == Colors::Gray { 4 * pixels } else { 0 };
+    let turning = if orientation::swaps_sides(header.orientation) { 6 * pixels } else { 0 };
+    let profile = color::profile_bytes(header.icc_profile.as_deref());
+    decoding.max(widening).max(turning) + profile + SMALL_CHANGE
 }
 
-/// Tables, rows and profile.
+/// Tables and rows.
 const SMALL_CHANGE: u64 = 2 << 20;
