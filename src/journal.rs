@@ -196,10 +196,12 @@ impl Journal {
         Ok(sha256)
     }
 
-    /// The number under which predictions of this model with these labels and this transform are kept.
+    /// The number under which predictions of this model, read as this network, with these labels and this transform
+    /// are kept.
     pub fn classifier(
         &self,
         model_sha256: &[u8; 32],
+        network: &str,
         labels: &[Arc<str>],
         transform: &Transform,
     ) -> Result<i64, JournalError> {
@@ -208,10 +210,11 @@ impl Journal {
         let mut key = Sha256::new();
         key.update(PIPELINE.to_le_bytes());
         key.update(model_sha256);
-        // The length keeps labels and transform apart.
-        key.update((labels.len() as u64).to_le_bytes());
-        key.update(&labels);
-        key.update(&transform);
+        for text in [network, &labels, &transform] {
+            // The length keeps one text apart from the next.
+            key.update((text.len() as u64).to_le_bytes());
+            key.update(text);
+        }
         let key: [u8; 32] = key.finalize().into();
         self.execute(
             "INSERT OR IGNORE INTO classifiers (key, model_sha256, labels, transform) VALUES (?1, ?2, ?3, ?4)",

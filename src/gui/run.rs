@@ -85,18 +85,22 @@ impl Run {
 
     /// Takes what the job has sent, within a few milliseconds. Never waits.
     pub fn drain(&mut self) {
+        self.drain_until(Instant::now() + DRAIN);
+    }
+
+    fn drain_until(&mut self, deadline: Instant) {
         let Some(mut job) = self.job.take() else { return };
-        let until = Instant::now() + DRAIN;
-        let done = job.is_done();
+        // Asked before the queue is emptied: what a job sends before it ends is then taken before its outcome.
+        let ended_before = job.is_done();
         self.progress = job.context().progress();
         let mut emptied = false;
-        while Instant::now() < until && !emptied {
+        while !emptied && Instant::now() < deadline {
             match job.poll() {
                 Some(event) => self.receive(event),
                 None => emptied = true,
             }
         }
-        match job.take_outcome().filter(|_| done && emptied) {
+        match if ended_before && emptied { job.take_outcome() } else { None } {
             Some(outcome) => self.state = ended(outcome),
             None => self.job = Some(job),
         }
@@ -178,4 +182,33 @@ fn finished(summary: &ClassifySummary) -> String {
         text += &format!(" · {} skipped", format::count(summary.skipped));
     }
     text + &format!(" · {}", format::duration(Duration::from_secs_f64(summary.seconds.max(0.0))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::Job;
+
+    #[test]
+    fn a_job_that_ends_before_its_rows_are_taken_still_ends_here() {
+        let notice = |i: usize| ClassifyEvent::Notice(i.to_string());
+        let job = Job::start(
+            "count",
+            || (),
+            move |_, events| {
+                (0..100).try_for_each(|i| events.send(notice(i)))?;
+                Ok(ClassifySummary::default())
+            },
+        );
+        let mut run = Run::without_job(ClassifyConfig::default());
+        run.job = Some(job.unwrap());
+        while !run.job.as_ref().is_some_and(Job::is_done) {
+            std::thread::yield_now();
+        }
+        run.drain_until(Instant::now()); // a frame with no time left
+        assert!(run.is_active() && run.notices.is_empty());
+        run.drain_until(Instant::now() + Duration::from_secs(60));
+        assert_eq!(run.notices.len(), 100);
+        assert_eq!(run.state, RunState::Finished(ClassifySummary::default()));
+    }
 }

@@ -27,7 +27,7 @@ fn a_photo_is_known_only_in_the_state_it_was_classified_in() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = Journal::open(&folder.path().join("new/journal.sqlite")).unwrap();
     let transform = Transform::default();
-    let classifier = journal.classifier(&[1; 32], &labels(&["a", "b"]), &transform).unwrap();
+    let classifier = journal.classifier(&[1; 32], "resnet18", &labels(&["a", "b"]), &transform).unwrap();
     let run = journal.begin_run(classifier, "{}").unwrap();
     let known = Stored::Classes(vec![(1, 0.700_000_05), (0, 0.3)]);
     let skipped = Stored::Skipped("the file is cut short".to_owned());
@@ -44,22 +44,24 @@ fn a_photo_is_known_only_in_the_state_it_was_classified_in() {
 }
 
 #[test]
-fn another_model_label_or_transform_is_another_classifier() {
+fn another_model_network_label_or_transform_is_another_classifier() {
     let folder = tempfile::tempdir().unwrap();
     let journal = Journal::open(&folder.path().join("journal.sqlite")).unwrap();
     let transform = Transform::default();
     let cropped = Transform { crop: Some(200), ..transform };
-    let number =
-        |model, names: &[&str], transform| journal.classifier(&[model; 32], &labels(names), transform).unwrap();
+    let number = |model, network, names: &[&str], transform| {
+        journal.classifier(&[model; 32], network, &labels(names), transform).unwrap()
+    };
     let numbers = [
-        number(1, &["a", "b"], &transform),
-        number(2, &["a", "b"], &transform),
-        number(1, &["b", "a"], &transform),
-        number(1, &["a", "b"], &cropped),
+        number(1, "efficientnet_b0", &["a", "b"], &transform),
+        number(2, "efficientnet_b0", &["a", "b"], &transform),
+        number(1, "tf_efficientnet_b0", &["a", "b"], &transform),
+        number(1, "efficientnet_b0", &["b", "a"], &transform),
+        number(1, "efficientnet_b0", &["a", "b"], &cropped),
     ];
     let different: std::collections::BTreeSet<i64> = numbers.into_iter().collect();
-    assert_eq!(different.len(), 4);
-    assert_eq!(number(1, &["a", "b"], &transform), numbers[0]);
+    assert_eq!(different.len(), 5);
+    assert_eq!(number(1, "efficientnet_b0", &["a", "b"], &transform), numbers[0]);
 }
 
 #[test]
@@ -89,7 +91,7 @@ fn runs_are_counted_and_closed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.sqlite");
     let mut journal = Journal::open(&path).unwrap();
-    let classifier = journal.classifier(&[1; 32], &labels(&["a"]), &Transform::default()).unwrap();
+    let classifier = journal.classifier(&[1; 32], "resnet18", &labels(&["a"]), &Transform::default()).unwrap();
     let run = journal.begin_run(classifier, r#"{"top_k":1}"#).unwrap();
     for name in ["/a.jpg", "/b.jpg"] {
         journal.record(run, &[(photo(name, 1, 1), Stored::Classes(vec![(0, 1.0)]))]).unwrap();
@@ -108,7 +110,7 @@ fn two_processes_may_write_one_journal() {
     let path = folder.path().join("journal.sqlite");
     let write = |name: &'static str| {
         let mut journal = Journal::open(&path).unwrap();
-        let classifier = journal.classifier(&[1; 32], &labels(&["a"]), &Transform::default()).unwrap();
+        let classifier = journal.classifier(&[1; 32], "resnet18", &labels(&["a"]), &Transform::default()).unwrap();
         let run = journal.begin_run(classifier, "{}").unwrap();
         for number in 0..100 {
             let identity = photo(&format!("/{name}/{number}.jpg"), 1, 1);
@@ -154,7 +156,7 @@ fn a_journal_damaged_in_the_middle_is_an_error_and_not_a_wrong_answer() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.sqlite");
     let mut journal = Journal::open(&path).unwrap();
-    let classifier = journal.classifier(&[1; 32], &labels(&["a"]), &Transform::default()).unwrap();
+    let classifier = journal.classifier(&[1; 32], "resnet18", &labels(&["a"]), &Transform::default()).unwrap();
     let run = journal.begin_run(classifier, "{}").unwrap();
     let batch: Vec<_> = (0..2000)
         .map(|number| (photo(&format!("/photos/{number:05}.jpg"), 1, 1), Stored::Classes(vec![(0, 1.0)])))

@@ -74,7 +74,8 @@ impl<'a> Run<'a> {
             ModelSource::Starter => Sha256::digest(STARTER).into(),
             ModelSource::File(_) => journal.model_sha256(&classifier.files)?,
         };
-        let journal_classifier = journal.classifier(&sha256, &description.labels, &description.transform)?;
+        let network = &classifier.network.architecture.name;
+        let journal_classifier = journal.classifier(&sha256, network, &description.labels, &description.transform)?;
         let run = journal.begin_run(journal_classifier, &config_text(config))?;
         let threads = match config.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
