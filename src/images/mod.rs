@@ -23,7 +23,8 @@ use std::path::Path;
 pub use budget::{ImageBudget, Permit};
 pub use error::ImageError;
 use kind::Kind;
-use transform::Transform;
+use resize::Target;
+use transform::{Interpolation, Transform};
 
 /// An upright sRGB picture, 8 bits per channel, rows from the top, `rgb.len() == width * height * 3`.
 #[derive(Debug, Clone)]
@@ -34,6 +35,22 @@ pub struct Picture {
     /// Size of the photo itself, upright: larger than the picture's when it was decoded at a reduced scale.
     pub full_width: u32,
     pub full_height: u32,
+}
+
+impl Picture {
+    /// The picture shrunk until its longer side is `side` pixels; one that is no longer stays as it is.
+    pub fn shrunk_to(self, side: u32) -> Self {
+        let longest = self.width.max(self.height);
+        if longest <= side {
+            return self;
+        }
+        let scaled = |length: u32| (u64::from(length) * u64::from(side)).div_ceil(u64::from(longest)) as u32;
+        let (width, height) = (scaled(self.width), scaled(self.height));
+        let target = Target::whole(width as usize, height as usize);
+        let (from_width, from_height) = (self.width as usize, self.height as usize);
+        let rgb = resize::resize(&self.rgb, from_width, from_height, &target, Interpolation::Bilinear);
+        Self { width, height, rgb, ..self }
+    }
 }
 
 /// What is refused before decoding.
@@ -78,7 +95,7 @@ impl Limits {
 
 /// Decodes a photo upright in sRGB.
 ///
-/// `short_side` is the least useful length of the shorter side: JPEGs of more than a megapixel may be decoded at a
+/// `short_side` is the least useful length of the shorter side: JPEGs of more than 4 megapixels may be decoded at a
 /// reduced scale as long as their shorter side stays at least twice that (none: full size).
 pub fn decode(
     path: &Path,
@@ -163,6 +180,19 @@ pub fn is_photo_name(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_picture_shrinks_to_its_longer_side_and_keeps_its_full_size() {
+        let picture = |width: u32, height: u32| {
+            let rgb = [10, 20, 30].repeat((width * height) as usize);
+            Picture { width, height, rgb, full_width: width, full_height: height }
+        };
+        let small = picture(400, 100).shrunk_to(100);
+        assert_eq!((small.width, small.height, small.full_width, small.full_height), (100, 25, 400, 100));
+        assert_eq!(small.rgb, [10, 20, 30].repeat(100 * 25));
+        assert_eq!(picture(40, 10).shrunk_to(100).width, 40);
+        assert_eq!(picture(4000, 1).shrunk_to(100).height, 1);
+    }
 
     #[test]
     fn photo_names_are_known_by_extension_in_any_case() {

@@ -68,6 +68,13 @@ pub struct Target {
     pub rows: Range<usize>,
 }
 
+impl Target {
+    /// All of the result is wanted.
+    pub fn whole(width: usize, height: usize) -> Self {
+        Self { width, height, columns: 0..width, rows: 0..height }
+    }
+}
+
 /// The wanted window of `rgb` (`width` × `height`) resized, rows of `columns.len()` pixels.
 pub fn resize(rgb: &[u8], width: usize, height: usize, target: &Target, filter: Interpolation) -> Vec<u8> {
     let across = taps(width, target.width, target.columns.clone(), filter);

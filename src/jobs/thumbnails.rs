@@ -120,43 +120,12 @@ fn serve(queue: &Queue, budget: &ImageBudget, events: &Events<Thumbnail>) -> Res
 
 fn shrunk(path: &Path, side: u32, budget: &ImageBudget) -> Result<Picture, String> {
     let picture = images::decode(path, Some(side), &Limits::default(), budget);
-    let picture = picture.map_err(|error| crate::format::error_chain(&error))?;
-    fit(picture, side).map_err(|error| error.to_string())
-}
-
-/// Shrinks a picture until its longer side is `side`; a smaller one stays as it is.
-fn fit(picture: Picture, side: u32) -> Result<Picture, BoxError> {
-    use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer, images::Image};
-    let longest = picture.width.max(picture.height);
-    if longest <= side {
-        return Ok(picture);
-    }
-    let scaled = |length: u32| (u64::from(length) * u64::from(side)).div_ceil(u64::from(longest)) as u32;
-    let (width, height) = (scaled(picture.width), scaled(picture.height));
-    let source = Image::from_vec_u8(picture.width, picture.height, picture.rgb, PixelType::U8x3)?;
-    let mut target = Image::new(width, height, PixelType::U8x3);
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-    Resizer::new().resize(&source, &mut target, &options)?;
-    Ok(Picture { width, height, rgb: target.into_vec(), ..picture })
+    picture.map(|picture| picture.shrunk_to(side)).map_err(|error| crate::format::error_chain(&error))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn picture(width: u32, height: u32) -> Picture {
-        let rgb = [10, 20, 30].repeat((width * height) as usize);
-        Picture { width, height, rgb, full_width: width, full_height: height }
-    }
-
-    #[test]
-    fn a_picture_shrinks_to_its_longer_side_and_keeps_its_full_size() {
-        let small = fit(picture(400, 100), 100).unwrap();
-        assert_eq!((small.width, small.height, small.full_width, small.full_height), (100, 25, 400, 100));
-        assert_eq!(small.rgb, [10, 20, 30].repeat(100 * 25));
-        assert_eq!(fit(picture(40, 10), 100).unwrap().width, 40);
-        assert_eq!(fit(picture(4000, 1), 100).unwrap().height, 1);
-    }
 
     #[test]
     fn the_newest_wishes_replace_the_older_ones_and_the_best_comes_first() {

@@ -114,11 +114,10 @@ fn all_eight_orientations_show_the_same_scene() {
     let Some(folder) = test_data() else { return };
     let photo = |number: u32| {
         let name = format!("odd-images/exif-orientation/recurser_Landscape_{number}.jpg");
-        read(&folder.join(name), Some(64)).expect("it is a sound photo")
+        read(&folder.join(name), None).expect("it is a sound photo")
     };
     let upright = photo(1);
     assert_eq!((upright.full_width, upright.full_height), (1800, 1200));
-    assert!(upright.width < 1800, "the photo was not decoded at a reduced scale");
     for number in [0, 2, 3, 4, 5, 6, 7, 8] {
         let other = photo(number);
         assert_eq!((other.width, other.height), (upright.width, upright.height));

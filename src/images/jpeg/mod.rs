@@ -47,7 +47,7 @@ pub fn decode<'a, R: BufRead + Seek>(
 /// Photos up to this many pixels are decoded in full: that costs little, and gives exactly the numbers that PyTorch gets.
 /// At a reduced scale saturated colours are cut off after the reduction instead of before, which moves means by a level
 /// or more where a photo is full of fine detail.
-const ALWAYS_FULL_PIXELS: u64 = 1_000_000;
+const ALWAYS_FULL_PIXELS: u64 = 4_000_000;
 
 /// The smallest scale, in eighths, at which the shorter side is still twice what is needed.
 fn scale(header: &Header, short_side: Option<u32>) -> usize {
