@@ -192,6 +192,12 @@ fn a_file_that_lies_takes_little_memory() {
     alone("a_file_that_lies_takes_little_memory", || {
         let taken = heap_of_decoding(&webp_with_a_larger_frame());
         assert!(taken < 10_000_000, "a WebP with a larger frame took {taken} bytes");
+        // A TIFF whose height is two million numbers.
+        let width = b"\0\x01\x04\0\x01\0\0\0\x10\0\0\0";
+        let height = b"\x01\x01\x04\0\x80\x84\x1e\0\x08\0\0\0";
+        let tiff = [&b"II*\0\x08\0\0\0\x02\0"[..], width, height, &[0; 100]].concat();
+        let taken = heap_of_decoding(&tiff);
+        assert!(taken < 1_000_000, "a TIFF of {} bytes took {taken}", tiff.len());
         let mut jpeg = Vec::new();
         RgbImage::new(16, 16).write_with_encoder(JpegEncoder::new(&mut jpeg)).unwrap();
         let empty_part = b"\xFF\xE2\0\x10ICC_PROFILE\0\x01\x01";
