@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use galley::cli::Request;
 
 fn main() -> ExitCode {
+    galley::memory::heap::tune();
     match galley::cli::run() {
         Request::Done(code) => code,
         Request::Window(paths) => window(paths),

@@ -8,7 +8,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("gui", "jobs journal settings export predict images memory worker device format"),
     ("cli", "jobs journal settings export predict images memory worker device format"),
     ("jobs", "journal settings export predict models checkpoint images ops memory worker device format"),
-    ("journal", "predict models checkpoint images ops memory worker device format export"),
+    ("journal", "predict models checkpoint images ops memory worker device format"),
     ("export", "predict models checkpoint images ops memory worker device format"),
     ("settings", "predict models checkpoint images ops memory worker device format"),
     ("predict", "models checkpoint images ops memory worker device format"),

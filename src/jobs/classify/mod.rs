@@ -13,6 +13,7 @@ use self::run::Run;
 use crate::device::{self, DeviceChoice};
 use crate::format::counted;
 use crate::journal::Journal;
+use crate::memory::heap;
 use crate::predict::{self, Classifier, ModelSource, Row, Strictness, TransformOverrides};
 use crate::worker::{BoxError, Events, Job, JobContext, Progress};
 
@@ -128,7 +129,10 @@ pub fn classify(
         on_event(ClassifyEvent::Notice(notice))?;
     }
     on_event(ClassifyEvent::Model(summary_of(&classifier)))?;
-    Run::start(config, journal, classifier, ctx, on_event)?.go()
+    let summary = Run::start(config, journal, classifier, ctx, on_event)?.go();
+    // The window lives on after a run: its footprint should not stay at the run's peak.
+    heap::release();
+    summary
 }
 
 fn check(config: &ClassifyConfig) -> Result<(), ClassifyError> {
