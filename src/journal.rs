@@ -65,7 +65,7 @@ pub fn default_path() -> PathBuf {
         let folders = directories::ProjectDirs::from("", "", "Galley")?;
         Some(folders.data_dir().join("journal.sqlite"))
     };
-    let named = std::env::var_os("GALLEY_JOURNAL").map(PathBuf::from);
+    let named = std::env::var_os("GALLEY_JOURNAL").filter(|name| !name.is_empty()).map(PathBuf::from);
     named.or_else(in_data_folder).unwrap_or_else(|| "galley-journal.sqlite".into())
 }
 

@@ -42,7 +42,7 @@ pub enum SettingsError {
 
 /// The settings' place: `GALLEY_SETTINGS`, or `settings.toml` in the user's configuration folder.
 pub fn default_path() -> Result<PathBuf, SettingsError> {
-    if let Some(path) = std::env::var_os("GALLEY_SETTINGS") {
+    if let Some(path) = std::env::var_os("GALLEY_SETTINGS").filter(|name| !name.is_empty()) {
         return Ok(path.into());
     }
     let folders = directories::ProjectDirs::from("", "", "Galley").ok_or(SettingsError::NoFolder)?;

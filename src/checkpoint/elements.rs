@@ -54,11 +54,19 @@ pub(super) fn extent(shape: &[usize], strides: &[usize]) -> Option<usize> {
 pub(super) fn read(source: &Source, element: ElementType, shape: &[usize], stored: &Stored) -> Result<Vec<f32>, Fault> {
     let elements = count(shape)?;
     let whole = Block { source, element, big_endian: stored.big_endian };
-    if elements == 0 || squeezed(shape, &stored.strides) == squeezed(shape, &row_major_strides(shape)) {
-        return whole.read(stored.start, elements);
+    let values = if elements == 0 || squeezed(shape, &stored.strides) == squeezed(shape, &row_major_strides(shape)) {
+        whole.read(stored.start, elements)?
+    } else {
+        let mut values = Vec::with_capacity(elements);
+        whole.gather(stored.start, shape, &stored.strides, &mut values)?;
+        values
+    };
+    if values.len() != elements {
+        return Err(malformed(format!(
+            "its shape {shape:?} needs {elements} elements, but {} were read",
+            values.len()
+        )));
     }
-    let mut values = Vec::with_capacity(elements);
-    whole.gather(stored.start, shape, &stored.strides, &mut values)?;
     Ok(values)
 }
 
@@ -106,7 +114,12 @@ impl Block<'_> {
 /// Appends the elements of a strided tensor whose storage, from its first element on, is `block`.
 fn pick(block: &[f32], shape: &[usize], strides: &[usize], values: &mut Vec<f32>) {
     match (shape, strides) {
-        ([size], [stride]) => values.extend(block.iter().step_by((*stride).max(1)).take(*size).copied()),
+        ([size], [0]) => {
+            if let Some(value) = block.first() {
+                values.extend(std::iter::repeat_n(*value, *size));
+            }
+        }
+        ([size], [stride]) => values.extend(block.iter().step_by(*stride).take(*size).copied()),
         ([size, shape @ ..], [stride, strides @ ..]) => {
             for index in 0..*size {
                 pick(block.get(index * stride..).unwrap_or_default(), shape, strides, values);
@@ -138,5 +151,39 @@ fn extend(values: &mut Vec<f32>, bytes: &[u8], element: ElementType, big_endian:
         ElementType::U8 => numbers!(u8, f32::from),
         ElementType::Bool => values.extend(bytes.iter().map(|byte| f32::from(*byte != 0))),
         ElementType::Quantized(_) => {} // read by its blocks, in `gguf`
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_strided(numbers: &[f32], shape: &[usize], strides: &[usize]) -> Result<Vec<f32>, Fault> {
+        let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let stored = Stored { file: 0, start: 0, strides: strides.to_vec(), big_endian: false };
+        read(&Source::Memory(bytes.into()), ElementType::F32, shape, &stored)
+    }
+
+    #[test]
+    fn an_axis_of_stride_0_repeats_what_it_holds() {
+        assert_eq!(read_strided(&[7.0], &[64], &[0]).unwrap(), [7.0; 64]);
+        assert_eq!(read_strided(&[1.0, 2.0, 3.0], &[3, 2], &[1, 0]).unwrap(), [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]);
+        assert_eq!(read_strided(&[1.0, 2.0, 3.0], &[2, 3], &[0, 1]).unwrap(), [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
+        assert_eq!(read_strided(&[5.0], &[2, 3], &[0, 0]).unwrap(), [5.0; 6]);
+    }
+
+    #[test]
+    fn an_axis_of_stride_0_repeats_across_large_gaps_too() {
+        let numbers: Vec<f32> = (0..10_001).map(|n| n as f32).collect();
+        assert_eq!(read_strided(&numbers, &[2, 2], &[10_000, 0]).unwrap(), [0.0, 0.0, 10_000.0, 10_000.0]);
+        assert_eq!(read_strided(&numbers, &[2, 2], &[0, 10_000]).unwrap(), [0.0, 10_000.0, 0.0, 10_000.0]);
+    }
+
+    #[test]
+    fn a_wrong_number_of_elements_is_an_error() {
+        assert!(read_strided(&[1.0, 2.0], &[3], &[1]).is_err());
+        assert!(read_strided(&[1.0, 2.0], &[2, 2], &[0, 2]).is_err());
+        // More axes than strides: the last one is left out.
+        assert!(read_strided(&[1.0, 2.0], &[2, 2], &[0]).is_err());
     }
 }

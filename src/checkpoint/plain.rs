@@ -10,20 +10,31 @@ use super::state_dict::is_optimizer;
 pub(super) type Metadata = BTreeMap<String, serde_json::Value>;
 
 const MAX_DEPTH: usize = 6;
-/// Enough for the 21,843 classes of the full ImageNet with something to spare.
+/// Under one key: enough for the 21,843 classes of the full ImageNet with something to spare.
 const MAX_VALUES: usize = 100_000;
+/// Under one key as well.
 const MAX_TEXT_BYTES: usize = 4 << 20;
+
+/// How much may still be gathered.
+struct Budget {
+    values: usize,
+    text_bytes: usize,
+}
 
 pub(super) struct Plain<'a> {
     pickle: &'a Pickle,
     pub(super) metadata: Metadata,
-    values_left: usize,
-    text_left: usize,
+    /// For all keys together.
+    total: Budget,
+    /// For the key at hand, so that a long list never costs the keys after it their values.
+    left: Budget,
 }
 
 impl<'a> Plain<'a> {
     pub(super) fn new(pickle: &'a Pickle) -> Self {
-        Plain { pickle, metadata: Metadata::new(), values_left: MAX_VALUES, text_left: MAX_TEXT_BYTES }
+        // What the file holds once; only values that are shared again and again are more.
+        let total = Budget { values: MAX_VALUES + held(pickle), text_bytes: MAX_TEXT_BYTES + pickle.text.len() };
+        Plain { pickle, metadata: Metadata::new(), total, left: Budget { values: 0, text_bytes: 0 } }
     }
 
     /// Adds the plain values of a dictionary. A key that an outer dictionary had keeps its value.
@@ -33,16 +44,26 @@ impl<'a> Plain<'a> {
             let worth_it = key.len() <= 256 && !is_optimizer(self.pickle, key, *value);
             if worth_it
                 && !self.metadata.contains_key(key)
-                && let Some(value) = self.json(*value, 0)
+                && let Some(value) = self.under_a_key(*value)
             {
                 self.metadata.insert(key.to_owned(), value);
             }
         }
     }
 
+    /// The value of a top-level key, with a budget of its own.
+    fn under_a_key(&mut self, id: Id) -> Option<serde_json::Value> {
+        let (values, text_bytes) = (self.total.values.min(MAX_VALUES), self.total.text_bytes.min(MAX_TEXT_BYTES));
+        self.left = Budget { values, text_bytes };
+        let value = self.json(id, 0);
+        self.total.values -= values - self.left.values;
+        self.total.text_bytes -= text_bytes - self.left.text_bytes;
+        value
+    }
+
     /// `None` for what is not plain, is empty once what is not plain is left out, or is too much.
     fn json(&mut self, id: Id, depth: usize) -> Option<serde_json::Value> {
-        self.values_left = self.values_left.checked_sub(1)?;
+        self.left.values = self.left.values.checked_sub(1)?;
         if depth > MAX_DEPTH {
             return None;
         }
@@ -52,7 +73,7 @@ impl<'a> Plain<'a> {
             Value::Int(value) => Some((*value).into()),
             Value::Float(value) => Number::from_f64(*value).map(serde_json::Value::Number),
             Value::Text(span) => {
-                self.text_left = self.text_left.checked_sub(span.len as usize)?;
+                self.left.text_bytes = self.left.text_bytes.checked_sub(span.len as usize)?;
                 self.pickle.text(id).map(|text| text.into())
             }
             Value::Tuple(members) | Value::List(members) => {
@@ -72,15 +93,29 @@ impl<'a> Plain<'a> {
     fn object(&mut self, entries: &[(Id, Id)], depth: usize) -> Option<serde_json::Value> {
         let mut object = Map::new();
         for (key, value) in entries {
+            if self.left.values == 0 {
+                break;
+            }
             let key = match self.pickle.get(*key) {
                 Value::Int(number) => number.to_string(),
                 _ => self.pickle.text(*key)?.to_owned(),
             };
-            self.text_left = self.text_left.checked_sub(key.len())?;
+            self.left.text_bytes = self.left.text_bytes.checked_sub(key.len())?;
             if let Some(value) = self.json(*value, depth + 1) {
                 object.insert(key, value);
             }
         }
         (!object.is_empty() || entries.is_empty()).then_some(object.into())
     }
+}
+
+/// How many values all containers of the pickle hold.
+fn held(pickle: &Pickle) -> usize {
+    let members = pickle.values.iter().map(|value| match value {
+        Value::Tuple(members) | Value::List(members) => members.len(),
+        Value::Dict(entries) => entries.len(),
+        Value::Object(object) => object.items.len(),
+        _ => 0,
+    });
+    members.sum()
 }

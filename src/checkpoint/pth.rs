@@ -134,6 +134,8 @@ fn stored(
             found.end_bytes, found.storage_key
         )));
     }
+    // The pickle may have declared a larger storage than there is.
+    found.refuse_expanded(bytes)?;
     let offset = if found.end_bytes == 0 { 0 } else { found.offset as u64 * found.element.bytes() };
     Ok(Stored { file: 0, start: start + offset, strides: found.strides.clone(), big_endian: storages.big_endian() })
 }

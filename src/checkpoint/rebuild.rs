@@ -30,6 +30,18 @@ impl TensorRef {
     pub(super) fn bytes(&self) -> u64 {
         self.shape.iter().fold(self.element.bytes(), |bytes, size| bytes.saturating_mul(*size as u64))
     }
+
+    /// Fails for a large view that repeats the elements of a storage of `storage_bytes`.
+    pub(super) fn refuse_expanded(&self, storage_bytes: u64) -> Result<(), Fault> {
+        let elements = count(&self.shape)?;
+        if elements > MAX_EXPANDED_ELEMENTS && elements as u64 > storage_bytes / self.element.bytes() {
+            return Err(refused(format!(
+                "its shape {:?} repeats a storage of {storage_bytes} bytes; save a copy of it",
+                self.shape
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// The tensor that `id` stands for; `None` when it is no tensor.
@@ -108,7 +120,6 @@ impl TensorRef {
         strides: Vec<usize>,
     ) -> Result<Self, Fault> {
         let impossible = || malformed(format!("its shape {shape:?} with strides {strides:?} fits no storage"));
-        let elements = count(&shape)?;
         let first = offset.checked_add(storage.view_offset).ok_or_else(impossible)?;
         let end_bytes = match extent(&shape, &strides).ok_or_else(impossible)? {
             0 => 0,
@@ -124,13 +135,10 @@ impl TensorRef {
                 "it needs {end_bytes} bytes of a storage that has {storage_bytes} (shape {shape:?}, strides {strides:?})"
             )));
         }
-        if elements > MAX_EXPANDED_ELEMENTS && elements as u64 > storage_bytes / element.bytes() {
-            return Err(refused(format!(
-                "its shape {shape:?} repeats a storage of {storage_bytes} bytes; save a copy of it"
-            )));
-        }
         let offset = usize::try_from(first).map_err(|_| impossible())?;
-        Ok(TensorRef { storage_key: storage.key, element, shape, strides, offset, end_bytes })
+        let found = TensorRef { storage_key: storage.key, element, shape, strides, offset, end_bytes };
+        found.refuse_expanded(storage_bytes)?;
+        Ok(found)
     }
 }
 

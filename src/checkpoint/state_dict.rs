@@ -144,10 +144,21 @@ fn no_tensors(pickle: &Pickle, here: Id) -> Fault {
     if is_tensor(pickle, here) {
         return refused("it holds a single tensor without a name, not a state dict");
     }
+    let entries = pickle.entries(here).unwrap_or_default();
+    // Objects may share one large state, which is searched once.
+    let mut searched = HashSet::new();
+    for (_, value) in entries {
+        if let Some(state) = pickle.object(*value).and_then(|object| object.state)
+            && searched.insert(state)
+            && let Err(fault) = refuse_module(pickle, *value)
+        {
+            return fault;
+        }
+    }
     if let Some(class) = pickle.object(here).and_then(|object| pickle.class_of(object)) {
         return refused(format!("it holds an object of the class {class}, not a state dict; {REMEDY}"));
     }
-    let keys = pickle.entries(here).unwrap_or_default().iter().filter_map(|(key, _)| pickle.text(*key));
+    let keys = entries.iter().filter_map(|(key, _)| pickle.text(*key));
     let keys: Vec<_> = keys.take(8).map(|key| key.chars().take(40).collect::<String>()).collect();
     match keys[..] {
         [] => refused("it holds no tensors"),

@@ -37,7 +37,7 @@ pub fn run(arguments: ClassifyArguments) -> ExitCode {
     session.bar.finish();
     match outcome {
         Outcome::Finished(summary) => finished(&summary),
-        Outcome::Canceled if session.printer.is_closed() => ExitCode::SUCCESS,
+        Outcome::Canceled if session.printer.is_closed() && session.exporters.is_empty() => ExitCode::SUCCESS,
         Outcome::Canceled => {
             say("stopped; run the same command to continue");
             ExitCode::from(INTERRUPTED)

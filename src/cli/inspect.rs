@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::arguments::InspectArguments;
 use super::failed;
+use super::rows::printable;
 use crate::format::{bytes, count, counted};
 use crate::images::transform::{Interpolation, Resize, Transform};
 use crate::jobs::inspect::{Inspection, Share, inspect};
@@ -48,7 +49,7 @@ fn describe(inspection: &Inspection) -> String {
     lines.extend(shares("Bytes by kind", &inspection.by_kind));
     lines.extend(shares("Bytes by type", &inspection.by_element));
     lines.extend(inspection.notices.iter().map(|notice| ("Note", notice.clone())));
-    lines.iter().map(|(name, text)| format!("{name:<14} {text}\n")).collect()
+    lines.iter().map(|(name, text)| format!("{name:<14} {}\n", printable(text))).collect()
 }
 
 fn labels(labels: &[String]) -> String {

@@ -1,7 +1,6 @@
 //! Rows on stdout: one JSON object per photo for programs, or one line per photo for people.
 
 use std::io::{self, BufWriter, ErrorKind, Stdout, Write};
-use std::path::Path;
 
 use crate::export::{ExportOptions, Row, RowResult, UNSURE, json_line};
 use crate::jobs::classify::ModelSummary;
@@ -58,17 +57,17 @@ impl RowPrinter {
     fn line(&self, row: &Row) -> String {
         match self.style {
             RowStyle::Json => json_line(row, &self.options),
-            RowStyle::Text { classes } => self.text(row, classes),
+            RowStyle::Text { classes } => printable(&self.text(row, classes)),
         }
     }
 
     fn text(&self, row: &Row, classes: usize) -> String {
-        let path = printable(&row.path);
+        let path = row.path.to_string_lossy();
         let width = self.label_width;
         match &row.result {
             RowResult::Skipped { reason } => format!("   –     {:<width$}  {path}: {reason}", "skipped"),
             RowResult::Ok { predictions, .. } => {
-                let Some((best, others)) = predictions.split_first() else { return path };
+                let Some((best, others)) = predictions.split_first() else { return path.into_owned() };
                 let unsure = self.options.label(predictions) == Some(UNSURE);
                 let label = if unsure { UNSURE } else { &best.label };
                 let shown = if unsure { predictions } else { others };
@@ -85,9 +84,8 @@ fn percent(prediction: &Prediction) -> String {
     format!("{:.1} %", prediction.probability * 100.0)
 }
 
-/// A path on one line, whatever its name holds.
-fn printable(path: &Path) -> String {
-    let text = path.to_string_lossy();
+/// Text on one line and without codes for the terminal, whatever a file's name or a stranger's label holds.
+pub fn printable(text: &str) -> String {
     let shown = text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() });
     shown.collect()
 }

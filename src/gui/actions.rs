@@ -173,7 +173,8 @@ impl App {
 
     fn export(&mut self, ctx: &Context, target: ExportTarget) {
         let Some(run) = &self.classify.run else { return };
-        let options = ExportOptions { top_k: run.config.top_k, threshold: run.results.threshold() };
+        let classes = run.model.as_ref().map_or(usize::MAX, |model| model.classes);
+        let options = ExportOptions { top_k: run.config.top_k.min(classes), threshold: run.results.threshold() };
         let results = run.results.clone();
         self.spawn(ctx, "export", move |job| {
             let rows = (0..results.len()).map(|index| results.row(index).expect("the index is below the length"));
@@ -214,12 +215,17 @@ fn left_out(brought: &Brought) -> Option<String> {
 }
 
 fn exported(target: &ExportTarget, summary: ExportSummary) -> String {
-    match target {
+    let mut text = match target {
         ExportTarget::Csv(path) | ExportTarget::JsonLines(path) => {
             format!("{} written to {}", format::counted(summary.rows, "row"), path.display())
         }
         ExportTarget::SortedFolders(path) => {
             format!("{} copied into folders in {}", format::counted(summary.copied, "photo"), path.display())
         }
+    };
+    if summary.missing > 0 {
+        let were = if summary.missing == 1 { "was" } else { "were" };
+        text += &format!("; {} {were} gone", format::counted(summary.missing, "photo"));
     }
+    text
 }

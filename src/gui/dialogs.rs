@@ -53,7 +53,7 @@ pub fn open(ask: Ask) -> impl Future<Output = Option<Action>> + Send {
         Ask::Folders => many(dialog.set_title("Choose folders of photos").pick_folders()),
         Ask::Photos => many(dialog.set_title("Choose photos").add_filter("Photos", &PHOTOS).pick_files()),
         Ask::Labels(_) => {
-            one(dialog.set_title("Choose a file of labels").add_filter("Labels", &["txt", "json"]).pick_file())
+            one(dialog.set_title("Choose a file of labels").add_filter("Labels", &["txt", "json", "csv"]).pick_file())
         }
         Ask::Export(ExportKind::Csv) => {
             one(dialog.set_title("Export as CSV").set_file_name("predictions.csv").save_file())

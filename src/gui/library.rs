@@ -108,11 +108,12 @@ impl Library {
         self.used == *source
     }
 
-    /// Puts a checkpoint first after the starter and selects it.
+    /// Puts a checkpoint first after the starter and selects it. It is read again: the file may be another one by now.
     pub fn open(&mut self, path: &Path) {
         let source = ModelSource::File(path.to_owned());
         let known = self.models.iter().position(|model| model.source == source);
-        let model = known.map_or_else(|| Model::new(source.clone()), |place| self.models.remove(place));
+        let mut model = known.map_or_else(|| Model::new(source.clone()), |place| self.models.remove(place));
+        model.sheet = Sheet::Unread;
         self.models.insert(1, model);
         self.select(&source);
     }
@@ -161,9 +162,11 @@ mod tests {
     #[test]
     fn an_opened_checkpoint_comes_first_and_a_forgotten_one_falls_back_to_the_starter() {
         let mut library = Library::new(&["a.pth".into(), "b.pth".into()]);
+        library.models[2].sheet = Sheet::Reading;
         library.open(Path::new("b.pth"));
         let names: Vec<_> = library.models().iter().map(Model::name).collect();
         assert_eq!(names, ["Starter", "b.pth", "a.pth"]);
+        assert!(matches!(library.selected().sheet, Sheet::Unread));
         let source = library.selected().source.clone();
         library.use_model(&source);
         library.forget(&source);

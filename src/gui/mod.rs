@@ -16,7 +16,7 @@ mod view;
 mod widgets;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use egui::{CentralPanel, Context, Frame, Key, KeyboardShortcut, Margin, Modifiers, Panel, RichText, Ui, vec2};
 use lucide_icons::Icon;
@@ -238,8 +238,10 @@ impl eframe::App for App {
     }
 
     fn on_exit(&mut self) {
+        let deadline = Instant::now() + tasks::GRACE;
         self.classify.cancel();
-        self.tasks.abandon();
+        self.tasks.abandon(deadline);
+        self.classify.abandon(deadline);
     }
 }
 

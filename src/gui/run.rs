@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use egui::Context;
 
 use super::results::Results;
+use super::tasks;
 use crate::format;
 use crate::jobs::classify::{self, ClassifyConfig, ClassifyEvent, ClassifyJob, ClassifySummary, ModelSummary};
 use crate::worker::{Outcome, Progress};
@@ -80,6 +81,15 @@ impl Run {
         if let Some(job) = &self.job {
             job.context().cancel();
             self.state = RunState::Stopping;
+        }
+    }
+
+    /// Cancels the job, and lets go of it when it has not ended by the deadline.
+    pub fn abandon(&mut self, deadline: Instant) {
+        self.cancel();
+        if let Some(job) = self.job.take() {
+            tasks::let_go(job, deadline);
+            self.state = RunState::Canceled;
         }
     }
 

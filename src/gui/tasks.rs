@@ -8,7 +8,7 @@ use super::Action;
 use crate::worker::{BoxError, Job, JobContext, Outcome};
 
 /// How long jobs may take to end when the window closes.
-const GRACE: Duration = Duration::from_secs(2);
+pub const GRACE: Duration = Duration::from_secs(2);
 
 /// Jobs under way. Each ends in an action for the window, or in nothing.
 #[derive(Default)]
@@ -49,18 +49,20 @@ impl Tasks {
         self.running.is_empty()
     }
 
-    /// Cancels everything, and lets go of what does not end soon: an open file dialog would otherwise keep the
-    /// program from ending.
-    pub fn abandon(&mut self) {
-        let deadline = Instant::now() + GRACE;
+    /// Cancels everything, and lets go of what has not ended by the deadline: an open file dialog would otherwise
+    /// keep the program from ending.
+    pub fn abandon(&mut self, deadline: Instant) {
         self.running.iter().for_each(|job| job.context().cancel());
-        for job in std::mem::take(&mut self.running) {
-            while !job.is_done() && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            if !job.is_done() {
-                std::mem::forget(job);
-            }
-        }
+        std::mem::take(&mut self.running).into_iter().for_each(|job| let_go(job, deadline));
+    }
+}
+
+/// Waits for a canceled job until the deadline, then forgets it; dropping it would wait for its thread.
+pub fn let_go<T: Send + 'static, E: Send + 'static>(job: Job<T, E>, deadline: Instant) {
+    while !job.is_done() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    if !job.is_done() {
+        std::mem::forget(job);
     }
 }

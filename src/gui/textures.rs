@@ -83,6 +83,17 @@ impl Textures {
         }
     }
 
+    /// Forgets every picture: the photos may have changed since.
+    pub fn clear(&mut self) {
+        self.kept.clear();
+        self.wanted.clear();
+        self.bytes = 0;
+        if let Some(service) = &self.service {
+            service.want(std::iter::empty());
+            while service.poll().is_some() {}
+        }
+    }
+
     fn keep(&mut self, ctx: &Context, done: Thumbnail) {
         let (slot, bytes) = match done.picture {
             Ok(picture) => {

@@ -122,7 +122,7 @@ mod tests {
             while budget.lock().next_ticket < 2 {
                 thread::yield_now();
             }
-            scope.spawn(move || enter("small", 10));
+            scope.spawn(move || enter("small", 20)); // does not fit beside the large one
             while budget.lock().next_ticket < 3 {
                 thread::yield_now();
             }

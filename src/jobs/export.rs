@@ -1,9 +1,7 @@
-//! Writes rows to a file or to sorted folders as a job, because copying thousands of photos takes a while.
+//! Writes rows to a file or to sorted folders, for a job: copying thousands of photos takes a while.
 
 use crate::export::{ExportOptions, ExportSummary, ExportTarget, Exporter, Row};
-use crate::worker::{BoxError, Job, JobContext, Progress};
-
-pub type ExportJob = Job<ExportSummary, ()>;
+use crate::worker::{BoxError, JobContext, Progress};
 
 /// Runs on the calling thread; progress counts rows. A canceled export leaves no half-written file.
 pub fn export(
@@ -23,14 +21,4 @@ pub fn export(
         }
     }
     Ok(exporter.finish()?)
-}
-
-/// The same as a job on its own thread.
-pub fn start(
-    rows: Vec<Row>,
-    target: ExportTarget,
-    options: ExportOptions,
-    wake: impl Fn() + Send + Sync + 'static,
-) -> std::io::Result<ExportJob> {
-    Job::start("export", wake, move |ctx, _| export(rows, &target, options, ctx))
 }

@@ -63,8 +63,10 @@ fn architecture(
         tensor_count(body.len()),
         naming.name(),
     );
+    let mut assumptions = Vec::new();
     if head.assumed_relu {
-        recognised_by += "; ReLU is assumed between the layers of its classifier, which the file does not say";
+        let sentence = "ReLU is assumed between the layers of its classifier, because the file names no activation";
+        assumptions.push(sentence.to_owned());
     }
     if let Family::Inverted(net) = &mut family
         && naming == Naming::Timm
@@ -86,6 +88,7 @@ fn architecture(
         classes: head.classes,
         naming: naming_name,
         recognised_by,
+        assumptions,
         scheme: naming,
         family,
         head: head.steps,

@@ -45,6 +45,13 @@ pub fn parse(
     if layers.is_empty() {
         return Ok(None);
     }
+    // A file keeps names, not their order of use: numbers tell it, words with a norm among them may not.
+    let is_named = |place: &&Vec<Place>| matches!(place.last(), Some(Place::Word(_)));
+    let has_norm = layers.values().any(|parts| parts.weight.as_ref().is_some_and(|weight| weight.len() == 1));
+    if has_norm && layers.keys().filter(is_named).count() > 1 {
+        let names: Vec<&str> = layers.values().map(|parts| parts.name.as_str()).collect();
+        return refuse(format!("its layers have no numbers, so their order is unknown: {}", names.join(", ")));
+    }
     assemble(layers, family, naming).map(Some)
 }
 

@@ -58,6 +58,8 @@ pub struct Architecture {
     pub naming: &'static str,
     /// One sentence: by which names and shapes it was recognised, and what had to be assumed.
     pub recognised_by: String,
+    /// What the file does not say and was assumed, a sentence each, for people.
+    pub assumptions: Vec<String>,
     scheme: Naming,
     family: Family,
     head: Vec<HeadStep>,

@@ -26,9 +26,9 @@ impl Weights for Checkpoint {
     }
 }
 
-/// True for tensors that no network needs at inference.
+/// True for tensors that no network needs at inference: counters of batch norm and of PyTorch's `AveragedModel`.
 pub fn is_ignorable(name: &str) -> bool {
-    name.ends_with("num_batches_tracked")
+    name.ends_with("num_batches_tracked") || name == "n_averaged"
 }
 
 /// A weight and its bias.

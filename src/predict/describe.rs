@@ -38,7 +38,7 @@ pub fn describe(
     chosen_labels: Option<&Path>,
     overrides: &TransformOverrides,
 ) -> Result<Description, PredictError> {
-    let mut notices = Vec::new();
+    let mut notices = architecture.assumptions.clone();
     let config = config_beside(checkpoint, architecture, &mut notices);
     let (labels, labels_from) = match chosen_labels {
         Some(path) => (chosen(path, architecture.classes)?, format!("{}, chosen by you", file_name(path))),
@@ -128,8 +128,8 @@ fn own_transform(value: &Value) -> Result<Transform, String> {
     Ok(transform)
 }
 
-/// The `config.json` that timm and transformers put beside `model.safetensors`. Beside another kind of file it counts
-/// only when it names the same architecture, because a folder may hold several checkpoints.
+/// The `config.json` that timm and transformers put beside `model.safetensors`. Beside another file it counts only when
+/// it names the same architecture, because a folder may hold several checkpoints.
 fn config_beside(checkpoint: &Checkpoint, architecture: &Architecture, notices: &mut Vec<String>) -> Option<Value> {
     let path = checkpoint.path().with_file_name("config.json");
     // The starter model has no file, hence nothing beside it.
@@ -145,7 +145,13 @@ fn config_beside(checkpoint: &Checkpoint, architecture: &Architecture, notices: 
     };
     let named = config.get("architecture").and_then(Value::as_str);
     let same_name = named.is_some_and(|name| name.split('.').next() == Some(architecture.name.as_str()));
-    (same_name || checkpoint.container() == Container::Safetensors).then_some(config)
+    let is_its_file = checkpoint.container() == Container::Safetensors
+        && (named.is_none() || file_name(checkpoint.path()).starts_with("model."));
+    let is_ours = same_name || is_its_file;
+    if let Some(name) = named.filter(|_| !is_ours) {
+        notices.push(format!("config.json beside the checkpoint was not used: it names {name}"));
+    }
+    is_ours.then_some(config)
 }
 
 fn read_config(path: &Path) -> std::io::Result<Value> {

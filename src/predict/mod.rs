@@ -6,6 +6,7 @@ mod labels;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use crate::images::transform::{Interpolation, Resize, TransformError};
 use crate::models::{self, LoadReport, ModelError, Network};
 
 pub use describe::{Description, describe, recognise};
+pub use input::overridden;
 
 pub use crate::models::Strictness;
 
@@ -73,8 +75,8 @@ pub enum RowResult {
 /// A network with everything needed to use it.
 pub struct Classifier {
     pub network: Network,
-    /// The files the network was read from; none for the starter model.
-    pub files: Vec<PathBuf>,
+    /// The files the network was read from, with their state just before; none for the starter model.
+    files: Vec<(PathBuf, Option<FileState>)>,
     pub description: Description,
     /// What loading did, when it was lenient and left something out.
     pub load_report: LoadReport,
@@ -100,7 +102,25 @@ pub enum PredictError {
     Tensor(#[from] candle_core::Error),
 }
 
+/// Size and modification time: what changes when a file is written anew.
+type FileState = (u64, SystemTime);
+
+fn state(path: &Path) -> Option<FileState> {
+    let metadata = path.metadata().ok()?;
+    Some((metadata.len(), metadata.modified().ok()?))
+}
+
 impl Classifier {
+    /// The files the network was read from; none for the starter model.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.files.iter().map(|(path, _)| path.clone()).collect()
+    }
+
+    /// A file that was written since the network was read from it, as a training run does with its best checkpoint.
+    pub fn changed_file(&self) -> Option<&Path> {
+        self.files.iter().find(|(path, before)| state(path) != *before).map(|(path, _)| path.as_path())
+    }
+
     /// Logits per input, each of length `classes`, in order. Inputs of one size go through the network as one batch.
     pub fn logits(&self, inputs: &[&Input]) -> Result<Vec<Vec<f32>>, PredictError> {
         let mut rows = Vec::with_capacity(inputs.len());
@@ -122,12 +142,12 @@ pub fn load(
     strictness: Strictness,
 ) -> Result<Classifier, PredictError> {
     let checkpoint = open(source)?;
+    let files = checkpoint.files().into_iter().map(|path| (path.to_owned(), state(path))).collect();
     let unusable = |source| PredictError::Model { path: checkpoint.path().to_owned(), source };
     let architecture = recognise(&checkpoint).map_err(unusable)?;
     // Labels first: a wrong file should not cost the wait for the weights.
     let description = describe(&checkpoint, &architecture, labels, overrides)?;
     let (network, load_report) = models::build(&checkpoint, &architecture, strictness).map_err(unusable)?;
-    let files = checkpoint.files().into_iter().map(Path::to_owned).collect();
     Ok(Classifier { network, files, description, load_report })
 }
 

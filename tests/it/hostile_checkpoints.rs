@@ -149,6 +149,23 @@ fn the_makers_of_these_files_make_sound_ones_too() {
 }
 
 #[test]
+fn a_whole_module_is_refused_with_the_remedy_under_any_key() {
+    let module = [b"cvision\nClassifier\n)\x81", &dict(&[("_modules", dict(&[]))])[..], b"b"].concat();
+    let error = read_all("x.pth", pth(&dict(&[("classifier", module)]))).unwrap_err();
+    assert!(error.contains("vision.Classifier") && error.contains("model.state_dict()"), "{error}");
+}
+
+#[test]
+fn a_long_list_does_not_cost_the_keys_after_it_their_values() {
+    let losses = [b"](", &b"K\x01".repeat(150_000)[..], b"e"].concat();
+    let classes = [b"](", &[text("cat"), text("dog")].concat()[..], b"e"].concat();
+    let values = dict(&[("losses", losses), ("classes", classes), ("model", dict(&[("w", sound())]))]);
+    let checkpoint = Checkpoint::from_bytes("x.pth", pth(&values)).unwrap();
+    assert_eq!(checkpoint.metadata()["classes"], serde_json::json!(["cat", "dog"]));
+    assert!(!checkpoint.metadata().contains_key("losses"));
+}
+
+#[test]
 fn every_hostile_zip_is_refused() {
     let huge = i64::MAX;
     let many: Vec<_> = (0..200).map(|_| huge).collect();
@@ -188,6 +205,10 @@ fn every_hostile_zip_is_refused() {
         ("zip-negative-offset", pth(&dict(&[("w", tensor(4, -1, &[4], &[1]))]))),
         ("zip-negative-size", pth(&dict(&[("w", tensor(4, 0, &[-4], &[1]))]))),
         ("zip-expanded-to-4-terabytes", pth(&dict(&[("w", tensor(4, 0, &[1 << 40], &[0]))]))),
+        (
+            "zip-expanded-from-a-storage-that-claims-more",
+            pth_with(&dict(&[("w", tensor(1 << 42, 0, &[1 << 33, 512], &[0, 1]))]), &[1.0; 512]),
+        ),
         ("zip-storage-claims-more", pth(&dict(&[("w", tensor(1 << 40, 0, &[1 << 40], &[1]))]))),
         ("zip-storage-smaller-than-tensor", pth(&dict(&[("w", tensor(5, 0, &[5], &[1]))]))),
         ("zip-strides-of-another-rank", pth(&dict(&[("w", tensor(4, 0, &[4], &[1, 1]))]))),

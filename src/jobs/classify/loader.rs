@@ -2,6 +2,7 @@
 //! the asker's, and no more is in memory than was asked for.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -41,7 +42,7 @@ type Answer = Result<Input, ImageError>;
 pub struct Pending(Receiver<Answer>);
 
 impl Pending {
-    /// `None` only when the thread that was decoding is lost.
+    /// `None` only when the loader is gone.
     pub fn wait(self) -> Option<Answer> {
         self.0.recv().ok()
     }
@@ -70,7 +71,7 @@ impl Loader {
     pub fn load(&self, path: PathBuf) -> Pending {
         let (answer, pending) = sync_channel(1);
         if let Some(tasks) = &self.tasks {
-            // With no thread left the answer's sender is dropped here, and waiting gives `None`.
+            // The receiver lives as long as this loader, so this cannot fail.
             drop(tasks.send(Task { path, answer }));
         }
         Pending(pending)
@@ -90,7 +91,9 @@ impl Drop for Loader {
 impl Shared {
     fn work(&self) {
         while let Some(task) = self.next() {
-            let answer = load_input(&task.path, &self.transform, &self.limits, &self.budget);
+            let load = || load_input(&task.path, &self.transform, &self.limits, &self.budget);
+            // A lost thread would leave its photos, and in the end the run, waiting for ever.
+            let answer = catch_unwind(AssertUnwindSafe(load)).unwrap_or(Err(ImageError::DecoderFailed("photo")));
             // The asker may have gone: then nobody misses the answer.
             drop(task.answer.send(answer));
         }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use self::run::Run;
 use crate::device::{self, DeviceChoice};
-use crate::format::counted;
+use crate::format::{count, counted};
 use crate::journal::Journal;
 use crate::memory::heap;
 use crate::predict::{self, Classifier, ModelSource, Row, Strictness, TransformOverrides};
@@ -109,6 +109,8 @@ pub enum ClassifyError {
     Zero(&'static str),
     #[error("the threshold must be between 0 and 1, not {0}")]
     Threshold(f32),
+    #[error("the model changed while it was read; run again: {}", .0.display())]
+    ModelChanged(PathBuf),
     #[error("no photos found (Galley reads JPEG, PNG, WebP, GIF, BMP and TIFF): {}", .0.display())]
     NoPhotos(PathBuf),
 }
@@ -157,14 +159,18 @@ fn notices(classifier: &Classifier) -> Vec<String> {
     let mut notices = classifier.description.notices.clone();
     let report = &classifier.load_report;
     for (names, what) in [
-        (&report.missing, "missing in the file (left at 0)"),
-        (&report.reshaped, "of another shape in the file (left at 0)"),
+        (&report.missing, "missing in the file (kept neutral: norms at 1, the rest at 0)"),
+        (&report.reshaped, "of another shape in the file (kept neutral)"),
         (&report.unexpected, "in the file and not in the network (left out)"),
     ] {
         if !names.is_empty() {
-            let count = counted(names.len() as u64, "tensor");
-            notices.push(format!("Lenient: {count} {what}: {}", names.join(", ")));
+            let tensors = counted(names.len() as u64, "tensor");
+            notices.push(format!("Lenient: {tensors} {what}: {}", names.join(", ")));
         }
+    }
+    if !report.is_whole() {
+        let (matched, expected) = (report.matched.len() as u64, report.expected() as u64);
+        notices.push(format!("Lenient: {} of {} matched", count(matched), counted(expected, "tensor")));
     }
     notices
 }

@@ -18,6 +18,9 @@ use crate::journal::{Journal, PhotoIdentity, RunState, Stored};
 use crate::predict::{Classifier, ModelSource, Prediction, Row, RowResult, STARTER, top_k};
 use crate::worker::{BoxError, Canceled, Job, JobContext};
 
+/// Network inputs that wait for their batch take at most so much memory together.
+const LOOK_AHEAD_BYTES: usize = 64_000_000;
+
 /// Rows that need no computing are handed on at least so often.
 const MOST_ROWS_AT_ONCE: usize = 64;
 
@@ -72,8 +75,11 @@ impl<'a> Run<'a> {
         let description = &classifier.description;
         let sha256 = match &config.model {
             ModelSource::Starter => Sha256::digest(STARTER).into(),
-            ModelSource::File(_) => journal.model_sha256(&classifier.files)?,
+            ModelSource::File(_) => journal.model_sha256(&classifier.paths())?,
         };
+        if let Some(path) = classifier.changed_file() {
+            return Err(ClassifyError::ModelChanged(path.to_owned()).into());
+        }
         let network = &classifier.network.architecture.name;
         let journal_classifier = journal.classifier(&sha256, network, &description.labels, &description.transform)?;
         let run = journal.begin_run(journal_classifier, &config_text(config))?;
@@ -116,13 +122,13 @@ impl<'a> Run<'a> {
 
     fn classify_all(&mut self) -> Result<(), BoxError> {
         let loader = Loader::start(self.threads, self.classifier.description.transform)?;
-        let mut scan = Scan::new(self.config.inputs.clone());
+        let mut scan = Scan::new(self.config.inputs.clone(), self.ctx.clone());
         let mut waiting = VecDeque::new();
         let mut batch = Vec::new();
         let mut inputs = 0;
         loop {
             // Enough for the next batch to be decoded while this one is computed, and no more.
-            while waiting.len() < self.config.batch_size + 2 * self.threads {
+            while waiting.len() < self.look_ahead() {
                 let Some(found) = scan.next() else { break };
                 waiting.extend(self.place(found, &loader)?);
             }
@@ -139,6 +145,13 @@ impl<'a> Run<'a> {
             Some(input) if self.summary.photos == 0 => Err(ClassifyError::NoPhotos(input.clone()).into()),
             _ => Ok(()),
         }
+    }
+
+    /// How many photos may be decoded before their batch is computed: few, when inputs are large.
+    fn look_ahead(&self) -> usize {
+        let (height, width) = self.classifier.description.transform.output_size().unwrap_or((4096, 4096));
+        let fitting = LOOK_AHEAD_BYTES / (height * width * 3 * size_of::<f32>()).max(1);
+        (self.config.batch_size + 2 * self.threads).min(fitting).max(1)
     }
 
     /// Looks a photo up in the journal, or asks for its decoding.
@@ -261,7 +274,14 @@ fn arrive(place: Place) -> Outcome {
         Some(Ok(input)) => Outcome::Decoded { path, identity, input },
         Some(Err(error)) => {
             // A file that could not be read may be readable the next time without having changed: ask again then.
-            let lasting = !matches!(error, ImageError::Read(_));
+            // So is a kind that only this version cannot read.
+            let lasting = !matches!(
+                error,
+                ImageError::Read(_)
+                    | ImageError::Refused { .. }
+                    | ImageError::Unsupported { .. }
+                    | ImageError::DecoderFailed(_)
+            );
             Outcome::Skipped { path, reason: error_chain(&error), identity: lasting.then_some(identity) }
         }
         None => Outcome::Skipped { path, reason: "decoding failed (an internal error)".to_owned(), identity: None },

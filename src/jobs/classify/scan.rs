@@ -35,13 +35,15 @@ pub struct Scan {
     inputs: std::vec::IntoIter<PathBuf>,
     folder: Option<Walk>,
     seen: HashSet<[u8; 16]>,
+    ctx: JobContext,
 }
 
 type Walk = FilterEntry<walkdir::IntoIter, fn(&DirEntry) -> bool>;
 
 impl Scan {
-    pub fn new(inputs: Vec<PathBuf>) -> Self {
-        Self { inputs: inputs.into_iter(), folder: None, seen: HashSet::new() }
+    /// Ends early once the job is canceled.
+    pub fn new(inputs: Vec<PathBuf>, ctx: JobContext) -> Self {
+        Self { inputs: inputs.into_iter(), folder: None, seen: HashSet::new(), ctx }
     }
 
     fn input(&mut self, input: PathBuf) -> Option<Found> {
@@ -104,7 +106,8 @@ impl Iterator for Scan {
                     self.input(input)
                 }
             };
-            if found.is_some() {
+            // A tree with few photos is searched for long: whoever waits for the next one may have given up.
+            if found.is_some() || self.ctx.is_canceled() {
                 return found;
             }
         }

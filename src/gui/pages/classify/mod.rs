@@ -8,7 +8,7 @@ mod histogram;
 mod options;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use egui::{Align2, Context, Ui};
 use lucide_icons::Icon;
@@ -111,7 +111,9 @@ impl Classify {
 
     pub fn start(&mut self, journal: PathBuf, ctx: &Context) {
         let mut config = ClassifyConfig { inputs: self.inputs.clone(), ..self.config.clone() };
-        config.fresh &= !std::mem::take(&mut self.goes_on);
+        let goes_on = std::mem::take(&mut self.goes_on);
+        // The journal holds the rows of the run before, but those of another model may be old ones.
+        config.fresh &= !(goes_on && self.run.as_ref().is_some_and(|run| same_model(&run.config, &config)));
         self.show(Run::start(config, journal, ctx));
     }
 
@@ -119,6 +121,7 @@ impl Classify {
     pub fn show(&mut self, run: Run) {
         self.view.clear();
         self.grid = grid::Grid::default();
+        self.textures.clear();
         self.selected = None;
         self.query.clear();
         self.run = Some(run);
@@ -141,10 +144,23 @@ impl Classify {
         }
     }
 
+    /// Cancels the run, and lets go of it when it has not ended by the deadline.
+    pub fn abandon(&mut self, deadline: Instant) {
+        self.cancel();
+        if let Some(run) = &mut self.run {
+            run.abandon(deadline);
+        }
+    }
+
     /// Closes the large photo; false when there was none.
     pub fn close_detail(&mut self) -> bool {
         self.selected.take().is_some()
     }
+}
+
+/// Whether two runs read photos and name classes alike.
+fn same_model(a: &ClassifyConfig, b: &ClassifyConfig) -> bool {
+    a.model == b.model && a.labels == b.labels && a.transform == b.transform && a.strictness == b.strictness
 }
 
 pub fn page_ui(ui: &mut Ui, page: &mut Classify, library: &Library, actions: &mut Vec<Action>) {

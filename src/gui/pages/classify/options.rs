@@ -16,7 +16,7 @@ pub fn options_ui(ui: &mut Ui, config: &mut ClassifyConfig) {
         ui.add(DragValue::new(&mut config.top_k).range(1..=1000)).labelled_by(label.id);
     });
     slider_ui(ui, "Batch size", "Photos computed together. Larger is faster, and takes more memory", |ui, id| {
-        ui.add(Slider::new(&mut config.batch_size, 1..=256).logarithmic(true)).labelled_by(id)
+        ui.add(Slider::new(&mut config.batch_size, 1..=1024).logarithmic(true)).labelled_by(id)
     });
     slider_ui(ui, "Unsure below", "Photos whose best class is less likely than this count as unsure", |ui, id| {
         let percent = |value: f64, _: std::ops::RangeInclusive<usize>| format!("{:.0} %", value * 100.0);

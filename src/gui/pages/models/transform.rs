@@ -5,7 +5,7 @@ use lucide_icons::Icon;
 
 use crate::gui::widgets::{self, Weight};
 use crate::images::transform::{Interpolation, Resize, Transform};
-use crate::predict::TransformOverrides;
+use crate::predict::{self, TransformOverrides};
 
 /// One line: `shorter side 256 (bilinear), center crop 224`.
 pub fn summary(transform: &Transform) -> String {
@@ -19,7 +19,9 @@ pub fn summary(transform: &Transform) -> String {
 
 /// Draws the editor. `own` is what the checkpoint says, or its architecture's default.
 pub fn transform_ui(ui: &mut Ui, overrides: &mut TransformOverrides, own: &Transform) {
-    let mut edited = overridden(own, overrides);
+    let shown = effective(own, overrides);
+    let own_crop = crop_unless_set(own, overrides);
+    let mut edited = shown;
     ui.horizontal(|ui| {
         widgets::section(ui, "Input transform");
         let changed = *overrides != TransformOverrides::default();
@@ -32,33 +34,38 @@ pub fn transform_ui(ui: &mut Ui, overrides: &mut TransformOverrides, own: &Trans
         });
     });
     row(ui, "Resize", |ui| resize_ui(ui, &mut edited.resize));
-    row(ui, "Center crop", |ui| crop_ui(ui, &mut edited.crop, own.crop));
+    row(ui, "Center crop", |ui| crop_ui(ui, &mut edited.crop, own_crop));
     row(ui, "Interpolation", |ui| interpolation_ui(ui, &mut edited.interpolation));
     row(ui, "Mean", |ui| channels_ui(ui, "Mean", &mut edited.mean, 0.0));
     row(ui, "Standard deviation", |ui| channels_ui(ui, "Standard deviation", &mut edited.std, 0.001));
-    take_changes(overrides, own, &edited);
+    take_changes(overrides, own, &shown, &edited);
 }
 
-fn overridden(own: &Transform, overrides: &TransformOverrides) -> Transform {
-    Transform {
-        resize: overrides.resize.unwrap_or(own.resize),
-        crop: overrides.crop.or(own.crop),
-        interpolation: overrides.interpolation.unwrap_or(own.interpolation),
-        mean: overrides.mean.unwrap_or(own.mean),
-        std: overrides.std.unwrap_or(own.std),
-    }
+/// The transform a run uses; the checkpoint's own where the overrides make none.
+fn effective(own: &Transform, overrides: &TransformOverrides) -> Transform {
+    predict::overridden(*own, overrides).map_or(*own, |(transform, _)| transform)
 }
 
-/// What differs from the checkpoint's own is an override; what is back at it is none.
-fn take_changes(overrides: &mut TransformOverrides, own: &Transform, edited: &Transform) {
+/// The crop while none is set: the checkpoint's own, as far as the resize leaves room for it.
+fn crop_unless_set(own: &Transform, overrides: &TransformOverrides) -> Option<u32> {
+    effective(own, &TransformOverrides { crop: None, ..*overrides }).crop
+}
+
+/// What differs from the checkpoint's own is an override; what is back at it is none. A crop that only followed the
+/// resize is none either.
+fn take_changes(overrides: &mut TransformOverrides, own: &Transform, shown: &Transform, edited: &Transform) {
     fn changed<T: PartialEq + Copy>(own: T, edited: T) -> Option<T> {
         (own != edited).then_some(edited)
     }
     overrides.resize = changed(own.resize, edited.resize);
-    overrides.crop = changed(own.crop, edited.crop).flatten();
     overrides.interpolation = changed(own.interpolation, edited.interpolation);
     overrides.mean = changed(own.mean, edited.mean);
     overrides.std = changed(own.std, edited.std);
+    if edited.crop != shown.crop {
+        overrides.crop = changed(crop_unless_set(own, overrides), edited.crop).flatten();
+    } else if overrides.resize.is_none() {
+        overrides.crop = overrides.crop.filter(|crop| Some(*crop) != own.crop);
+    }
 }
 
 fn row(ui: &mut Ui, name: &str, add_fields: impl FnOnce(&mut Ui)) {
@@ -149,11 +156,27 @@ mod tests {
         let own = Transform::default();
         let mut overrides = TransformOverrides::default();
         let edited = Transform { crop: Some(200), mean: [0.5; 3], ..own };
-        take_changes(&mut overrides, &own, &edited);
+        take_changes(&mut overrides, &own, &own, &edited);
         let expected = TransformOverrides { crop: Some(200), mean: Some([0.5; 3]), ..Default::default() };
         assert_eq!(overrides, expected);
-        assert_eq!(overridden(&own, &overrides), edited);
-        take_changes(&mut overrides, &own, &own);
+        assert_eq!(effective(&own, &overrides), edited);
+        take_changes(&mut overrides, &own, &edited, &own);
+        assert_eq!(overrides, TransformOverrides::default());
+    }
+
+    #[test]
+    fn a_crop_that_follows_the_resize_is_no_override() {
+        let own = Transform::default();
+        let mut overrides = TransformOverrides::default();
+        take_changes(&mut overrides, &own, &own, &Transform { resize: Resize::ShortSide(128), ..own });
+        let small = effective(&own, &overrides);
+        assert_eq!((small.crop, overrides.crop), (Some(128), None));
+        take_changes(&mut overrides, &own, &small, &small);
+        assert_eq!(overrides, TransformOverrides { resize: Some(Resize::ShortSide(128)), ..Default::default() });
+        take_changes(&mut overrides, &own, &small, &Transform { crop: Some(224), ..small });
+        assert_eq!(overrides.crop, Some(224));
+        let large = effective(&own, &overrides);
+        take_changes(&mut overrides, &own, &large, &Transform { resize: own.resize, ..large });
         assert_eq!(overrides, TransformOverrides::default());
     }
 
