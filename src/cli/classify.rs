@@ -27,17 +27,17 @@ pub fn run(arguments: ClassifyArguments) -> ExitCode {
     if let Err(error) = stop_on_interrupt(&ctx) {
         return failed(&error.into());
     }
-    let mut session = Session::new(&arguments, targets, ctx.clone());
+    let mut output = Output::new(&arguments, targets, ctx.clone());
     let config = config(arguments);
     let outcome = worker::run(|| {
-        let summary = classify(&config, &journal::default_path(), &ctx, &mut |event| session.take(event))?;
-        session.finish_exports()?;
+        let summary = classify(&config, &journal::default_path(), &ctx, &mut |event| output.take(event))?;
+        output.finish_exports()?;
         Ok(summary)
     });
-    session.bar.finish();
+    output.bar.finish();
     match outcome {
         Outcome::Finished(summary) => finished(&summary),
-        Outcome::Canceled if session.printer.is_closed() && session.exporters.is_empty() => ExitCode::SUCCESS,
+        Outcome::Canceled if output.printer.is_closed() && output.exporters.is_empty() => ExitCode::SUCCESS,
         Outcome::Canceled => {
             say("stopped; run the same command to continue");
             ExitCode::from(INTERRUPTED)
@@ -84,7 +84,7 @@ fn stop_on_interrupt(ctx: &JobContext) -> Result<(), ctrlc::Error> {
 }
 
 /// Where a run's events go.
-struct Session {
+struct Output {
     printer: RowPrinter,
     bar: Bar,
     targets: Vec<ExportTarget>,
@@ -93,7 +93,7 @@ struct Session {
     ctx: JobContext,
 }
 
-impl Session {
+impl Output {
     fn new(arguments: &ClassifyArguments, targets: Vec<ExportTarget>, ctx: JobContext) -> Self {
         let style = match arguments.json {
             true => RowStyle::Json,
