@@ -35,7 +35,7 @@ impl Toasts {
     }
 
     pub fn error(&mut self, text: impl Into<String>) {
-        self.add(Kind::Error, text.into());
+        self.add(Kind::Error, sentence(&text.into()));
     }
 
     fn add(&mut self, kind: Kind, text: String) {
@@ -62,6 +62,12 @@ impl Toasts {
     }
 }
 
+/// Causes begin in lower case; a message for people does not.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
 /// Returns true once the message was closed.
 fn toast_ui(ui: &mut Ui, toast: &Toast) -> bool {
     let palette = Palette::of(ui);
@@ -77,7 +83,7 @@ fn toast_ui(ui: &mut Ui, toast: &Toast) -> bool {
         .inner_margin(Margin::symmetric(12, 8));
     let shown = frame.show(ui, |ui| {
         ui.set_width(WIDTH);
-        ui.horizontal(|ui| {
+        ui.horizontal_top(|ui| {
             widgets::icon(ui, symbol, 16.0, color);
             let layout = Layout::top_down(Align::Min);
             ui.allocate_ui_with_layout(vec2(WIDTH - 60.0, 0.0), layout, |ui| {
