@@ -220,3 +220,15 @@ pub fn same_shape(one: &[usize], other: &[usize]) -> bool {
     let long = |shape: &[usize]| shape.iter().copied().filter(|&length| length != 1).collect::<Vec<_>>();
     one == other || long(one) == long(other)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_no_weights_of_a_network() {
+        assert!(is_ignorable("layer1.0.bn1.num_batches_tracked"));
+        assert!(is_ignorable("n_averaged"));
+        assert!(!is_ignorable("layer1.0.bn1.running_mean"));
+    }
+}

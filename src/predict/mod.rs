@@ -200,4 +200,16 @@ mod tests {
         // e^1 / (e^1 + 1)
         assert!((top_k(&[1.0, 0.0], &labels(2), 1)[0].probability - 0.731_058_6).abs() < 1e-6);
     }
+
+    #[test]
+    fn a_checkpoint_written_after_it_was_read_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("best.safetensors");
+        std::fs::write(&path, STARTER).unwrap();
+        let source = ModelSource::File(path.clone());
+        let classifier = load(&source, None, &TransformOverrides::default(), Strictness::Strict).unwrap();
+        assert_eq!(classifier.changed_file(), None);
+        std::fs::write(&path, &STARTER[..STARTER.len() - 1]).unwrap();
+        assert_eq!(classifier.changed_file(), Some(path.as_path()));
+    }
 }
