@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use egui::{Align, Align2, Color32, FontId, Layout, RichText, Ui, pos2, vec2};
-use egui_plot::{HLine, Line, LineStyle, Plot, PlotPoints};
+use egui::{Align, Align2, Color32, FontId, Layout, RichText, Ui, pos2};
+use egui_plot::{HLine, Line, LineStyle, PlotPoints};
 
 use super::theme::{self, Palette, STEP};
+use super::widgets;
 use crate::format;
 use crate::memory::{self, Reading};
 
@@ -58,20 +59,9 @@ impl Strip {
         let footprint = self.series(|reading| reading.footprint);
         let heap = self.series(|reading| Some(reading.heap_live));
         let scale = Scale::new(footprint.iter().chain(&heap).map(|point| point[1]), latest.budget());
-        let plot = Plot::new("memory of the last two minutes")
+        let plot = widgets::still_plot("memory of the last two minutes")
             .height(HEIGHT - 8.0)
             .width(ui.available_width().min(360.0))
-            .show_axes(false)
-            .show_grid(false)
-            .show_background(false)
-            .show_x(false)
-            .show_y(false)
-            .allow_zoom(false)
-            .allow_drag(false)
-            .allow_scroll(false)
-            .allow_boxed_zoom(false)
-            .allow_double_click_reset(false)
-            .set_margin_fraction(vec2(0.0, 0.0))
             .default_x_bounds(-(SECONDS as f64), 0.0)
             .default_y_bounds(0.0, scale.top);
         let response = plot.show(ui, |plot| {

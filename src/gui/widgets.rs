@@ -217,6 +217,22 @@ pub fn percent(probability: f32) -> String {
     }
 }
 
+/// A chart that fills its place to the edges and stays as it is drawn: no axes, nothing to drag or zoom.
+pub fn still_plot(name: &'static str) -> egui_plot::Plot<'static> {
+    egui_plot::Plot::new(name)
+        .show_axes(false)
+        .show_grid(false)
+        .show_background(false)
+        .show_x(false)
+        .show_y(false)
+        .allow_zoom(false)
+        .allow_drag(false)
+        .allow_scroll(false)
+        .allow_boxed_zoom(false)
+        .allow_double_click_reset(false)
+        .set_margin_fraction(vec2(0.0, 0.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::percent;

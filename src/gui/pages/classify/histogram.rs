@@ -1,7 +1,7 @@
 //! How many photos each class has. A click on a class shows only its photos.
 
-use egui::{FontId, Sense, Ui, WidgetInfo, accesskit::Role, pos2, vec2};
-use egui_plot::{Bar, BarChart, Plot};
+use egui::{FontId, Sense, Ui, WidgetInfo, accesskit::Role, pos2};
+use egui_plot::{Bar, BarChart};
 
 use crate::format;
 use crate::gui::results::{Group, Results};
@@ -49,21 +49,8 @@ fn chart_ui(ui: &mut Ui, results: &Results, rows: &[(Group, u64)], chosen: &mut 
     });
     let chart = BarChart::new("classes", bars.collect()).horizontal().allow_hover(false);
     let bottom = 0.5 - rows.len() as f64;
-    let plot = Plot::new("class histogram")
-        .height(rows.len() as f32 * ROW)
-        .show_axes(false)
-        .show_grid(false)
-        .show_background(false)
-        .show_x(false)
-        .show_y(false)
-        .allow_zoom(false)
-        .allow_drag(false)
-        .allow_scroll(false)
-        .allow_boxed_zoom(false)
-        .allow_double_click_reset(false)
-        .set_margin_fraction(vec2(0.0, 0.0))
-        .sense(Sense::click())
-        .show(ui, |plot| {
+    let plot =
+        widgets::still_plot("class histogram").height(rows.len() as f32 * ROW).sense(Sense::click()).show(ui, |plot| {
             plot.set_plot_bounds_x(0.0..=most);
             plot.set_plot_bounds_y(bottom..=0.5);
             plot.bar_chart(chart);
