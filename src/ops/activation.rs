@@ -1,9 +1,13 @@
 //! Activation functions, written without branches so that they vectorise, and softmax.
 
+mod backward;
+
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{elements, output, vectorized};
+use super::backward::{gradient, read, sum_pairs};
+use super::composed::{at_least, at_most};
+use super::{composed, elements, has_kernel, output, vectorized};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
@@ -28,8 +32,9 @@ impl Activation {
             Self::Relu => map(values, |x| x.max(0.0)),
             Self::Relu6 => map(values, |x| x.clamp(0.0, 6.0)),
             Self::Gelu => map(values, |x| 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))),
-            // 2·sqrt(2/π): tanh(u) is 2·sigmoid(2u) - 1.
-            Self::GeluTanh => map(values, |x| x * sigmoid(1.595_769 * (x + 0.044_715 * x * x * x))),
+            Self::GeluTanh => {
+                map(values, |x| x * sigmoid(TWICE_ROOT_2_BY_PI as f32 * (x + 0.044_715 * x * x * x)));
+            }
             Self::Silu => map(values, |x| x * sigmoid(x)),
             Self::HardSwish => map(values, |x| x * hard_sigmoid(x)),
             Self::HardSigmoid => map(values, hard_sigmoid),
@@ -38,16 +43,17 @@ impl Activation {
     }
 
     /// The same composed of candle operations.
-    #[cfg(test)]
     pub(crate) fn composed(self, x: &Tensor) -> Result<Tensor> {
-        let gate = |x: &Tensor| (x + 3.0)?.clamp(0f32, 6f32)? / 6.0;
-        let sigmoid = |x: &Tensor| (x.neg()?.exp()? + 1.0)?.recip();
+        let gate = |x: &Tensor| at_most(&at_least(&(x + 3.0)?, 0.0)?, 6.0)? / 6.0;
+        // By tanh, which overflows on neither side.
+        let sigmoid = |x: &Tensor| ((x * 0.5)?.tanh()? + 1.0)? * 0.5;
         match self {
             Self::None => Ok(x.clone()),
-            Self::Relu => x.relu(),
-            Self::Relu6 => x.clamp(0f32, 6f32),
-            Self::Gelu => x.gelu_erf(),
-            Self::GeluTanh => x.gelu(),
+            Self::Relu => at_least(x, 0.0),
+            Self::Relu6 => at_most(&at_least(x, 0.0)?, 6.0),
+            // By erf: candle's own GELU rounds its gradient's constants.
+            Self::Gelu => x * (((x * std::f64::consts::FRAC_1_SQRT_2)?.erf()? + 1.0)? * 0.5)?,
+            Self::GeluTanh => x * sigmoid(&((x + (x.sqr()? * x)? * 0.044_715)? * TWICE_ROOT_2_BY_PI)?)?,
             Self::Silu => x * sigmoid(x)?,
             Self::HardSwish => x * gate(x)?,
             Self::HardSigmoid => gate(x),
@@ -55,6 +61,9 @@ impl Activation {
         }
     }
 }
+
+/// 2·sqrt(2/π): tanh(u) is 2·sigmoid(2u) - 1.
+const TWICE_ROOT_2_BY_PI: f64 = 1.595_769_121_605_731;
 
 fn map(values: &mut [f32], function: impl Fn(f32) -> f32) {
     vectorized(
@@ -114,9 +123,15 @@ fn erf(x: f32) -> f32 {
     x * polynomial(&NUMERATOR) / polynomial(&DENOMINATOR)
 }
 
+/// Elements of one task.
+const CHUNK: usize = 16 << 10;
+
 /// The activation of `x`, elementwise.
 pub fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
-    x.contiguous()?.apply_op1_no_bwd(&Activate(activation))
+    if !has_kernel(x) {
+        return activation.composed(x);
+    }
+    x.contiguous()?.apply_op1(Activate(activation))
 }
 
 struct Activate(Activation);
@@ -127,16 +142,28 @@ impl CustomOp1 for Activate {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        const CHUNK: usize = 16 << 10;
         let mut result = elements(x, layout)?.to_vec();
         result.par_chunks_mut(CHUNK).for_each(|chunk| self.0.apply(chunk));
         Ok(output(result, layout.shape()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, upstream: &Tensor) -> Result<Option<Tensor>> {
+        read([x, &upstream.contiguous()?], |[inputs, upstream]| {
+            let mut result = upstream.to_vec();
+            result.par_chunks_mut(CHUNK).zip(inputs.par_chunks(CHUNK)).for_each(|(gradients, inputs)| {
+                self.0.multiply_by_slope(gradients, inputs);
+            });
+            gradient(result, x).map(Some)
+        })
     }
 }
 
 /// Softmax over the last axis.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1_no_bwd(&Softmax)
+    if !has_kernel(x) {
+        return composed::softmax(x);
+    }
+    x.contiguous()?.apply_op1(Softmax)
 }
 
 struct Softmax;
@@ -152,6 +179,27 @@ impl CustomOp1 for Softmax {
         result.par_chunks_mut(length).for_each(softmax_row);
         Ok(output(result, layout.shape()))
     }
+
+    fn bwd(&self, x: &Tensor, result: &Tensor, upstream: &Tensor) -> Result<Option<Tensor>> {
+        let length = x.dims().last().copied().unwrap_or(1).max(1);
+        read([result, &upstream.contiguous()?], |[results, upstream]| {
+            let mut gradients = upstream.to_vec();
+            gradients.par_chunks_mut(length).zip(results.par_chunks(length)).for_each(|(gradients, results)| {
+                softmax_row_backward(gradients, results);
+            });
+            gradient(gradients, x).map(Some)
+        })
+    }
+}
+
+/// Turns the gradient of a row's softmax into the gradient of the row.
+pub fn softmax_row_backward(gradients: &mut [f32], results: &[f32]) {
+    vectorized(|| {
+        let mean = sum_pairs(gradients, results, |gradient, result| gradient * result);
+        for (gradient, result) in gradients.iter_mut().zip(results) {
+            *gradient = (*gradient - mean) * result;
+        }
+    });
 }
 
 /// Softmax of one row in place. The largest value is subtracted first, so no value overflows.
@@ -167,8 +215,10 @@ pub fn softmax_row(row: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::{DType, Device, Var};
+
     use super::*;
-    use crate::ops::testing::{assert_close, views};
+    use crate::ops::testing::{assert_close, assert_gradients, views};
 
     /// erf by its power series in f64: the oracle for small arguments, where the series converges well.
     fn erf_series(x: f64) -> f64 {
@@ -219,9 +269,36 @@ mod tests {
     fn softmax_equals_its_composed_form_and_survives_large_values() -> Result<()> {
         for x in views(&[3, 2, 9])? {
             let x = (x * 300.0)?;
-            let shifted = x.broadcast_sub(&x.max_keepdim(2)?)?.exp()?;
-            let composed = shifted.broadcast_div(&shifted.sum_keepdim(2)?)?;
-            assert_close(&softmax(&x)?, &composed, 1e-6)?;
+            assert_close(&softmax(&x)?, &composed::softmax(&x)?, 1e-6)?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn gradients_are_right() -> Result<()> {
+        use Activation::*;
+        for activation in [Relu, Relu6, Gelu, GeluTanh, Silu, HardSwish, HardSigmoid, Sigmoid] {
+            // Wide enough for both ends of the clamped ones.
+            assert_gradients(&[&[2, 3, 5, 7]], |args| activate(&(&args[0] * 8.0)?, activation))?;
+        }
+        assert_gradients(&[&[3, 2, 19]], |args| softmax(&(&args[0] * 4.0)?))
+    }
+
+    #[test]
+    fn gradients_at_the_ends_of_clamped_activations_are_pytorchs() -> Result<()> {
+        let cases = [
+            (Activation::Relu, [0.0, -0.0], [0.0, 0.0]),
+            (Activation::Relu6, [0.0, 6.0], [0.0, 0.0]),
+            (Activation::HardSigmoid, [-3.0, 3.0], [0.0, 0.0]),
+            (Activation::HardSwish, [-3.0, 3.0], [0.0, 1.0]),
+        ];
+        for (activation, ends, slopes) in cases {
+            let ends = Var::from_slice(&ends, 2, &Device::Cpu)?;
+            for x in [ends.to_dtype(DType::F32)?, ends.as_tensor().clone()] {
+                let gradients = activate(&x, activation)?.sum_all()?.backward()?;
+                let ours = gradients.get(&ends).expect("it is tracked").to_vec1::<f64>()?;
+                assert_eq!(ours, slopes, "{activation:?} in {:?}", x.dtype());
+            }
         }
         Ok(())
     }

@@ -1,10 +1,14 @@
 //! Dense convolution: a 1×1 window is one matrix product, any other gathers tiles of windows (im2col) under a byte cap.
 
+mod backward;
+
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
+use super::composed::Windows;
 use super::gemm::{Epilogue, Matrix, multiply, tiled};
+use super::residual::activate_sum;
 use super::window::{Geometry, Padding, Window};
-use super::{Activation, elements, linear, output, scratch, with_elements};
+use super::{Activation, elements, has_kernel, is_tracked, linear, output, scratch, with_elements};
 
 /// `activation(convolution(x) + bias + residual)`.
 ///
@@ -21,9 +25,20 @@ pub fn conv(
     if window.padding == Padding::Ceil {
         candle_core::bail!("a convolution's windows lie inside its padded input");
     }
+    if !has_kernel(x) {
+        return composed(x, weight, bias, window, activation, residual);
+    }
     if window == Window::centered(1, 1) {
         let (_, _, inputs, outputs) = weight.dims4()?;
         return linear(x, &weight.reshape((inputs, outputs))?, bias, activation, residual);
+    }
+    if is_tracked(&[x, weight, bias]) || residual.is_some_and(Tensor::track_op) {
+        let op = backward::Tracked { window };
+        return activate_sum(
+            x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?,
+            residual,
+            activation,
+        );
     }
     let residual = residual.map(Tensor::contiguous).transpose()?;
     let op = Conv { window, activation, residual };
@@ -99,29 +114,37 @@ fn gather(x: &[f32], geometry: &Geometry, first: usize, windows: &mut [f32]) {
     }
 }
 
-/// The same in candle's NCHW convolution. `groups` counts channel groups (depthwise: one per channel).
-#[cfg(test)]
-pub(crate) fn composed(x: &Tensor, weight: &Tensor, bias: &Tensor, window: Window, groups: usize) -> Result<Tensor> {
-    use super::testing::{to_nchw, to_nhwc};
-    let geometry = window.over(x.dims())?;
-    // candle pads all sides alike: pad by hand.
-    let after = |before: usize, length: usize, outputs: usize| {
-        ((outputs - 1) * window.stride + window.kernel).saturating_sub(length + before)
-    };
-    let bottom = after(geometry.top, geometry.height, geometry.out_height);
-    let right = after(geometry.left, geometry.width, geometry.out_width);
-    let x = to_nchw(x)?.pad_with_zeros(2, geometry.top, bottom)?.pad_with_zeros(3, geometry.left, right)?;
-    let weight = weight.permute((3, 2, 0, 1))?.contiguous()?; // (outputs, inputs, kernel, kernel)
-    to_nhwc(&x.conv2d(&weight, 0, window.stride, 1, groups)?)?.broadcast_add(bias)
+/// The same composed of candle operations: a matrix product per place of the window.
+pub(crate) fn composed(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    window: Window,
+    activation: Activation,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
+    let windows = Windows::new(x, window, 0.0)?;
+    let (_, _, inputs, outputs) = weight.dims4()?;
+    let mut sum: Option<Tensor> = None;
+    for (row, column) in windows.places() {
+        let values = windows.at(row, column)?;
+        let weight = weight.narrow(0, row, 1)?.narrow(1, column, 1)?.reshape((inputs, outputs))?;
+        let (n, height, width, _) = values.dims4()?;
+        let product = values.reshape(((), inputs))?.matmul(&weight)?.reshape((n, height, width, outputs))?;
+        sum = Some(if let Some(sum) = sum { (sum + product)? } else { product });
+    }
+    let Some(sum) = sum else { candle_core::bail!("a window has at least one place") };
+    let y = sum.broadcast_add(bias)?;
+    activation.composed(&if let Some(residual) = residual { (y + residual)? } else { y })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_close, random, views};
+    use crate::ops::testing::{assert_close, assert_gradients, candle_conv, random, views};
 
     #[test]
-    fn equals_its_composed_form() -> Result<()> {
+    fn equals_candles_own_and_its_composed_form() -> Result<()> {
         let each = |kernel, stride, padding| Window { kernel, stride, padding: Padding::Each(padding) };
         let same = |kernel, stride| Window { kernel, stride, padding: Padding::Same };
         for window in [
@@ -140,15 +163,43 @@ mod tests {
             for x in views(&[2, 9, 12, 5])? {
                 let weight = random(&[window.kernel, window.kernel, 5, 6], 2)?;
                 let bias = random(&[6], 3)?;
-                let oracle = composed(&x, &weight, &bias, window, 1)?;
+                let oracle = candle_conv(&x, &weight, &bias, window, 1)?;
                 let ours = conv(&x, &weight, &bias, window, Activation::None, None)?;
                 assert_close(&ours, &oracle, 2e-5)?;
+                assert_close(&composed(&x, &weight, &bias, window, Activation::None, None)?, &oracle, 2e-5)?;
                 let residual = random(oracle.dims(), 4)?;
                 let ours = conv(&x, &weight, &bias, window, Activation::Relu, Some(&residual))?;
                 assert_close(&ours, &(oracle + residual)?.relu()?, 2e-5)?;
             }
         }
         Ok(())
+    }
+
+    #[test]
+    fn gradients_are_right() -> Result<()> {
+        let each = |kernel, stride, padding| Window { kernel, stride, padding: Padding::Each(padding) };
+        let same = |kernel, stride| Window { kernel, stride, padding: Padding::Same };
+        for window in
+            [each(1, 1, 0), each(1, 2, 0), each(4, 4, 0), each(3, 2, 1), each(7, 2, 3), same(3, 2), same(3, 1)]
+        {
+            let dims = window.over(&[2, 9, 12, 5])?;
+            let y = [2, dims.out_height, dims.out_width, 6];
+            let shapes: [&[usize]; 4] = [&[2, 9, 12, 5], &[window.kernel, window.kernel, 5, 6], &[6], &y];
+            assert_gradients(&shapes, |args| {
+                conv(&args[0], &args[1], &args[2], window, Activation::Silu, Some(&args[3]))
+            })?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn one_image_is_shared_by_all_threads() -> Result<()> {
+        let window = Window::centered(3, 2);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(5).build().map_err(candle_core::Error::wrap)?;
+        let shapes: [&[usize]; 3] = [&[1, 11, 6, 3], &[3, 3, 3, 4], &[4]];
+        pool.install(|| {
+            assert_gradients(&shapes, |args| conv(&args[0], &args[1], &args[2], window, Activation::None, None))
+        })
     }
 
     #[test]

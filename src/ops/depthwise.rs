@@ -1,10 +1,14 @@
 //! Depthwise convolution: each channel with its own window. Rows in parallel, channels in vector registers.
 
+mod backward;
+
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::composed::Windows;
+use super::residual::activate_sum;
 use super::window::{Geometry, Padding, Window};
-use super::{Activation, elements, output, vectorized};
+use super::{Activation, elements, has_kernel, is_tracked, output, vectorized};
 
 /// `activation(depthwise convolution(x) + bias)`.
 ///
@@ -14,7 +18,33 @@ pub fn depthwise(x: &Tensor, weight: &Tensor, bias: &Tensor, window: Window, act
     if window.padding == Padding::Ceil {
         candle_core::bail!("a convolution's windows lie inside its padded input");
     }
-    x.contiguous()?.apply_op3_no_bwd(&weight.contiguous()?, &bias.contiguous()?, &Depthwise { window, activation })
+    if !has_kernel(x) {
+        return composed(x, weight, bias, window, activation);
+    }
+    let (x, weight, bias) = (x.contiguous()?, weight.contiguous()?, bias.contiguous()?);
+    if is_tracked(&[&x, &weight, &bias]) {
+        return activate_sum(x.apply_op3(&weight, &bias, backward::Tracked { window })?, None, activation);
+    }
+    x.apply_op3_no_bwd(&weight, &bias, &Depthwise { window, activation })
+}
+
+/// The same composed of candle operations: one product per place of the window.
+pub(crate) fn composed(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    window: Window,
+    activation: Activation,
+) -> Result<Tensor> {
+    let windows = Windows::new(x, window, 0.0)?;
+    let mut sum: Option<Tensor> = None;
+    for (row, column) in windows.places() {
+        let weight = weight.narrow(0, row, 1)?.narrow(1, column, 1)?.flatten_all()?;
+        let product = windows.at(row, column)?.broadcast_mul(&weight)?;
+        sum = Some(if let Some(sum) = sum { (sum + product)? } else { product });
+    }
+    let Some(sum) = sum else { candle_core::bail!("a window has at least one place") };
+    activation.composed(&sum.broadcast_add(bias)?)
 }
 
 struct Depthwise {
@@ -125,11 +155,10 @@ fn lanes<const LANES: usize>(values: &[f32]) -> [f32; LANES] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::conv;
-    use crate::ops::testing::{assert_close, random, views};
+    use crate::ops::testing::{assert_close, assert_gradients, candle_conv, random, views};
 
     #[test]
-    fn equals_its_composed_form() -> Result<()> {
+    fn equals_candles_own_and_its_composed_form() -> Result<()> {
         for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (7, 2)] {
             for padding in [Padding::Each(kernel / 2), Padding::Same, Padding::Each(0)] {
                 for (height, width, channels) in [(7, 7, 3), (8, 13, 16), (9, 11, 43)] {
@@ -137,8 +166,11 @@ mod tests {
                     let (weight, bias) = (random(&[kernel, kernel, channels], 2)?, random(&[channels], 3)?);
                     for x in views(&[2, height, width, channels])? {
                         let ours = depthwise(&x, &weight, &bias, window, Activation::HardSwish)?;
-                        let oracle = conv::composed(&x, &weight.unsqueeze(2)?, &bias, window, channels)?;
-                        assert_close(&ours, &Activation::HardSwish.composed(&oracle)?, 1e-5)?;
+                        let oracle = candle_conv(&x, &weight.unsqueeze(2)?, &bias, window, channels)?;
+                        let oracle = Activation::HardSwish.composed(&oracle)?;
+                        assert_close(&ours, &oracle, 1e-5)?;
+                        let composed = composed(&x, &weight, &bias, window, Activation::HardSwish)?;
+                        assert_close(&composed, &oracle, 1e-5)?;
                     }
                 }
             }
@@ -150,7 +182,29 @@ mod tests {
     fn an_image_smaller_than_the_window_is_padded() -> Result<()> {
         let (x, weight, bias) = (random(&[1, 2, 1, 8], 1)?, random(&[7, 7, 8], 2)?, random(&[8], 3)?);
         let window = Window::centered(7, 1);
-        let oracle = conv::composed(&x, &weight.unsqueeze(2)?, &bias, window, 8)?;
+        let oracle = candle_conv(&x, &weight.unsqueeze(2)?, &bias, window, 8)?;
         assert_close(&depthwise(&x, &weight, &bias, window, Activation::None)?, &oracle, 1e-5)
+    }
+
+    #[test]
+    fn gradients_are_right() -> Result<()> {
+        for (kernel, stride, padding, channels) in [
+            (3, 1, Padding::Each(1), 43),
+            (3, 2, Padding::Each(1), 16),
+            (3, 2, Padding::Same, 9),
+            (5, 1, Padding::Same, 8),
+            (5, 2, Padding::Each(2), 27),
+            (7, 1, Padding::Each(3), 19),
+            (7, 2, Padding::Each(0), 3),
+            (2, 1, Padding::Same, 5),
+        ] {
+            let window = Window { kernel, stride, padding };
+            let shapes: [&[usize]; 3] = [&[2, 8, 11, channels], &[kernel, kernel, channels], &[channels]];
+            assert_gradients(&shapes, |args| depthwise(&args[0], &args[1], &args[2], window, Activation::Silu))?;
+        }
+        let shapes: [&[usize]; 3] = [&[1, 2, 1, 4], &[7, 7, 4], &[4]];
+        assert_gradients(&shapes, |args| {
+            depthwise(&args[0], &args[1], &args[2], Window::centered(7, 1), Activation::None)
+        })
     }
 }

@@ -41,6 +41,15 @@ impl<'a> Matrix<'a> {
 
 /// `destination = scale · left · right`, on the calling thread. Rows of `destination` are `row_stride` apart.
 pub fn multiply(destination: &mut [f32], row_stride: usize, left: Matrix, right: Matrix, scale: f32) {
+    product(destination, row_stride, left, right, scale, false);
+}
+
+/// `destination += left · right`, on the calling thread. Rows of `destination` are `row_stride` apart.
+pub fn accumulate(destination: &mut [f32], row_stride: usize, left: Matrix, right: Matrix) {
+    product(destination, row_stride, left, right, 1.0, true);
+}
+
+fn product(destination: &mut [f32], row_stride: usize, left: Matrix, right: Matrix, scale: f32, adds: bool) {
     let (rows, columns, depth) = (left.rows, right.columns, left.columns);
     assert_eq!(depth, right.rows, "inner lengths of a matrix product");
     if rows == 0 || columns == 0 {
@@ -58,14 +67,14 @@ pub fn multiply(destination: &mut [f32], row_stride: usize, left: Matrix, right:
             destination.as_mut_ptr(),
             1,
             row_stride as isize,
-            false,
+            adds,
             left.elements.as_ptr(),
             left.column_stride as isize,
             left.row_stride as isize,
             right.elements.as_ptr(),
             right.column_stride as isize,
             right.row_stride as isize,
-            0.0,
+            if adds { 1.0 } else { 0.0 },
             scale,
             false,
             false,

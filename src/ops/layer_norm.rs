@@ -3,13 +3,17 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{elements, output, vectorized};
+use super::backward::{self, read, rows_per_task, sum_in_order, sum_pairs};
+use super::{elements, has_kernel, output, vectorized};
 
 /// `(x - mean) / sqrt(variance + epsilon) · weight + bias`, with the mean and biased variance of the last axis.
 ///
 /// `x` has shape `(…, channels)`, `weight` and `bias` `(channels)`.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f32) -> Result<Tensor> {
-    x.contiguous()?.apply_op3_no_bwd(&weight.contiguous()?, &bias.contiguous()?, &LayerNorm { epsilon })
+    if !has_kernel(x) {
+        return composed(x, weight, bias, epsilon);
+    }
+    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, LayerNorm { epsilon })
 }
 
 struct LayerNorm {
@@ -42,15 +46,78 @@ impl CustomOp3 for LayerNorm {
         });
         Ok(output(result, x_layout.shape()))
     }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _: &Tensor,
+        upstream: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        read([x, weight, &upstream.contiguous()?], |[inputs, weights, upstream]| {
+            let channels = weights.len();
+            let chunk = (rows_per_task(channels) * channels).max(1);
+            // Becomes the gradient of `x`; without one only its sums are of use.
+            let mut result = upstream.to_vec();
+            let parts = result.par_chunks_mut(chunk).zip(inputs.par_chunks(chunk)).map(|(gradients, inputs)| {
+                let mut of_weight = vec![0.0; channels];
+                let mut of_bias = vec![0.0; channels];
+                vectorized(|| {
+                    let rows = gradients.chunks_exact_mut(channels).zip(inputs.chunks_exact(channels));
+                    rows.for_each(|(gradients, inputs)| {
+                        backward_row(gradients, inputs, weights, self.epsilon, &mut of_weight, &mut of_bias);
+                    });
+                });
+                (of_weight, of_bias)
+            });
+            let (of_weight, of_bias): (Vec<_>, Vec<_>) = parts.unzip();
+            let of_x = x.track_op().then(|| backward::gradient(result, x)).transpose()?;
+            let sums = |parts, argument: &Tensor| {
+                argument.track_op().then(|| backward::gradient(sum_in_order(parts, channels), argument)).transpose()
+            };
+            Ok((of_x, sums(of_weight, weight)?, sums(of_bias, bias)?))
+        })
+    }
+}
+
+/// Turns the gradient of a normalised row into that of the row, and adds to those of weight and bias.
+#[inline(always)]
+fn backward_row(
+    gradients: &mut [f32],
+    inputs: &[f32],
+    weights: &[f32],
+    epsilon: f32,
+    of_weight: &mut [f32],
+    of_bias: &mut [f32],
+) {
+    let length = inputs.len() as f32;
+    let (mean, scale) = statistics(inputs, epsilon);
+    for (index, gradient) in gradients.iter_mut().enumerate() {
+        of_weight[index] += *gradient * (inputs[index] - mean) * scale;
+        of_bias[index] += *gradient;
+        *gradient *= weights[index];
+    }
+    let product = sum_pairs(gradients, inputs, |gradient, input| gradient * (input - mean) * scale) / length;
+    let sum = sum(gradients, |gradient| gradient) / length;
+    for (gradient, input) in gradients.iter_mut().zip(inputs) {
+        *gradient = (*gradient - sum - (input - mean) * scale * product) * scale;
+    }
+}
+
+/// The mean of a row, and one over its deviation.
+#[inline(always)]
+fn statistics(row: &[f32], epsilon: f32) -> (f32, f32) {
+    let scale = 1.0 / row.len() as f32;
+    let mean = sum(row, |value| value) * scale;
+    let variance = sum(row, |value| (value - mean) * (value - mean)) * scale;
+    (mean, 1.0 / (variance + epsilon).sqrt())
 }
 
 /// One row in place.
 #[inline(always)]
 pub fn normalize(row: &mut [f32], weight: &[f32], bias: &[f32], epsilon: f32) {
-    let scale = 1.0 / row.len() as f32;
-    let mean = sum(row, |value| value) * scale;
-    let variance = sum(row, |value| (value - mean) * (value - mean)) * scale;
-    let scale = 1.0 / (variance + epsilon).sqrt();
+    let (mean, scale) = statistics(row, epsilon);
     for ((value, weight), bias) in row.iter_mut().zip(weight).zip(bias) {
         *value = (*value - mean) * scale * weight + bias;
     }
@@ -69,18 +136,18 @@ pub fn sum(values: &[f32], function: impl Fn(f32) -> f32) -> f32 {
     lanes.iter().sum::<f32>() + rest.iter().map(|value| function(*value)).sum::<f32>()
 }
 
-#[cfg(test)]
-pub(crate) fn composed(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f64) -> Result<Tensor> {
+/// The same composed of candle operations.
+pub(crate) fn composed(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f32) -> Result<Tensor> {
     let axis = x.rank() - 1;
     let centered = x.broadcast_sub(&x.mean_keepdim(axis)?)?;
     let variance = centered.sqr()?.mean_keepdim(axis)?;
-    centered.broadcast_div(&(variance + epsilon)?.sqrt()?)?.broadcast_mul(weight)?.broadcast_add(bias)
+    centered.broadcast_div(&(variance + f64::from(epsilon))?.sqrt()?)?.broadcast_mul(weight)?.broadcast_add(bias)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_close, random, views};
+    use crate::ops::testing::{assert_close, assert_gradients, random, views};
 
     #[test]
     fn equals_its_composed_form() -> Result<()> {
@@ -90,6 +157,15 @@ mod tests {
                 let x = (x + 3.0)?;
                 assert_close(&layer_norm(&x, &weight, &bias, 1e-6)?, &composed(&x, &weight, &bias, 1e-6)?, 2e-5)?;
             }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn gradients_are_right() -> Result<()> {
+        for channels in [5, 16, 37] {
+            let shapes: [&[usize]; 3] = [&[2, 3, 7, channels], &[channels], &[channels]];
+            assert_gradients(&shapes, |args| layer_norm(&args[0], &args[1], &args[2], 1e-5))?;
         }
         Ok(())
     }

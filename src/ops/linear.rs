@@ -1,9 +1,12 @@
 //! Linear layer on the last axis, with bias, residual and activation applied while the rows are in the cache.
 
+mod backward;
+
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::gemm::{Epilogue, Matrix, multiply, tiled};
-use super::{Activation, elements, output, with_elements};
+use super::residual::activate_sum;
+use super::{Activation, elements, has_kernel, is_tracked, output, with_elements};
 
 /// `activation(x · weight + bias + residual)`.
 ///
@@ -16,6 +19,13 @@ pub fn linear(
     activation: Activation,
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
+    if !has_kernel(x) {
+        return composed(x, weight, bias, activation, residual);
+    }
+    if is_tracked(&[x, weight, bias]) || residual.is_some_and(Tensor::track_op) {
+        let y = x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, backward::Tracked)?;
+        return activate_sum(y, residual, activation);
+    }
     let residual = residual.map(Tensor::contiguous).transpose()?;
     let op = Linear { activation, residual };
     x.contiguous()?.apply_op3_no_bwd(&weight.contiguous()?, &bias.contiguous()?, &op)
@@ -65,7 +75,7 @@ impl CustomOp3 for Linear {
     }
 }
 
-#[cfg(test)]
+/// The same composed of candle operations.
 pub(crate) fn composed(
     x: &Tensor,
     weight: &Tensor,
@@ -81,7 +91,7 @@ pub(crate) fn composed(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_close, random, views};
+    use crate::ops::testing::{assert_close, assert_gradients, random, views};
 
     #[test]
     fn equals_its_composed_form() -> Result<()> {
@@ -94,6 +104,18 @@ mod tests {
                     assert_close(&ours, &oracle, 2e-5)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn gradients_are_right() -> Result<()> {
+        for (rows, inputs, outputs) in [(1, 1, 1), (7, 5, 3), (150, 33, 21)] {
+            let (x, y) = ([2, rows, inputs], [2, rows, outputs]);
+            let shapes: [&[usize]; 3] = [&x, &[inputs, outputs], &[outputs]];
+            assert_gradients(&shapes, |args| linear(&args[0], &args[1], &args[2], Activation::None, None))?;
+            let shapes: [&[usize]; 4] = [&x, &[inputs, outputs], &[outputs], &y];
+            assert_gradients(&shapes, |args| linear(&args[0], &args[1], &args[2], Activation::Gelu, Some(&args[3])))?;
         }
         Ok(())
     }

@@ -5,7 +5,9 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::gemm::{Epilogue, Matrix, multiply, tiled};
 use super::layer_norm::normalize;
-use super::{Activation, elements, output, scratch, vectorized, with_elements};
+use super::{
+    Activation, elements, has_kernel, is_tracked, layer_norm, linear, output, scratch, vectorized, with_elements,
+};
 
 /// The layers of [`mlp`], each as weight and bias.
 #[derive(Debug, Clone)]
@@ -27,6 +29,11 @@ pub fn mlp(x: &Tensor, layers: &Mlp, residual: &Tensor) -> Result<Tensor> {
     }
     let Mlp { norm, expand, project, .. } = layers;
     let tensors = [&norm.0, &norm.1, &expand.0, &expand.1, &project.0, &project.1, residual];
+    if !has_kernel(x) || is_tracked(&tensors) || x.track_op() {
+        let normed = layer_norm(x, &norm.0, &norm.1, layers.epsilon)?;
+        let wide = linear(&normed, &expand.0, &expand.1, layers.activation, None)?;
+        return linear(&wide, &project.0, &project.1, Activation::None, Some(residual));
+    }
     let mut contiguous = Vec::with_capacity(tensors.len());
     for tensor in tensors {
         contiguous.push(tensor.contiguous()?);
@@ -85,7 +92,7 @@ impl CustomOp1 for Fused {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_close, random, views};
+    use crate::ops::testing::{assert_close, assert_gradients, random, views};
     use crate::ops::{layer_norm, linear};
 
     #[test]
@@ -109,6 +116,17 @@ mod tests {
             }
         }
         Ok(())
+    }
+
+    #[test]
+    fn gradients_are_right() -> Result<()> {
+        let x: &[usize] = &[2, 7, 6];
+        let shapes: [&[usize]; 8] = [x, &[6], &[6], &[6, 19], &[19], &[19, 6], &[6], x];
+        assert_gradients(&shapes, |args| {
+            let pair = |first: usize| (args[first].clone(), args[first + 1].clone());
+            let (norm, expand, project) = (pair(1), pair(3), pair(5));
+            mlp(&args[0], &Mlp { norm, epsilon: 1e-6, expand, activation: Activation::Gelu, project }, &args[7])
+        })
     }
 
     #[test]

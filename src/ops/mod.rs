@@ -1,11 +1,18 @@
-//! The operations networks are made of, in NHWC, f32: one file per operation, each a public function on tensors, its
-//! CPU kernel, and (for tests) the same computation composed of plain candle operations.
+//! The operations networks are made of, in NHWC: one file per operation, each a public function on tensors, its CPU
+//! kernels in f32, forward and backward, and the same computation composed of plain candle operations.
 //!
 //! Inputs may be views of any stride and offset; results are new and contiguous. Kernels run on the calling thread's
-//! rayon pool, in rows, and each row is computed in one fixed order, so results repeat bit by bit.
+//! rayon pool, in rows, and each row is computed in one fixed order, so results repeat bit by bit. Where there is no
+//! kernel (another device or type), the composed form runs: it is right everywhere, and the oracle of the kernels.
+//!
+//! When an argument is tracked, the result can be differentiated: what one kernel fuses is then a sequence of operations
+//! with a backward each. A backward computes gradients for tracked arguments only, so frozen weights cost nothing.
 
 mod activation;
 mod attention;
+mod backward;
+mod batch_norm;
+mod composed;
 mod conv;
 mod depthwise;
 mod gemm;
@@ -14,16 +21,18 @@ mod layer_norm;
 mod linear;
 mod mlp;
 mod pool;
+mod residual;
 mod scratch;
 mod squeeze_excite;
 #[cfg(test)]
 mod testing;
 mod window;
 
-use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Layout, Result, Shape, Storage, Tensor};
 
 pub use activation::{Activation, activate, softmax};
 pub use attention::attention;
+pub use batch_norm::{BatchStatistics, batch_norm, batch_norm_of_batch};
 pub use conv::conv;
 pub use depthwise::depthwise;
 pub use grn::global_response_norm;
@@ -31,8 +40,19 @@ pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use mlp::{Mlp, mlp};
 pub use pool::{global_average_pool, max_pool};
+pub use residual::{activate_sum, add, add_scaled};
 pub use squeeze_excite::{Gate, squeeze_excite};
 pub use window::{Padding, Window};
+
+/// True where kernels run; elsewhere the composed forms do.
+fn has_kernel(x: &Tensor) -> bool {
+    x.device().is_cpu() && x.dtype() == DType::F32
+}
+
+/// True when a gradient is wanted for any of `tensors`.
+fn is_tracked(tensors: &[&Tensor]) -> bool {
+    tensors.iter().any(|tensor| tensor.track_op())
+}
 
 /// The elements of a contiguous f32 argument of a custom operation.
 fn elements<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {

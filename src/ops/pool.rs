@@ -3,14 +3,32 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::backward::{gradient, read};
+use super::composed::Windows;
 use super::window::{Geometry, Window};
-use super::{elements, output, vectorized};
+use super::{elements, has_kernel, output, vectorized};
 
 /// The largest value of each window, per channel; padding never wins.
 ///
 /// `x` has shape `(n, h, w, channels)`, the result `(n, h', w', channels)`.
 pub fn max_pool(x: &Tensor, window: Window) -> Result<Tensor> {
-    x.contiguous()?.apply_op1_no_bwd(&MaxPool { window })
+    if !has_kernel(x) {
+        return composed(x, window);
+    }
+    x.contiguous()?.apply_op1(MaxPool { window })
+}
+
+/// The same composed of candle operations.
+pub(crate) fn composed(x: &Tensor, window: Window) -> Result<Tensor> {
+    let windows = Windows::new(x, window, f32::NEG_INFINITY)?;
+    let mut largest = windows.at(0, 0)?;
+    for (row, column) in windows.places().skip(1) {
+        let value = windows.at(row, column)?;
+        // A NaN differs from itself.
+        let wins = (value.gt(&largest)? + value.ne(&value)?)?;
+        largest = wins.where_cond(&value, &largest)?;
+    }
+    Ok(largest)
 }
 
 struct MaxPool {
@@ -33,6 +51,50 @@ impl CustomOp1 for MaxPool {
         });
         Ok(output(result, (batch, out_height, out_width, channels)))
     }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, upstream: &Tensor) -> Result<Option<Tensor>> {
+        let geometry = self.window.over(x.dims())?;
+        let Geometry { height, width, channels, out_height, out_width, .. } = geometry;
+        read([x, &upstream.contiguous()?], |[inputs, upstream]| {
+            let mut result = vec![0.0; inputs.len()];
+            // Windows overlap, so an image is one task.
+            let image = (height * width * channels).max(1);
+            let tasks = result.par_chunks_mut(image).zip(inputs.par_chunks(image));
+            tasks.zip(upstream.par_chunks((out_height * out_width * channels).max(1))).for_each(
+                |((gradients, image), upstream)| {
+                    vectorized(|| to_first_maxima(gradients, image, upstream, &geometry));
+                },
+            );
+            gradient(result, x).map(Some)
+        })
+    }
+}
+
+/// Adds each output's gradient to the first largest value of its window, as PyTorch does.
+#[inline(always)]
+fn to_first_maxima(gradients: &mut [f32], image: &[f32], upstream: &[f32], geometry: &Geometry) {
+    let Geometry { width, channels, out_width, .. } = *geometry;
+    let (mut largest, mut places) = (vec![0.0; channels], vec![0; channels]);
+    for (index, upstream) in upstream.chunks_exact(channels).enumerate() {
+        let (first_y, rows) = geometry.rows(index / out_width);
+        let (first_x, columns) = geometry.columns(index % out_width);
+        let pixels = (0..rows.len() * columns.len())
+            .map(|place| ((first_y + place / columns.len()) * width + first_x + place % columns.len()) * channels);
+        for (place, pixel) in pixels.clone().enumerate() {
+            let values = &image[pixel..][..channels];
+            for ((largest, best), value) in largest.iter_mut().zip(&mut places).zip(values) {
+                let wins = place == 0 || *value > *largest || value.is_nan();
+                *largest = if wins { *value } else { *largest };
+                *best = if wins { place as u32 } else { *best };
+            }
+        }
+        for (place, pixel) in pixels.enumerate() {
+            let gradients = gradients[pixel..][..channels].iter_mut();
+            for ((gradient, best), upstream) in gradients.zip(&places).zip(upstream) {
+                *gradient += if *best == place as u32 { *upstream } else { 0.0 };
+            }
+        }
+    }
 }
 
 #[inline(always)]
@@ -46,7 +108,7 @@ fn max_row(image: &[f32], geometry: &Geometry, y: usize, row: &mut [f32]) {
                 let values = &image[(image_y * width + image_x) * channels..][..channels];
                 for (largest, &value) in largest.iter_mut().zip(values) {
                     // Not f32::max, which would hide a NaN.
-                    *largest = if value <= *largest { *largest } else { value };
+                    *largest = if value > *largest || value.is_nan() { value } else { *largest };
                 }
             }
         }
@@ -55,7 +117,10 @@ fn max_row(image: &[f32], geometry: &Geometry, y: usize, row: &mut [f32]) {
 
 /// The mean over height and width: `(n, h, w, channels)` to `(n, channels)`.
 pub fn global_average_pool(x: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1_no_bwd(&GlobalAveragePool)
+    if !has_kernel(x) {
+        return x.mean((1, 2));
+    }
+    x.contiguous()?.apply_op1(GlobalAveragePool)
 }
 
 struct GlobalAveragePool;
@@ -81,48 +146,70 @@ impl CustomOp1 for GlobalAveragePool {
         });
         Ok(output(result, (batch, channels)))
     }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, upstream: &Tensor) -> Result<Option<Tensor>> {
+        let (_, height, width, channels) = x.dims4()?;
+        read([&upstream.contiguous()?], |[upstream]| {
+            let mut result = vec![0.0; x.elem_count()];
+            let scale = 1.0 / (height * width) as f32;
+            result.par_chunks_mut((width * channels).max(1)).enumerate().for_each(|(row, pixels)| {
+                let upstream = &upstream[row / height * channels..][..channels];
+                vectorized(|| {
+                    for pixel in pixels.chunks_exact_mut(channels) {
+                        pixel.iter_mut().zip(upstream).for_each(|(value, upstream)| *value = upstream * scale);
+                    }
+                });
+            });
+            gradient(result, x).map(Some)
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use candle_core::{DType, Device, Var};
+
     use super::*;
     use crate::ops::Padding;
-    use crate::ops::testing::{assert_close, to_nchw, to_nhwc, views};
-
-    /// Pads with the smallest value by hand, then takes the maximum over shifted views.
-    fn composed(x: &Tensor, window: Window) -> Result<Tensor> {
-        let geometry = window.over(x.dims())?;
-        let x = to_nchw(&(x + 100.0)?)?;
-        let reach = |outputs: usize| (outputs - 1) * window.stride + window.kernel;
-        let (rows, columns) = (reach(geometry.out_height), reach(geometry.out_width));
-        let x = x
-            .pad_with_zeros(2, geometry.top, rows.saturating_sub(geometry.height + geometry.top))?
-            .pad_with_zeros(3, geometry.left, columns.saturating_sub(geometry.width + geometry.left))?;
-        let pick = |outputs: usize, shift: usize| -> Result<Tensor> {
-            let indices: Vec<u32> = (0..outputs).map(|index| (index * window.stride + shift) as u32).collect();
-            Tensor::new(indices, x.device())
-        };
-        let mut largest: Option<Tensor> = None;
-        for dy in 0..window.kernel {
-            for dx in 0..window.kernel {
-                let shifted = x.index_select(&pick(geometry.out_height, dy)?, 2)?;
-                let shifted = shifted.index_select(&pick(geometry.out_width, dx)?, 3)?;
-                largest = Some(match largest {
-                    Some(largest) => largest.maximum(&shifted)?,
-                    None => shifted,
-                });
-            }
-        }
-        to_nhwc(&(largest.expect("the window has elements") - 100.0)?)
-    }
+    use crate::ops::testing::{assert_close, assert_gradients, to_nchw, to_nhwc, views};
 
     #[test]
-    fn max_pool_equals_its_composed_form() -> Result<()> {
+    fn max_pool_equals_its_composed_form_and_candles_own() -> Result<()> {
         for padding in [Padding::Each(1), Padding::Each(0), Padding::Ceil] {
             for x in views(&[2, 9, 12, 5])? {
                 let window = Window { kernel: 3, stride: 2, padding };
-                assert_close(&max_pool(&x, window)?, &composed(&x, window)?, 2e-5)?;
+                assert_close(&max_pool(&x, window)?, &composed(&x, window)?, 0.0)?;
             }
+        }
+        for x in views(&[2, 9, 12, 5])? {
+            let window = Window { kernel: 3, stride: 2, padding: Padding::Each(0) };
+            let oracle = to_nhwc(&to_nchw(&x)?.max_pool2d_with_stride(3, 2)?)?;
+            assert_close(&max_pool(&x, window)?, &oracle, 0.0)?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn gradients_are_right() -> Result<()> {
+        for (kernel, stride, padding) in
+            [(3, 2, Padding::Each(1)), (3, 2, Padding::Ceil), (2, 2, Padding::Each(0)), (3, 1, Padding::Each(1))]
+        {
+            let window = Window { kernel, stride, padding };
+            assert_gradients(&[&[2, 7, 10, 5]], |args| max_pool(&args[0], window))?;
+        }
+        assert_gradients(&[&[3, 5, 4, 19]], |args| global_average_pool(&args[0]))
+    }
+
+    #[test]
+    fn among_equal_values_the_first_gets_the_gradient() -> Result<()> {
+        let window = Window { kernel: 3, stride: 2, padding: Padding::Each(1) };
+        let ones = Tensor::ones((1, 4, 4, 1), DType::F32, &Device::Cpu)?;
+        for values in [ones.clone(), ones.to_dtype(DType::F64)?] {
+            let x = Var::from_tensor(&values)?;
+            let gradients = max_pool(&x, window)?.sum_all()?.backward()?;
+            let ours = gradients.get(&x).expect("it is tracked").to_dtype(DType::F32)?;
+            let rows = [[1., 1., 0., 0.], [1., 1., 0., 0.], [0., 0., 0., 0.], [0., 0., 0., 0.]];
+            assert_eq!(ours.reshape((4, 4))?.to_vec2::<f32>()?, rows);
         }
         Ok(())
     }
@@ -130,10 +217,13 @@ mod tests {
     #[test]
     fn max_pool_of_negative_values_ignores_padding_and_keeps_nan() -> Result<()> {
         let window = Window { kernel: 3, stride: 2, padding: Padding::Each(1) };
-        let x = Tensor::full(-5f32, (1, 4, 4, 1), &candle_core::Device::Cpu)?;
+        let x = Tensor::full(-5f32, (1, 4, 4, 1), &Device::Cpu)?;
         assert_eq!(max_pool(&x, window)?.flatten_all()?.to_vec1::<f32>()?, [-5.0; 4]);
-        let x = Tensor::full(f32::NAN, (1, 2, 2, 1), &candle_core::Device::Cpu)?;
-        assert!(max_pool(&x, window)?.flatten_all()?.to_vec1::<f32>()?[0].is_nan());
+        for values in [[f32::NAN, 1.0, 2.0, 3.0], [0.0, 1.0, f32::NAN, 3.0], [0.0, 1.0, 2.0, f32::NAN]] {
+            let x = Tensor::from_slice(&values, (1, 2, 2, 1), &Device::Cpu)?;
+            assert!(max_pool(&x, window)?.flatten_all()?.to_vec1::<f32>()?[0].is_nan());
+            assert!(composed(&x, window)?.flatten_all()?.to_vec1::<f32>()?[0].is_nan());
+        }
         Ok(())
     }
 

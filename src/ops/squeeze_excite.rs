@@ -3,7 +3,8 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{Activation, elements, global_average_pool, linear, output, vectorized};
+use super::backward::{add, gradient, read};
+use super::{Activation, elements, global_average_pool, has_kernel, linear, output, vectorized};
 
 /// The two linear layers of a gate, `(channels → squeezed → channels)`, and what follows each.
 #[derive(Debug, Clone)]
@@ -21,10 +22,17 @@ pub fn squeeze_excite(x: &Tensor, gate: &Gate) -> Result<Tensor> {
     let means = global_average_pool(x)?;
     let squeezed = linear(&means, &gate.reduce.0, &gate.reduce.1, gate.inner, None)?;
     let scales = linear(&squeezed, &gate.expand.0, &gate.expand.1, gate.outer, None)?;
-    x.contiguous()?.apply_op2_no_bwd(&scales, &ScaleChannels)
+    scale_channels(x, &scales)
 }
 
-/// Multiplies each image's channels `(n, h, w, channels)` by its scales `(n, channels)`.
+/// Multiplies each image's channels: `x` has shape `(n, h, w, channels)`, `scales` `(n, channels)`.
+fn scale_channels(x: &Tensor, scales: &Tensor) -> Result<Tensor> {
+    if !has_kernel(x) {
+        return x.broadcast_mul(&scales.unsqueeze(1)?.unsqueeze(1)?);
+    }
+    x.contiguous()?.apply_op2(&scales.contiguous()?, ScaleChannels)
+}
+
 struct ScaleChannels;
 
 impl CustomOp2 for ScaleChannels {
@@ -45,22 +53,72 @@ impl CustomOp2 for ScaleChannels {
         }
         let scales = elements(scales, scales_layout)?;
         let mut result = elements(x, x_layout)?.to_vec();
-        result.par_chunks_mut((width * channels).max(1)).enumerate().for_each(|(index, row)| {
-            let scales = &scales[index / height * channels..][..channels];
-            vectorized(|| {
-                for pixel in row.chunks_exact_mut(channels) {
-                    pixel.iter_mut().zip(scales).for_each(|(value, scale)| *value *= scale);
-                }
-            });
-        });
+        scale(&mut result, scales, height, width * channels);
         Ok(output(result, x_layout.shape()))
     }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        scales: &Tensor,
+        _: &Tensor,
+        upstream: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (_, height, width, channels) = x.dims4()?;
+        read([x, scales, &upstream.contiguous()?], |[inputs, factors, upstream]| {
+            let of_x = x.track_op().then(|| {
+                let mut result = upstream.to_vec();
+                scale(&mut result, factors, height, width * channels);
+                gradient(result, x)
+            });
+            let of_scales = scales.track_op().then(|| {
+                let mut result = vec![0.0; factors.len()];
+                let image = (height * width * channels).max(1);
+                let images = inputs.par_chunks(image).zip(upstream.par_chunks(image));
+                result.par_chunks_mut(channels.max(1)).zip(images).for_each(|(sums, (inputs, upstream))| {
+                    sum_products(sums, inputs, upstream, width);
+                });
+                gradient(result, scales)
+            });
+            Ok((of_x.transpose()?, of_scales.transpose()?))
+        })
+    }
+}
+
+/// Multiplies the channels of images of `height` rows by the image's `scales`.
+fn scale(images: &mut [f32], scales: &[f32], height: usize, row_length: usize) {
+    let channels = scales.len() * height * row_length / images.len().max(1);
+    images.par_chunks_mut(row_length.max(1)).enumerate().for_each(|(index, row)| {
+        let scales = &scales[index / height * channels..][..channels];
+        vectorized(|| {
+            for pixel in row.chunks_exact_mut(channels) {
+                pixel.iter_mut().zip(scales).for_each(|(value, scale)| *value *= scale);
+            }
+        });
+    });
+}
+
+/// The sum of `inputs · upstream` of each channel of an image: row by row, then over the rows.
+fn sum_products(sums: &mut [f32], inputs: &[f32], upstream: &[f32], width: usize) {
+    let channels = sums.len();
+    let mut row_sums = vec![0.0; channels];
+    vectorized(|| {
+        for (inputs, upstream) in inputs.chunks_exact(width * channels).zip(upstream.chunks_exact(width * channels)) {
+            row_sums.fill(0.0);
+            for (inputs, upstream) in inputs.chunks_exact(channels).zip(upstream.chunks_exact(channels)) {
+                for ((sum, input), upstream) in row_sums.iter_mut().zip(inputs).zip(upstream) {
+                    *sum += input * upstream;
+                }
+            }
+            add(sums, &row_sums);
+        }
+    });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_close, random, views};
+    use crate::ops::testing::{assert_close, assert_gradients, random, views};
 
     #[test]
     fn equals_its_composed_form() -> Result<()> {
@@ -78,5 +136,20 @@ mod tests {
             assert_close(&squeeze_excite(&x, &gate)?, &x.broadcast_mul(&scales)?, 1e-5)?;
         }
         Ok(())
+    }
+
+    #[test]
+    fn gradients_are_right() -> Result<()> {
+        assert_gradients(&[&[3, 5, 7, 13], &[3, 13]], |args| scale_channels(&args[0], &args[1]))?;
+        let shapes: [&[usize]; 5] = [&[3, 5, 7, 13], &[13, 4], &[4], &[4, 13], &[13]];
+        assert_gradients(&shapes, |args| {
+            let gate = Gate {
+                reduce: (args[1].clone(), args[2].clone()),
+                expand: (args[3].clone(), args[4].clone()),
+                inner: Activation::Silu,
+                outer: Activation::Sigmoid,
+            };
+            squeeze_excite(&args[0], &gate)
+        })
     }
 }

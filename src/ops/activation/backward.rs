@@ -1,0 +1,46 @@
+//! Slopes of the activation functions.
+
+use super::{Activation, TWICE_ROOT_2_BY_PI, erf, exp, hard_sigmoid, sigmoid, vectorized};
+
+/// The density of the normal distribution at zero: 1/sqrt(2π).
+const DENSITY_AT_ZERO: f32 = 0.398_942_3;
+
+impl Activation {
+    /// Multiplies each gradient by the function's slope at its input, on the calling thread.
+    ///
+    /// Where a function has no slope (the ends of the clamped ones) it is PyTorch's.
+    pub(super) fn multiply_by_slope(self, gradients: &mut [f32], inputs: &[f32]) {
+        let within = |x: f32, low: f32, high: f32| if x > low && x < high { 1.0 } else { 0.0 };
+        match self {
+            Self::None => {}
+            Self::Relu => map(gradients, inputs, |x| if x > 0.0 { 1.0 } else { 0.0 }),
+            Self::Relu6 => map(gradients, inputs, |x| within(x, 0.0, 6.0)),
+            Self::Gelu => map(gradients, inputs, |x| {
+                let below = 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
+                below + x * DENSITY_AT_ZERO * exp(-0.5 * x * x)
+            }),
+            Self::GeluTanh => map(gradients, inputs, |x| {
+                let factor = TWICE_ROOT_2_BY_PI as f32;
+                let s = sigmoid(factor * (x + 0.044_715 * x * x * x));
+                s + x * s * (1.0 - s) * factor * (1.0 + 3.0 * 0.044_715 * x * x)
+            }),
+            Self::Silu => map(gradients, inputs, |x| {
+                let s = sigmoid(x);
+                s * (1.0 + x * (1.0 - s))
+            }),
+            Self::HardSwish => map(gradients, inputs, |x| hard_sigmoid(x) + x * within(x, -3.0, 3.0) * (1.0 / 6.0)),
+            Self::HardSigmoid => map(gradients, inputs, |x| within(x, -3.0, 3.0) * (1.0 / 6.0)),
+            Self::Sigmoid => map(gradients, inputs, |x| {
+                let s = sigmoid(x);
+                s * (1.0 - s)
+            }),
+        }
+    }
+}
+
+fn map(gradients: &mut [f32], inputs: &[f32], slope: impl Fn(f32) -> f32) {
+    vectorized(
+        #[inline(always)]
+        || gradients.iter_mut().zip(inputs).for_each(|(gradient, x)| *gradient *= slope(*x)),
+    );
+}
