@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::device::DeviceChoice;
 use crate::images::transform::{Interpolation, Resize};
+use crate::jobs::bench::{CHILD_OPTION, Precision};
 use crate::predict::{Strictness, TransformOverrides};
 
 const EXAMPLES: &str = "\
@@ -14,7 +15,8 @@ Examples:
   galley                                    open the window
   galley classify sample-data/photos        classify photos with the starter model
   galley classify --model food.pth --out results.csv ~/Pictures
-  galley inspect food.pth                   what a checkpoint holds";
+  galley inspect food.pth                   what a checkpoint holds
+  galley bench --arch resnet50 --batch 1,8  how fast this machine classifies, and in how much memory";
 
 /// Classifies photos in the memory you have: a window, or the same work as commands.
 #[derive(Parser)]
@@ -30,6 +32,7 @@ pub struct Arguments {
 pub enum Command {
     Classify(Box<ClassifyArguments>),
     Inspect(InspectArguments),
+    Bench(Box<BenchArguments>),
 }
 
 /// Show what a checkpoint holds: network, classes, sizes, input transform
@@ -40,6 +43,64 @@ pub struct InspectArguments {
     /// One JSON object instead of text
     #[arg(long)]
     pub json: bool,
+}
+
+const BENCH_NOTES: &str = "\
+Networks by name have random weights: speed and memory do not depend on their values. Each configuration runs in a
+process of its own, and rounds alternate between them. With --json there is one JSON object per configuration.";
+
+/// Measure images per second, time per block and peak memory
+#[derive(Args)]
+#[command(after_help = BENCH_NOTES)]
+pub struct BenchArguments {
+    /// Checkpoint to measure
+    #[arg(long, value_name = "FILE", conflicts_with = "arch")]
+    pub model: Option<PathBuf>,
+    /// Network by name, as timm or torchvision call it [default: convnext_tiny]
+    #[arg(long, value_name = "NAME")]
+    pub arch: Option<String>,
+    /// Side of the input in pixels [default: what the network is used with]
+    #[arg(long, value_name = "SIDE", value_parser = |text: &str| whole(text, 1..=4096))]
+    pub image: Option<usize>,
+    /// Images per pass through the network
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,8,32", value_parser = |text: &str| whole(text, 1..=1024))]
+    pub batch: Vec<usize>,
+    /// How weights are held and multiplied
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "f32")]
+    pub precision: Vec<PrecisionName>,
+    /// Threads that compute [default: one per core]
+    #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, 1..=1024))]
+    pub threads: Option<usize>,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    pub device: Device,
+    /// Measurements of each configuration, of which the median counts
+    #[arg(long, value_name = "N", default_value = "3", value_parser = |text: &str| whole(text, 1..=1000))]
+    pub rounds: usize,
+    /// Time of one measurement
+    #[arg(long, value_name = "S", default_value = "3", value_parser = seconds)]
+    pub seconds: f64,
+    /// JSON lines instead of tables
+    #[arg(long)]
+    pub json: bool,
+    /// One measurement in this process, for the process that started it.
+    #[arg(long = CHILD_OPTION, hide = true, value_name = "JSON")]
+    pub measure_case: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum PrecisionName {
+    F32,
+    Int8,
+}
+
+impl From<PrecisionName> for Precision {
+    fn from(name: PrecisionName) -> Self {
+        match name {
+            PrecisionName::F32 => Self::F32,
+            PrecisionName::Int8 => Self::Int8,
+        }
+    }
 }
 
 const CLASSIFY_NOTES: &str = "\
@@ -173,6 +234,11 @@ impl Lenient {
 fn whole(text: &str, range: RangeInclusive<usize>) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| range.contains(number));
     number.ok_or_else(|| format!("this must be a whole number from {} to {}", range.start(), range.end()))
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=3600.0).contains(number));
+    number.ok_or_else(|| "this must be a number of seconds from 0 to 3600".to_owned())
 }
 
 fn probability(text: &str) -> Result<f32, String> {

@@ -1,10 +1,9 @@
 //! `galley inspect`: what a checkpoint holds, as text for people or one JSON object.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use super::arguments::InspectArguments;
-use super::failed;
+use super::print;
 use super::rows::printable;
 use crate::format::{bytes, count, counted};
 use crate::images::transform::{Interpolation, Resize, Transform};
@@ -15,18 +14,10 @@ use crate::worker::BoxError;
 const LABELS_SHOWN: usize = 12;
 
 pub fn run(arguments: &InspectArguments) -> ExitCode {
-    let text = inspect(&arguments.file).and_then(|inspection| match arguments.json {
+    print(inspect(&arguments.file).and_then(|inspection| match arguments.json {
         true => Ok(serde_json::to_string(&inspection).map_err(BoxError::from)? + "\n"),
         false => Ok(describe(&inspection)),
-    });
-    match text {
-        // A reader that has seen enough closes the pipe: no failure.
-        Ok(text) => match io::stdout().lock().write_all(text.as_bytes()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => failed(&error.into()),
-            _ => ExitCode::SUCCESS,
-        },
-        Err(error) => failed(&error),
-    }
+    }))
 }
 
 fn describe(inspection: &Inspection) -> String {

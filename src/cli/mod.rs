@@ -3,6 +3,7 @@
 //! Exit codes: 0 all done; 1 failed; 2 wrong usage; 3 done, and some photos were skipped; 130 stopped with Ctrl-C.
 
 mod arguments;
+mod bench;
 mod classify;
 mod inspect;
 mod progress;
@@ -32,6 +33,7 @@ pub fn run() -> Request {
     match arguments.command {
         Some(Command::Classify(arguments)) => Request::Done(classify::run(*arguments)),
         Some(Command::Inspect(arguments)) => Request::Done(inspect::run(&arguments)),
+        Some(Command::Bench(arguments)) => Request::Done(bench::run(*arguments)),
         None => window(arguments.paths),
     }
 }
@@ -52,6 +54,18 @@ fn usage(message: &str) -> ! {
 fn failed(error: &BoxError) -> ExitCode {
     say(&format!("error: {}", error_chain(&**error)));
     ExitCode::FAILURE
+}
+
+/// A command's result on stdout.
+fn print(text: Result<String, BoxError>) -> ExitCode {
+    match text {
+        // A reader that has seen enough closes the pipe: no failure.
+        Ok(text) => match io::stdout().lock().write_all(text.as_bytes()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => failed(&error.into()),
+            _ => ExitCode::SUCCESS,
+        },
+        Err(error) => failed(&error),
+    }
 }
 
 /// A line on stderr. With nobody to read it there is nobody to tell.

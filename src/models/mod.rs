@@ -7,7 +7,9 @@ mod efficientnet;
 mod head;
 mod inverted;
 mod layers;
+mod measure;
 mod mobilenet;
+mod named;
 mod resnet;
 mod source;
 mod squeezenet;
@@ -25,6 +27,8 @@ use source::Source;
 
 pub use catalog::KNOWN;
 pub use detect::{detect, detect_with_hint};
+pub use measure::{BlockCost, Trial};
+pub use named::{RandomWeights, named};
 pub use source::Weights;
 
 /// Whose names a checkpoint's tensors have.
@@ -127,6 +131,8 @@ fn first_names(names: &[String]) -> String {
 pub enum ModelError {
     #[error("unknown network{}: its tensors are {layers}. Galley knows {KNOWN}", .looks_like.map(|kind| format!(", {kind}")).unwrap_or_default())]
     Unknown { looks_like: Option<&'static str>, layers: String },
+    #[error("there is no network of the name {name}; near names are {near}")]
+    NoSuchName { name: String, near: String },
     #[error(
         "this {title} has no classifier: no tensor begins with {root}. Choose a checkpoint that was saved with its head"
     )]

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::activation::{softmax_row, softmax_row_backward};
 use super::backward::{gradient, read};
 use super::gemm::{Matrix, accumulate, multiply};
-use super::{composed, elements, has_kernel, output, scratch};
+use super::{composed, elements, has_kernel, output, scratch, work};
 
 /// Queries that share one pass over keys and values.
 const TILE: usize = 64;
@@ -15,6 +15,9 @@ const TILE: usize = 64;
 ///
 /// `qkv` has shape `(n, tokens, 3 · heads · head length)`, queries first; the result `(n, tokens, heads · head length)`.
 pub fn attention(qkv: &Tensor, heads: usize) -> Result<Tensor> {
+    let (batch, tokens, width) = qkv.dims3()?;
+    // Queries with keys, and scores with values, over all heads.
+    work::product(2 * batch * tokens, tokens, width / 3);
     if !has_kernel(qkv) {
         return composed(qkv, heads);
     }

@@ -8,7 +8,7 @@ use super::composed::Windows;
 use super::gemm::{Epilogue, Matrix, multiply, tiled};
 use super::residual::activate_sum;
 use super::window::{Geometry, Padding, Window};
-use super::{Activation, elements, has_kernel, is_tracked, linear, output, scratch, with_elements};
+use super::{Activation, elements, has_kernel, is_tracked, linear, output, scratch, with_elements, work};
 
 /// `activation(convolution(x) + bias + residual)`.
 ///
@@ -25,12 +25,14 @@ pub fn conv(
     if window.padding == Padding::Ceil {
         candle_core::bail!("a convolution's windows lie inside its padded input");
     }
+    let (_, _, inputs, outputs) = weight.dims4()?;
+    if has_kernel(x) && window == Window::centered(1, 1) {
+        return linear(x, &weight.reshape((inputs, outputs))?, bias, activation, residual);
+    }
+    let geometry = window.over(x.dims())?;
+    work::product(geometry.positions(), window.kernel * window.kernel * inputs, outputs);
     if !has_kernel(x) {
         return composed(x, weight, bias, window, activation, residual);
-    }
-    if window == Window::centered(1, 1) {
-        let (_, _, inputs, outputs) = weight.dims4()?;
-        return linear(x, &weight.reshape((inputs, outputs))?, bias, activation, residual);
     }
     if is_tracked(&[x, weight, bias]) || residual.is_some_and(Tensor::track_op) {
         let op = backward::Tracked { window };
@@ -78,7 +80,7 @@ impl CustomOp3 for Conv {
         let (x, weight) = (elements(x, x_layout)?, elements(weight, weight_layout)?);
         let depth = kernel * kernel * inputs;
         let weight = Matrix::row_major(weight, depth, outputs);
-        let rows = geometry.batch * geometry.out_height * geometry.out_width;
+        let rows = geometry.positions();
         let max_rows = scratch::MAX_BYTES / size_of::<f32>() / depth.max(1);
         let result = with_elements(self.residual.as_slice(), |residual| {
             let epilogue = Epilogue { bias, residual: residual.first().copied(), activation: self.activation };

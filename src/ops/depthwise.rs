@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::composed::Windows;
 use super::residual::activate_sum;
 use super::window::{Geometry, Padding, Window};
-use super::{Activation, elements, has_kernel, is_tracked, output, vectorized};
+use super::{Activation, elements, has_kernel, is_tracked, output, vectorized, work};
 
 /// `activation(depthwise convolution(x) + bias)`.
 ///
@@ -18,6 +18,8 @@ pub fn depthwise(x: &Tensor, weight: &Tensor, bias: &Tensor, window: Window, act
     if window.padding == Padding::Ceil {
         candle_core::bail!("a convolution's windows lie inside its padded input");
     }
+    let geometry = window.over(x.dims())?;
+    work::product(geometry.positions(), window.kernel * window.kernel, geometry.channels);
     if !has_kernel(x) {
         return composed(x, weight, bias, window, activation);
     }

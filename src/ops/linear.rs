@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::gemm::{Epilogue, Matrix, multiply, tiled};
 use super::residual::activate_sum;
-use super::{Activation, elements, has_kernel, is_tracked, output, with_elements};
+use super::{Activation, elements, has_kernel, is_tracked, output, with_elements, work};
 
 /// `activation(x · weight + bias + residual)`.
 ///
@@ -19,6 +19,8 @@ pub fn linear(
     activation: Activation,
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
+    let (inputs, outputs) = weight.dims2()?;
+    work::product(x.elem_count() / inputs.max(1), inputs, outputs);
     if !has_kernel(x) {
         return composed(x, weight, bias, activation, residual);
     }

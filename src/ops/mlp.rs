@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use super::gemm::{Epilogue, Matrix, multiply, tiled};
 use super::layer_norm::normalize;
 use super::{
-    Activation, elements, has_kernel, is_tracked, layer_norm, linear, output, scratch, vectorized, with_elements,
+    Activation, elements, has_kernel, is_tracked, layer_norm, linear, output, scratch, vectorized, with_elements, work,
 };
 
 /// The layers of [`mlp`], each as weight and bias.
@@ -34,6 +34,9 @@ pub fn mlp(x: &Tensor, layers: &Mlp, residual: &Tensor) -> Result<Tensor> {
         let wide = linear(&normed, &expand.0, &expand.1, layers.activation, None)?;
         return linear(&wide, &project.0, &project.1, Activation::None, Some(residual));
     }
+    let (channels, hidden) = expand.0.dims2()?;
+    // Both layers have as many weights.
+    work::product(2 * x.elem_count() / channels.max(1), channels, hidden);
     let mut contiguous = Vec::with_capacity(tensors.len());
     for tensor in tensors {
         contiguous.push(tensor.contiguous()?);

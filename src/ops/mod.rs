@@ -27,6 +27,7 @@ mod squeeze_excite;
 #[cfg(test)]
 mod testing;
 mod window;
+pub mod work;
 
 use candle_core::{CpuStorage, DType, Layout, Result, Shape, Storage, Tensor};
 

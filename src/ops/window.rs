@@ -70,6 +70,11 @@ pub struct Geometry {
 }
 
 impl Geometry {
+    /// Output positions of the whole batch.
+    pub fn positions(&self) -> usize {
+        self.batch * self.out_height * self.out_width
+    }
+
     /// The part of the window at output row `y` that lies inside the image: the first input row, and window rows.
     pub fn rows(&self, y: usize) -> (usize, std::ops::Range<usize>) {
         inside(y * self.window.stride, self.top, self.window.kernel, self.height)

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 mod accuracy;
+mod bench;
 mod checkpoint;
 mod classify;
 mod cli;

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use galley::checkpoint::{Checkpoint, CheckpointError, ElementType, TensorInfo, TensorKind};
-use galley::models::{self, ModelError, Strictness, Weights};
+use galley::checkpoint::{Checkpoint, ElementType, TensorInfo, TensorKind};
+use galley::models::{self, ModelError, RandomWeights, Strictness, Weights as _};
 use galley::predict;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::Deserialize;
@@ -24,7 +24,7 @@ struct Reference {
 }
 
 impl Reference {
-    fn weights(&self) -> Formula {
+    fn weights(&self) -> RandomWeights {
         let mut before = String::new();
         let mut infos = Vec::new();
         for (kept, rest, shape) in &self.tensors {
@@ -32,7 +32,7 @@ impl Reference {
             before.clone_from(&name);
             infos.push(info(name, shape.clone()));
         }
-        Formula(infos)
+        RandomWeights(infos)
     }
 
     /// timm's TensorFlow variants have the tensors of the others: the file's metadata tells.
@@ -56,47 +56,6 @@ fn references() -> Vec<Reference> {
 
 fn reference(name: &str) -> Reference {
     references().into_iter().find(|reference| reference.name == name).unwrap()
-}
-
-/// A checkpoint whose every element is a function of its tensor's name, shape and index.
-struct Formula(Vec<TensorInfo>);
-
-impl Weights for Formula {
-    fn tensors(&self) -> &[TensorInfo] {
-        &self.0
-    }
-
-    fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
-        let info = self.0.iter().find(|info| info.name == name).unwrap();
-        let shape = info.shape.as_slice();
-        let hash = name
-            .bytes()
-            .fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3));
-        let uniform = |index: usize| {
-            let z = hash.wrapping_add((index as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-            let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            ((z ^ (z >> 31)) >> 40) as f32 / 8_388_608.0 - 1.0
-        };
-        let (offset, scale) = if name.ends_with("running_var") {
-            (1.0, 0.5)
-        } else if name.ends_with("running_mean") {
-            (0.0, 0.1)
-        } else if name.contains("grn") {
-            (0.0, 0.5)
-        } else if name.ends_with("bias") {
-            (0.0, 0.1)
-        } else if name.ends_with("gamma") || name.ends_with("layer_scale") {
-            (0.5, 0.2)
-        } else if shape.len() == 1 && name.ends_with("weight") {
-            (1.0, 0.2)
-        } else if name.contains("token") || name.contains("pos_embed") {
-            (0.0, 0.5)
-        } else {
-            (0.0, (3.0 / shape[1..].iter().product::<usize>() as f64).sqrt() as f32)
-        };
-        Ok((0..info.elements()).map(|index| offset + scale * uniform(index)).collect())
-    }
 }
 
 /// sin(0.013 n) in NCHW order, turned to `(1, side, side, 3)`.
@@ -124,6 +83,23 @@ fn every_network_is_recognised_by_its_tensors() {
         let fit = models::fit(weights.tensors(), &architecture).unwrap();
         assert!(fit.is_whole(), "{}: {}", reference.name, fit.misfit());
         assert!(architecture.default_transform().output_size().is_some());
+    }
+}
+
+#[test]
+fn a_network_by_its_name_has_the_tensors_of_the_published_one() {
+    for reference in references() {
+        // TensorFlow's variants have no tensors of their own.
+        let Ok(architecture) = models::named(&reference.expected, 12) else {
+            assert!(reference.expected.starts_with("tf_"), "{}", reference.expected);
+            continue;
+        };
+        if reference.name.starts_with(architecture.naming) {
+            let fit = models::fit(reference.weights().tensors(), &architecture).unwrap();
+            assert!(fit.is_whole(), "{}: {}", reference.name, fit.misfit());
+            let made = RandomWeights::of(&architecture).unwrap();
+            assert_eq!(models::parameters(made.tensors()), reference.parameters, "{}", reference.name);
+        }
     }
 }
 

@@ -1,0 +1,107 @@
+//! Measures one configuration in this process, the way a classification computes it.
+
+use std::time::{Duration, Instant};
+
+use rayon::ThreadPool;
+
+use super::{BenchError, BenchNetwork, BlockTime, Case, Measurement, Precision, median};
+use crate::device;
+use crate::images::transform::Transform;
+use crate::memory;
+use crate::models::{self, BlockCost, Network, RandomWeights, Trial};
+use crate::predict::{self, ModelSource, Strictness, TransformOverrides};
+use crate::worker::{BoxError, JobContext};
+
+/// Classes of a network that is given by name, as in ImageNet.
+const CLASSES: usize = 1000;
+
+/// Passes before the clock counts: buffers are taken and pages touched for the first time.
+const WARM_UPS: usize = 2;
+
+/// Passes at least, however long they take.
+const FEWEST_PASSES: usize = 3;
+
+/// The share of the measuring time that is spent on passes block by block.
+const SHARE_FOR_BLOCKS: f64 = 0.3;
+
+/// Fails when the network cannot be had, and when the job is canceled.
+pub fn measure(case: &Case, ctx: &JobContext) -> Result<Measurement, BoxError> {
+    let chosen = device::choose(case.device)?;
+    let (network, transform) = network(case)?;
+    let architecture = network.architecture.clone();
+    let usual = transform.output_size().map(|(height, width)| height.max(width));
+    let image = case.image.or(usual).unwrap_or(224);
+    let compute = rayon::ThreadPoolBuilder::new().num_threads(case.threads).build()?;
+    let trial = Trial::new(network, case.batch, image, &chosen.device)?;
+    for _ in 0..WARM_UPS {
+        ctx.check()?;
+        compute.install(|| trial.pass())?;
+    }
+    let seconds = passes(&trial, &compute, case.seconds * (1.0 - SHARE_FOR_BLOCKS), ctx)?;
+    let blocks = blocks(&trial, &compute, case.seconds * SHARE_FOR_BLOCKS, ctx)?;
+    let gflops: f64 = blocks.iter().map(|block| block.gflops).sum();
+    Ok(Measurement {
+        network: architecture.name,
+        title: architecture.title,
+        batch: case.batch,
+        precision: case.precision,
+        threads: compute.current_num_threads(),
+        device: chosen.name.to_owned(),
+        image,
+        images_per_second: case.batch as f64 / seconds,
+        peak_bytes: memory::read().peak,
+        gflops_per_second: gflops / seconds,
+        blocks,
+    })
+}
+
+fn network(case: &Case) -> Result<(Network, Transform), BoxError> {
+    if case.precision == Precision::Int8 {
+        return Err(BenchError::NoInt8.into());
+    }
+    match &case.network {
+        BenchNetwork::Arch(name) => {
+            let architecture = models::named(name, CLASSES)?;
+            let weights = RandomWeights::of(&architecture)?;
+            let (network, _) = models::build(&weights, &architecture, Strictness::Strict)?;
+            Ok((network, architecture.default_transform()))
+        }
+        BenchNetwork::File(path) => {
+            let source = ModelSource::File(path.clone());
+            let classifier = predict::load(&source, None, &TransformOverrides::default(), Strictness::Strict)?;
+            Ok((classifier.network, classifier.description.transform))
+        }
+    }
+}
+
+/// Calls `pass` for so many seconds, and some times at least.
+fn repeat<T>(
+    seconds: f64,
+    ctx: &JobContext,
+    mut pass: impl FnMut() -> Result<T, models::ModelError>,
+) -> Result<Vec<T>, BoxError> {
+    let (start, limit) = (Instant::now(), Duration::try_from_secs_f64(seconds)?);
+    let mut results = Vec::new();
+    while results.len() < FEWEST_PASSES || start.elapsed() < limit {
+        ctx.check()?;
+        results.push(pass()?);
+    }
+    Ok(results)
+}
+
+/// Seconds of the median pass.
+fn passes(trial: &Trial, compute: &ThreadPool, seconds: f64, ctx: &JobContext) -> Result<f64, BoxError> {
+    let passes = repeat(seconds, ctx, || compute.install(|| trial.pass()))?;
+    Ok(median(passes.iter().map(Duration::as_secs_f64).collect()))
+}
+
+/// The median time of each block.
+fn blocks(trial: &Trial, compute: &ThreadPool, seconds: f64, ctx: &JobContext) -> Result<Vec<BlockTime>, BoxError> {
+    let passes = repeat(seconds, ctx, || compute.install(|| trial.blocks()))?;
+    let Some(first) = passes.first() else { return Ok(Vec::new()) };
+    let time = |(index, cost): (usize, &BlockCost)| {
+        let times = passes.iter().map(|pass| pass[index].elapsed.as_secs_f64() * 1e3).collect();
+        BlockTime::new(cost.name.clone(), median(times), cost.operations as f64 / 1e9)
+    };
+    Ok(first.iter().enumerate().map(time).collect())
+}

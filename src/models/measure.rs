@@ -1,0 +1,54 @@
+//! What a network costs: passes over made-up pixels, as a whole and block by block.
+
+use std::time::{Duration, Instant};
+
+use candle_core::{Device, Tensor};
+
+use super::{ModelError, Network};
+use crate::ops::work;
+
+/// What one block took in one pass.
+#[derive(Debug, Clone)]
+pub struct BlockCost {
+    pub name: String,
+    pub elapsed: Duration,
+    /// Floating point operations of its convolutions, products and attention.
+    pub operations: u64,
+}
+
+/// A network with a batch to compute.
+pub struct Trial {
+    network: Network,
+    pixels: Tensor,
+}
+
+impl Trial {
+    /// `batch` images of `side` × `side` pixels.
+    pub fn new(network: Network, batch: usize, side: usize, device: &Device) -> Result<Self, ModelError> {
+        let values = (0..batch * side * side * 3).map(|n| (0.013 * n as f32).sin()).collect();
+        let pixels = Tensor::from_vec(values, (batch, side, side, 3), &Device::Cpu)?.to_device(device)?;
+        Ok(Self { network, pixels })
+    }
+
+    /// One pass, on the calling thread's rayon pool.
+    pub fn pass(&self) -> Result<Duration, ModelError> {
+        let start = Instant::now();
+        self.network.forward(&self.pixels)?;
+        self.pixels.device().synchronize()?;
+        Ok(start.elapsed())
+    }
+
+    /// One pass that stops after each block to look at the clock.
+    pub fn blocks(&self) -> Result<Vec<BlockCost>, ModelError> {
+        let mut costs = Vec::with_capacity(self.network.blocks.len());
+        self.network.blocks.iter().try_fold(self.pixels.clone(), |xs, block| {
+            let (start, before) = (Instant::now(), work::total());
+            let xs = block.forward(xs)?;
+            self.pixels.device().synchronize()?;
+            let (elapsed, operations) = (start.elapsed(), work::total() - before);
+            costs.push(BlockCost { name: block.name.clone(), elapsed, operations });
+            Ok::<_, ModelError>(xs)
+        })?;
+        Ok(costs)
+    }
+}

@@ -1,0 +1,91 @@
+//! `galley bench` as scripts meet it: the real program, its JSON lines and its exit codes.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn bench(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_galley"));
+    command.args(["bench", "--rounds", "1", "--seconds", "0", "--threads", "2"]).args(arguments);
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
+fn rows(output: &Output) -> Vec<Value> {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = std::str::from_utf8(&output.stdout).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn starter() -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("resources/starter.safetensors").to_str().unwrap().to_owned()
+}
+
+fn number(row: &Value, key: &str) -> f64 {
+    row[key].as_f64().unwrap_or_else(|| panic!("{key} is no number: {row}"))
+}
+
+#[test]
+fn there_is_a_json_line_per_batch_size() {
+    let rows = rows(&bench(&["--json", "--model", &starter(), "--image", "64", "--batch", "1,3"]));
+    assert_eq!(rows.iter().map(|row| row["batch"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 3]);
+    for row in &rows {
+        assert_eq!((row["precision"].as_str(), row["device"].as_str()), (Some("f32"), Some("CPU")));
+        assert_eq!((row["image"].as_u64(), row["threads"].as_u64()), (Some(64), Some(2)));
+        assert!(row["network"].as_str().is_some_and(|network| !network.is_empty()));
+        for key in ["images_per_second", "peak_bytes", "gflops_per_second"] {
+            assert!(number(row, key) > 0.0, "{row}");
+        }
+        let blocks = row["blocks"].as_array().unwrap();
+        let names: Vec<_> = blocks.iter().map(|block| block["name"].as_str().unwrap()).collect();
+        assert_eq!((names[0], names[names.len() - 1]), ("stem", "head"));
+        assert!(blocks.iter().all(|block| number(block, "milliseconds") > 0.0));
+    }
+    // A bigger batch is more work in every block.
+    for (one, three) in rows[0]["blocks"].as_array().unwrap().iter().zip(rows[1]["blocks"].as_array().unwrap()) {
+        let [one, three] = [one, three].map(|block| number(block, "gflops"));
+        assert!((three - 3.0 * one).abs() < 1e-9, "{one} {three}");
+    }
+}
+
+/// Multiplications with their additions of one image, in 10⁹, as torchvision's documentation of its weights gives them.
+#[test]
+fn counted_work_is_what_torchvision_publishes() {
+    for (name, published) in [
+        ("mobilenet_v3_small", 0.057),
+        ("resnet18", 1.814),
+        ("squeezenet1_1", 0.349),
+        ("efficientnet_b0", 0.386),
+        ("vit_b_16", 17.564),
+        ("convnext_tiny", 4.456),
+    ] {
+        let rows = rows(&bench(&["--json", "--arch", name, "--image", "224", "--batch", "1"]));
+        let counted: f64 = rows[0]["blocks"].as_array().unwrap().iter().map(|block| number(block, "gflops")).sum();
+        assert!((counted / 2.0 - published).abs() < 0.002 * published + 0.001, "{name}: {} {published}", counted / 2.0);
+    }
+}
+
+#[test]
+fn people_get_a_line_per_configuration_and_one_per_block() {
+    let output = bench(&["--model", &starter(), "--image", "64", "--batch", "1,2"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("images/s") && text.contains("peak memory"), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("    2  f32 ")), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("stem ") && line.matches('(').count() == 2), "{text}");
+}
+
+#[test]
+fn what_cannot_be_measured_is_said() {
+    for (arguments, reason) in [
+        (["--arch", "resnet-50"], "resnet50"),
+        (["--precision", "int8"], "f32 only"),
+        (["--model", "no-such-file.pth"], "no-such-file.pth"),
+    ] {
+        let output = bench(&arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.starts_with("error: ") && stderr.contains(reason), "{stderr}");
+        assert!(output.stdout.is_empty());
+    }
+    assert_eq!(bench(&["--batch", "0"]).status.code(), Some(2));
+}
