@@ -69,8 +69,8 @@ impl ConvNext {
         let mut conv = |index: usize, kernel, stride, padding, inputs, outputs| -> Result<Conv, ModelError> {
             let name = format!("{prefix}.{index}");
             let window = Window { kernel, stride, padding: Padding::Each(padding) };
-            let affine = source.conv(&name, None, kernel, inputs, outputs)?;
-            Ok(Conv { affine, window, activation: Activation::None })
+            let weighted = source.conv(&name, None, kernel, inputs, outputs)?;
+            Ok(Conv { weighted, window, activation: Activation::None })
         };
         let convs = match self.stem {
             Stem::Patch => vec![conv(0, 4, 4, 0, 3, outputs)?],
@@ -88,9 +88,9 @@ impl ConvNext {
         };
         let (inputs, outputs) = (self.channels[stage - 1], self.channels[stage]);
         let norm = LayerNorm::load(source, &format!("{prefix}.0"), inputs, EPSILON)?;
-        let affine = source.conv(&format!("{prefix}.1"), None, 2, inputs, outputs)?;
+        let weighted = source.conv(&format!("{prefix}.1"), None, 2, inputs, outputs)?;
         let window = Window { kernel: 2, stride: 2, padding: Padding::Each(0) };
-        let conv = Conv { affine, window, activation: Activation::None };
+        let conv = Conv { weighted, window, activation: Activation::None };
         Ok(Downsample { norm_first: Some(norm), convs: vec![conv], norm: None })
     }
 
@@ -168,8 +168,8 @@ impl Layer for ConvNextBlock {
         // This norm needs the whole image's wide rows at once.
         let Mlp { norm, epsilon, expand, activation, project } = &self.mlp;
         let hidden = ops::layer_norm(&hidden, &norm.0, &norm.1, *epsilon)?;
-        let hidden = ops::linear(&hidden, &expand.0, &expand.1, *activation, None)?;
+        let hidden = expand.0.linear(&hidden, &expand.1, *activation, None)?;
         let hidden = ops::global_response_norm(&hidden, &response_norm.0, &response_norm.1)?;
-        ops::linear(&hidden, &project.0, &project.1, Activation::None, Some(&xs))
+        project.0.linear(&hidden, &project.1, Activation::None, Some(&xs))
     }
 }

@@ -89,7 +89,7 @@ impl Inverted {
         blocks.push(Block::new("last", last));
         let hidden = match (naming, self.hidden) {
             (Naming::Timm, Some(hidden)) => Some(Linear {
-                affine: source.linear("conv_head", self.last, hidden, true)?,
+                weighted: source.linear("conv_head", self.last, hidden, true)?,
                 activation: self.activation,
             }),
             _ => None,
@@ -115,8 +115,8 @@ impl Inverted {
         outputs: usize,
         activation: Activation,
     ) -> Result<Conv, ModelError> {
-        let affine = source.conv(name, Some(&self.batch_norm(norm)), window.kernel, inputs, outputs)?;
-        Ok(Conv { affine, window, activation })
+        let weighted = source.conv(name, Some(&self.batch_norm(norm)), window.kernel, inputs, outputs)?;
+        Ok(Conv { weighted, window, activation })
     }
 
     fn batch_norm(&self, name: &str) -> BatchNorm {

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::ModelError;
-use super::source::{Affine, BatchNorm, Source};
+use super::source::{Affine, BatchNorm, Source, Weighted};
 use crate::ops::{self, Activation, Window};
 
 /// What a block does to its input.
@@ -14,7 +14,7 @@ pub trait Layer: Send + Sync {
 
 /// A dense convolution, batch norm folded in.
 pub struct Conv {
-    pub affine: Affine,
+    pub weighted: Weighted,
     pub window: Window,
     pub activation: Activation,
 }
@@ -26,7 +26,7 @@ impl Conv {
 
     /// `activation(conv(xs) + residual)`.
     pub fn forward_with(&self, xs: &Tensor, residual: Option<&Tensor>) -> candle_core::Result<Tensor> {
-        ops::conv(xs, &self.affine.0, &self.affine.1, self.window, self.activation, residual)
+        self.weighted.0.conv(xs, &self.weighted.1, self.window, self.activation, residual)
     }
 }
 
@@ -50,7 +50,7 @@ impl Depthwise {
 }
 
 pub struct Linear {
-    pub affine: Affine,
+    pub weighted: Weighted,
     pub activation: Activation,
 }
 
@@ -61,7 +61,7 @@ impl Linear {
 
     /// `activation(linear(xs) + residual)`.
     pub fn forward_with(&self, xs: &Tensor, residual: Option<&Tensor>) -> candle_core::Result<Tensor> {
-        ops::linear(xs, &self.affine.0, &self.affine.1, self.activation, residual)
+        self.weighted.0.linear(xs, &self.weighted.1, self.activation, residual)
     }
 }
 
@@ -107,7 +107,7 @@ impl Head {
         let layer = |step: &HeadStep| {
             Ok(match step {
                 HeadStep::Linear { name, inputs, outputs, bias } => HeadLayer::Linear(Linear {
-                    affine: source.linear(name, *inputs, *outputs, *bias)?,
+                    weighted: source.linear(name, *inputs, *outputs, *bias)?,
                     activation: Activation::None,
                 }),
                 HeadStep::BatchNorm { name, features } => {

@@ -88,8 +88,8 @@ fn conv(
     activation: Activation,
 ) -> Result<Conv, ModelError> {
     let norm = BatchNorm { name: norm.to_owned(), epsilon: EPSILON };
-    let affine = source.conv(name, Some(&norm), kernel, inputs, outputs)?;
-    Ok(Conv { affine, window: Window::centered(kernel, stride), activation })
+    let weighted = source.conv(name, Some(&norm), kernel, inputs, outputs)?;
+    Ok(Conv { weighted, window: Window::centered(kernel, stride), activation })
 }
 
 struct Stem {

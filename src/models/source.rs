@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::ModelError;
 use crate::checkpoint::{Checkpoint, CheckpointError, TensorInfo, TensorKind};
+use crate::ops::{PackedMatrix, Weight};
 
 /// Tensors by name.
 pub trait Weights {
@@ -31,8 +32,11 @@ pub fn is_ignorable(name: &str) -> bool {
     name.ends_with("num_batches_tracked") || name == "n_averaged"
 }
 
-/// A weight and its bias.
+/// A weight or scale, and its bias or shift.
 pub type Affine = (Tensor, Tensor);
+
+/// The weight of a linear layer or convolution, and its bias.
+pub type Weighted = (Weight, Tensor);
 
 /// A batch norm to fold into the convolution before it.
 #[derive(Debug, Clone)]
@@ -108,7 +112,7 @@ impl<'a> Source<'a> {
         Ok((self.tensor(scale.flatten(), &[channels])?, self.tensor(shift, &[channels])?))
     }
 
-    /// A convolution without groups: `(kernel, kernel, inputs, outputs)` and `(outputs)`.
+    /// A convolution without groups: a depth of `kernel · kernel · inputs`, and `(outputs)`.
     ///
     /// With a batch norm the file has no bias for it.
     pub fn conv(
@@ -118,10 +122,10 @@ impl<'a> Source<'a> {
         kernel: usize,
         inputs: usize,
         outputs: usize,
-    ) -> Result<Affine, ModelError> {
+    ) -> Result<Weighted, ModelError> {
         let weight = self.values(&format!("{name}.weight"), &[outputs, inputs, kernel, kernel], 0.0)?;
         let fold = self.fold(norm, name, outputs)?;
-        self.folded(weight, fold, [outputs, inputs, kernel * kernel], &[kernel, kernel, inputs, outputs])
+        self.weighted(weight, fold, [outputs, inputs, kernel * kernel])
     }
 
     /// A convolution with a group per channel: `(kernel, kernel, channels)` and `(channels)`.
@@ -134,11 +138,18 @@ impl<'a> Source<'a> {
     ) -> Result<Affine, ModelError> {
         let weight = self.values(&format!("{name}.weight"), &[channels, 1, kernel, kernel], 0.0)?;
         let fold = self.fold(norm, name, channels)?;
-        self.folded(weight, fold, [channels, 1, kernel * kernel], &[kernel, kernel, channels])
+        let (Some(weight), Some((scale, shift))) = (weight, fold) else {
+            return Ok((self.placeholder.clone(), self.placeholder.clone()));
+        };
+        let positions = kernel * kernel;
+        let turned = (0..positions).flat_map(|position| (0..channels).map(move |channel| (position, channel)));
+        let scaled = |(position, channel)| weight[channel * positions + position] * scale_of(&scale, channel);
+        let turned = turned.map(scaled).collect();
+        Ok((self.tensor(Some(turned), &[kernel, kernel, channels])?, self.tensor(Some(shift), &[channels])?))
     }
 
-    /// A linear layer or 1×1 convolution: `(inputs, outputs)` and `(outputs)`; `bias` says whether the file has one.
-    pub fn linear(&mut self, name: &str, inputs: usize, outputs: usize, bias: bool) -> Result<Affine, ModelError> {
+    /// A linear layer or 1×1 convolution; `bias` says whether the file has one.
+    pub fn linear(&mut self, name: &str, inputs: usize, outputs: usize, bias: bool) -> Result<Weighted, ModelError> {
         let bias = bias.then(|| format!("{name}.bias"));
         self.linear_named(&format!("{name}.weight"), bias.as_deref(), inputs, outputs, None)
     }
@@ -151,7 +162,7 @@ impl<'a> Source<'a> {
         inputs: usize,
         outputs: usize,
         scale: Option<&str>,
-    ) -> Result<Affine, ModelError> {
+    ) -> Result<Weighted, ModelError> {
         let weight = self.values(weight, &[outputs, inputs], 0.0)?;
         let bias = match bias {
             Some(bias) => self.values(bias, &[outputs], 0.0)?,
@@ -162,7 +173,7 @@ impl<'a> Source<'a> {
             bias.iter_mut().zip(scale.iter().flatten()).for_each(|(bias, scale)| *bias *= scale);
             bias
         });
-        self.folded(weight, bias.map(|bias| (scale, bias)), [outputs, inputs, 1], &[inputs, outputs])
+        self.weighted(weight, bias.map(|bias| (scale, bias)), [outputs, inputs, 1])
     }
 
     /// What a convolution's outputs are multiplied by, and what is added then.
@@ -186,34 +197,29 @@ impl<'a> Source<'a> {
         Ok(Some((Some(scale), shift)))
     }
 
-    /// Scales the outputs of a weight of shape `[outputs, inputs, positions]` and turns it to
-    /// `[positions, inputs, outputs]`, which is reported as `shape`.
-    fn folded(
+    /// Scales the outputs of a weight of shape `[outputs, inputs, positions]`; its depth goes over positions, then inputs.
+    fn weighted(
         &self,
         weight: Option<Vec<f32>>,
         fold: Option<Fold>,
         [outputs, inputs, positions]: [usize; 3],
-        shape: &[usize],
-    ) -> Result<Affine, ModelError> {
+    ) -> Result<Weighted, ModelError> {
         let (Some(weight), Some((scale, shift))) = (weight, fold) else {
-            return Ok((self.placeholder.clone(), self.placeholder.clone()));
+            return Ok((Weight::Plain(self.placeholder.clone()), self.placeholder.clone()));
         };
-        let mut turned = vec![0.0; weight.len()];
-        for output in 0..outputs {
-            let scale = scale.as_ref().map_or(1.0, |scale| scale[output]);
-            for input in 0..inputs {
-                for position in 0..positions {
-                    turned[(position * inputs + input) * outputs + output] =
-                        weight[(output * inputs + input) * positions + position] * scale;
-                }
-            }
-        }
-        Ok((self.tensor(Some(turned), shape)?, self.tensor(Some(shift), &[outputs])?))
+        let packed = PackedMatrix::new(inputs * positions, outputs, |step, output| {
+            weight[(output * inputs + step % inputs) * positions + step / inputs] * scale_of(&scale, output)
+        });
+        Ok((Weight::Packed(packed), self.tensor(Some(shift), &[outputs])?))
     }
 }
 
 /// Scale (one when none) and shift per output.
 type Fold = (Option<Vec<f32>>, Vec<f32>);
+
+fn scale_of(scale: &Option<Vec<f32>>, output: usize) -> f32 {
+    scale.as_ref().map_or(1.0, |scale| scale[output])
+}
 
 /// Shapes are the same but for axes of length 1: a 1×1 convolution holds what a linear layer holds.
 pub fn same_shape(one: &[usize], other: &[usize]) -> bool {

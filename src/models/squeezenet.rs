@@ -38,8 +38,8 @@ impl SqueezeNet {
             place += if pooled { 2 } else { 1 };
         }
         if let [HeadStep::Linear { name, inputs, outputs, bias }] = head {
-            let affine = source.linear(name, *inputs, *outputs, *bias)?;
-            blocks.push(Block::new("head", ClassMaps(Linear { affine, activation: Activation::Relu })));
+            let weighted = source.linear(name, *inputs, *outputs, *bias)?;
+            blocks.push(Block::new("head", ClassMaps(Linear { weighted, activation: Activation::Relu })));
         } else if !head.is_empty() {
             return Err(ModelError::Head { reason: "SqueezeNet's classifier is one 1×1 convolution".to_owned() });
         }
@@ -57,7 +57,7 @@ fn conv(
     outputs: usize,
 ) -> Result<Conv, ModelError> {
     let window = Window { kernel, stride, padding: Padding::Each(padding) };
-    Ok(Conv { affine: source.conv(name, None, kernel, inputs, outputs)?, window, activation: Activation::Relu })
+    Ok(Conv { weighted: source.conv(name, None, kernel, inputs, outputs)?, window, activation: Activation::Relu })
 }
 
 const POOL: Window = Window { kernel: 3, stride: 2, padding: Padding::Ceil };

@@ -37,7 +37,7 @@ impl Vit {
             token: source.plain(token, &[1, 1, self.width])?,
             position: source.plain(position, &[1, tokens, self.width])?,
             patch: Conv {
-                affine: source.conv(patch, None, PATCH, 3, self.width)?,
+                weighted: source.conv(patch, None, PATCH, 3, self.width)?,
                 window,
                 activation: Activation::None,
             },
@@ -82,9 +82,9 @@ impl Vit {
         let project = source.linear(&name(project), 4 * width, width, true)?;
         Ok(Encoder {
             first,
-            qkv: Linear { affine: qkv, activation: Activation::None },
+            qkv: Linear { weighted: qkv, activation: Activation::None },
             heads: width / HEAD_LENGTH,
-            merge: Linear { affine: merge, activation: Activation::None },
+            merge: Linear { weighted: merge, activation: Activation::None },
             mlp: Mlp { norm: second.affine, epsilon: EPSILON, expand, activation: Activation::Gelu, project },
         })
     }

@@ -27,6 +27,15 @@ pub enum Activation {
 impl Activation {
     /// Applies the function to each value, on the calling thread.
     pub fn apply(self, values: &mut [f32]) {
+        vectorized(
+            #[inline(always)]
+            || self.apply_inlined(values),
+        );
+    }
+
+    /// The same inside a loop that is already compiled for this machine's vector instructions.
+    #[inline(always)]
+    pub fn apply_inlined(self, values: &mut [f32]) {
         match self {
             Self::None => {}
             Self::Relu => map(values, |x| x.max(0.0)),
@@ -65,11 +74,9 @@ impl Activation {
 /// 2·sqrt(2/π): tanh(u) is 2·sigmoid(2u) - 1.
 const TWICE_ROOT_2_BY_PI: f64 = 1.595_769_121_605_731;
 
+#[inline(always)]
 fn map(values: &mut [f32], function: impl Fn(f32) -> f32) {
-    vectorized(
-        #[inline(always)]
-        || values.iter_mut().for_each(|value| *value = function(*value)),
-    );
+    values.iter_mut().for_each(|value| *value = function(*value));
 }
 
 #[inline(always)]
@@ -79,7 +86,19 @@ fn hard_sigmoid(x: f32) -> f32 {
 
 #[inline(always)]
 fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
+    reciprocal(1.0 + exp(-x))
+}
+
+/// `1 / x` for `x` in [2⁻¹²⁶, 2¹²⁶], to the last bit or the one before: several times faster than a vector division.
+#[inline(always)]
+fn reciprocal(x: f32) -> f32 {
+    // Subtracting the bits negates the exponent. This constant leaves a twentieth of relative error (the least that was
+    // found by search), and each Newton step squares it.
+    let mut y = f32::from_bits(0x7EF3_11C7_u32.wrapping_sub(x.to_bits()));
+    for _ in 0..3 {
+        y += y * (1.0 - x * y);
+    }
+    y
 }
 
 /// `eˣ` with a relative error under 2e-7, for `x` in [-87, 88]; beyond, the value at the end of that range.
@@ -120,7 +139,8 @@ fn erf(x: f32) -> f32 {
     let x = x.clamp(-4.0, 4.0);
     let square = x * x;
     let polynomial = |coefficients: &[f32]| coefficients.iter().fold(0.0, |sum, c| sum * square + c);
-    x * polynomial(&NUMERATOR) / polynomial(&DENOMINATOR)
+    // The denominator is negative everywhere.
+    -x * polynomial(&NUMERATOR) * reciprocal(-polynomial(&DENOMINATOR))
 }
 
 /// Elements of one task.

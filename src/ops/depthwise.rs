@@ -2,13 +2,27 @@
 
 mod backward;
 
+use std::mem::MaybeUninit;
+
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::composed::Windows;
 use super::residual::activate_sum;
+use super::simd::{load, store};
 use super::window::{Geometry, Padding, Window};
-use super::{Activation, elements, has_kernel, is_tracked, output, vectorized, work};
+use super::{Activation, elements, has_kernel, is_tracked, output, work};
+
+/// Repeats a block with a constant, so that registers are chosen while compiling.
+macro_rules! unroll {
+    ($constant:ident in [$($value:literal)*] $block:block) => {
+        $({
+            const $constant: usize = $value;
+            $block
+        })*
+    };
+}
 
 /// `activation(depthwise convolution(x) + bias)`.
 ///
@@ -20,7 +34,7 @@ pub fn depthwise(x: &Tensor, weight: &Tensor, bias: &Tensor, window: Window, act
     }
     let geometry = window.over(x.dims())?;
     work::product(geometry.positions(), window.kernel * window.kernel, geometry.channels);
-    if !has_kernel(x) {
+    if !has_kernel(x) || kernel_for(window).is_none() {
         return composed(x, weight, bias, window, activation);
     }
     let (x, weight, bias) = (x.contiguous()?, weight.contiguous()?, bias.contiguous()?);
@@ -75,83 +89,144 @@ impl CustomOp3 for Depthwise {
             candle_core::bail!("depthwise weight {:?} does not fit {channels} channels", weight_layout.dims());
         }
         let (x, weight) = (elements(x, x_layout)?, elements(weight, weight_layout)?);
-        let mut result = vec![0.0; batch * out_height * out_width * channels];
+        let Some(kernel) = kernel_for(self.window) else {
+            candle_core::bail!("there is no depthwise kernel for {:?}", self.window);
+        };
+        let mut result = Vec::with_capacity(batch * out_height * out_width * channels);
+        let space = &mut result.spare_capacity_mut()[..batch * out_height * out_width * channels];
         let row_length = (out_width * channels).max(1);
-        result.par_chunks_mut(row_length).enumerate().for_each(|(index, row)| {
+        space.par_chunks_mut(row_length).enumerate().for_each(|(index, row)| {
             let image = &x[index / out_height * geometry.height * geometry.width * channels..];
-            let row_of = Row { image, weight, bias, geometry, y: index % out_height };
-            vectorized(|| row_of.compute(row));
-            self.activation.apply(row);
+            kernel(Row { image, weight, bias, geometry, y: index % out_height, activation: self.activation }, row);
         });
+        // SAFETY: each row has been written whole.
+        unsafe { result.set_len(batch * out_height * out_width * channels) };
         Ok(output(result, (batch, out_height, out_width, channels)))
     }
 }
 
+/// Computes a row of the output.
+type Kernel = fn(Row, &mut [MaybeUninit<f32>]);
+
+/// Kernels are compiled for the windows that networks have.
+fn kernel_for(window: Window) -> Option<Kernel> {
+    Some(match (window.kernel, window.stride) {
+        (3, 1) => row::<3, 1>,
+        (3, 2) => row::<3, 2>,
+        (5, 1) => row::<5, 1>,
+        (5, 2) => row::<5, 2>,
+        (7, 1) => row::<7, 1>,
+        (7, 2) => row::<7, 2>,
+        _ => return None,
+    })
+}
+
 /// One output row of one image.
+#[derive(Clone, Copy)]
 struct Row<'a> {
     image: &'a [f32],
     weight: &'a [f32],
     bias: &'a [f32],
     geometry: Geometry,
     y: usize,
+    activation: Activation,
 }
 
-/// Neighbouring outputs computed together share each weight that is loaded.
-const PIXELS: usize = 4;
+/// Computes every value of `result`, a row of the output.
+fn row<const KERNEL: usize, const STRIDE: usize>(row: Row, result: &mut [MaybeUninit<f32>]) {
+    let Geometry { height, width, channels, out_width, .. } = row.geometry;
+    assert!(row.image.len() >= height * width * channels && result.len() == out_width * channels, "slices are whole");
+    assert!(row.weight.len() == KERNEL * KERNEL * channels && row.bias.len() == channels, "weights are whole");
+    pulp::Arch::new().dispatch(Write::<KERNEL, STRIDE> { row, result: result.as_mut_ptr().cast() });
+}
 
-impl Row<'_> {
-    #[inline(always)]
-    fn compute(&self, row: &mut [f32]) {
-        let channels = self.geometry.channels;
-        let (wide, eighth) = (channels / 16 * 16, channels / 8 * 8);
-        (0..wide).step_by(16).for_each(|channel| self.lanes::<16>(row, channel));
-        (wide..eighth).step_by(8).for_each(|channel| self.lanes::<8>(row, channel));
-        (eighth..channels).for_each(|channel| self.lanes::<1>(row, channel));
-    }
+/// A row whose slices have been checked.
+struct Write<'a, const KERNEL: usize, const STRIDE: usize> {
+    row: Row<'a>,
+    result: *mut f32,
+}
 
-    /// The whole row for `LANES` channels from `channel` on.
-    #[inline(always)]
-    fn lanes<const LANES: usize>(&self, row: &mut [f32], channel: usize) {
-        let Geometry { window, width, left, out_width, .. } = self.geometry;
-        // The outputs whose windows lie inside the image's width.
-        let first_inner = left.div_ceil(window.stride).min(out_width);
-        let inner = (width + left + window.stride).saturating_sub(window.kernel) / window.stride;
-        let end_inner = inner.clamp(first_inner, out_width);
-        let groups_end = first_inner + (end_inner - first_inner) / PIXELS * PIXELS;
-        (0..first_inner).for_each(|x| self.pixels::<LANES, 1>(row, channel, x));
-        (first_inner..groups_end).step_by(PIXELS).for_each(|x| self.pixels::<LANES, PIXELS>(row, channel, x));
-        (groups_end..out_width).for_each(|x| self.pixels::<LANES, 1>(row, channel, x));
-    }
+impl<const KERNEL: usize, const STRIDE: usize> WithSimd for Write<'_, KERNEL, STRIDE> {
+    type Output = ();
 
-    /// `COUNT` neighbouring outputs from column `x` on, which share the window columns of the first.
     #[inline(always)]
-    fn pixels<const LANES: usize, const COUNT: usize>(&self, row: &mut [f32], channel: usize, x: usize) {
-        let Geometry { window, width, channels, .. } = self.geometry;
-        let (first_y, window_rows) = self.geometry.rows(self.y);
-        let (first_x, window_columns) = self.geometry.columns(x);
-        let mut sums = [lanes::<LANES>(&self.bias[channel..]); COUNT];
-        for (offset, window_row) in window_rows.enumerate() {
-            let from = ((first_y + offset) * width + first_x) * channels + channel;
-            let weights = (window_row * window.kernel + window_columns.start) * channels + channel;
-            for column in 0..window_columns.len() {
-                let weight = lanes::<LANES>(&self.weight[weights + column * channels..]);
-                for (pixel, sum) in sums.iter_mut().enumerate() {
-                    let input = lanes::<LANES>(&self.image[from + (column + pixel * window.stride) * channels..]);
-                    for lane in 0..LANES {
-                        sum[lane] += input[lane] * weight[lane];
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Geometry { channels, out_width, .. } = self.row.geometry;
+        let lanes = size_of::<S::f32s>() / size_of::<f32>();
+        for channel in (0..channels).step_by(lanes) {
+            // The last channels are computed together with some before them, a second time with the same result.
+            let channel = channel.min(channels.saturating_sub(lanes));
+            let mut x = 0;
+            while x < out_width {
+                // SAFETY: `row` has checked the slices; columns and channels are inside them.
+                x += unsafe {
+                    match out_width - x {
+                        _ if channels < lanes => self.pixels::<S, 1, false>(simd, channel, x),
+                        14.. if S::REGISTER_COUNT >= 32 => self.pixels::<S, 14, true>(simd, channel, x),
+                        7.. => self.pixels::<S, 7, true>(simd, channel, x),
+                        3.. => self.pixels::<S, 3, true>(simd, channel, x),
+                        _ => self.pixels::<S, 1, true>(simd, channel, x),
                     }
-                }
+                };
             }
         }
-        for (pixel, sum) in sums.iter().enumerate() {
-            row[(x + pixel) * channels + channel..][..LANES].copy_from_slice(sum);
+        if self.row.activation != Activation::None {
+            // SAFETY: the whole row has just been written, and nothing else refers to it.
+            let values = unsafe { std::slice::from_raw_parts_mut(self.result, out_width * channels) };
+            self.row.activation.apply_inlined(values);
         }
     }
 }
 
-#[inline(always)]
-fn lanes<const LANES: usize>(values: &[f32]) -> [f32; LANES] {
-    *values.first_chunk().expect("channels are counted in whole lanes")
+impl<const KERNEL: usize, const STRIDE: usize> Write<'_, KERNEL, STRIDE> {
+    /// `PIXELS` outputs from column `x` on, for a register of channels from `channel` on, or for the few channels there
+    /// are (not `FULL`). Returns `PIXELS`.
+    ///
+    /// The weights of a window row stay in registers while each input of the row is loaded once and added to every output
+    /// that sees it.
+    ///
+    /// # Safety
+    /// The outputs lie in the row, the channels in the image, and the row's slices have been checked.
+    #[inline(always)]
+    unsafe fn pixels<S: Simd, const PIXELS: usize, const FULL: bool>(
+        &self,
+        simd: S,
+        channel: usize,
+        x: usize,
+    ) -> usize {
+        let Row { image, weight, bias, geometry, y, .. } = self.row;
+        let Geometry { width, channels, left, .. } = geometry;
+        let (first_y, window_rows) = geometry.rows(y);
+        let count = if FULL { size_of::<S::f32s>() / size_of::<f32>() } else { channels };
+        // SAFETY: here and below: rows, columns and channels lie inside the slices, which the caller has checked.
+        let load = |values: &[f32], at: usize| unsafe { load(simd, values.as_ptr().add(at), count) };
+        let mut sums = [load(bias, channel); PIXELS];
+        for (offset, window_row) in window_rows.enumerate() {
+            let from = (first_y + offset) * width * channels + channel;
+            let weights: [S::f32s; KERNEL] =
+                std::array::from_fn(|column| load(weight, (window_row * KERNEL + column) * channels + channel));
+            unroll!(INPUT in [
+                0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32
+            ] {
+                if const { INPUT < (PIXELS - 1) * STRIDE + KERNEL } {
+                    let column = (x * STRIDE + INPUT).wrapping_sub(left);
+                    if column < width {
+                        let input = load(image, from + column * channels);
+                        for pixel in 0..PIXELS {
+                            if (pixel * STRIDE..pixel * STRIDE + KERNEL).contains(&INPUT) {
+                                sums[pixel] = simd.mul_add_f32s(input, weights[INPUT - pixel * STRIDE], sums[pixel]);
+                            }
+                        }
+                    }
+                }
+            });
+        }
+        for (pixel, sum) in sums.into_iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { store(simd, self.result.add((x + pixel) * channels + channel), count, sum) };
+        }
+        PIXELS
+    }
 }
 
 #[cfg(test)]
@@ -198,7 +273,6 @@ mod tests {
             (5, 2, Padding::Each(2), 27),
             (7, 1, Padding::Each(3), 19),
             (7, 2, Padding::Each(0), 3),
-            (2, 1, Padding::Same, 5),
         ] {
             let window = Window { kernel, stride, padding };
             let shapes: [&[usize]; 3] = [&[2, 8, 11, channels], &[kernel, kernel, channels], &[channels]];

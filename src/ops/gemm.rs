@@ -4,6 +4,7 @@ use gemm::Parallelism;
 use rayon::prelude::*;
 
 use super::Activation;
+use super::backward::add;
 
 /// A matrix inside a slice: element `(r, c)` lies at `r * row_stride + c * column_stride`.
 #[derive(Clone, Copy)]
@@ -106,13 +107,6 @@ impl Epilogue<'_> {
             }
         });
         self.activation.apply(rows);
-    }
-}
-
-#[inline(always)]
-fn add(row: &mut [f32], other: &[f32]) {
-    for (value, other) in row.iter_mut().zip(other) {
-        *value += other;
     }
 }
 

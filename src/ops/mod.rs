@@ -20,16 +20,21 @@ mod grn;
 mod layer_norm;
 mod linear;
 mod mlp;
+mod packed;
 mod pool;
 mod residual;
 mod scratch;
+mod simd;
 mod squeeze_excite;
 #[cfg(test)]
 mod testing;
+mod weight;
 mod window;
 pub mod work;
 
-use candle_core::{CpuStorage, DType, Layout, Result, Shape, Storage, Tensor};
+use std::mem::MaybeUninit;
+
+use candle_core::{CpuStorage, DType, Device, Layout, Result, Shape, Storage, Tensor};
 
 pub use activation::{Activation, activate, softmax};
 pub use attention::attention;
@@ -40,9 +45,11 @@ pub use grn::global_response_norm;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use mlp::{Mlp, mlp};
+pub use packed::PackedMatrix;
 pub use pool::{global_average_pool, max_pool};
 pub use residual::{activate_sum, add, add_scaled};
 pub use squeeze_excite::{Gate, squeeze_excite};
+pub use weight::Weight;
 pub use window::{Padding, Window};
 
 /// True where kernels run; elsewhere the composed forms do.
@@ -68,14 +75,32 @@ fn output(elements: Vec<f32>, shape: impl Into<Shape>) -> (CpuStorage, Shape) {
     (CpuStorage::F32(elements), shape.into())
 }
 
-/// Calls `compute` with the elements of contiguous tensors on the CPU: what an operation carries beyond its arguments.
-fn with_elements<R>(tensors: &[Tensor], compute: impl FnOnce(&[&[f32]]) -> Result<R>) -> Result<R> {
+/// Calls `compute` with the elements of tensors on the CPU, row-major: what an operation carries beyond its arguments.
+fn with_elements<'a, R>(
+    tensors: impl IntoIterator<Item = &'a Tensor>,
+    compute: impl FnOnce(&[&[f32]]) -> Result<R>,
+) -> Result<R> {
+    let tensors = tensors.into_iter().map(Tensor::contiguous).collect::<Result<Vec<_>>>()?;
     let guards: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();
     let slices = guards.iter().map(|(storage, layout)| match &**storage {
         Storage::Cpu(storage) => elements(storage, layout),
         _ => candle_core::bail!("a CPU kernel was given a tensor of another device"),
     });
     compute(&slices.collect::<Result<Vec<_>>>()?)
+}
+
+/// A new tensor on the CPU.
+///
+/// # Safety
+/// `fill` must write every value.
+unsafe fn filled(shape: impl Into<Shape>, fill: impl FnOnce(&mut [MaybeUninit<f32>])) -> Result<Tensor> {
+    let shape = shape.into();
+    let count = shape.elem_count();
+    let mut values = Vec::with_capacity(count);
+    fill(&mut values.spare_capacity_mut()[..count]);
+    // SAFETY: all values are within the capacity, and written as the caller promises.
+    unsafe { values.set_len(count) };
+    Tensor::from_vec(values, shape, &Device::Cpu)
 }
 
 /// Runs a loop compiled for the best vector instructions of this machine.

@@ -4,15 +4,15 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::backward::{add, gradient, read};
-use super::{Activation, elements, global_average_pool, has_kernel, linear, output, vectorized};
+use super::{Activation, Weight, elements, global_average_pool, has_kernel, output, vectorized};
 
 /// The two linear layers of a gate, `(channels → squeezed → channels)`, and what follows each.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Gate {
-    /// `(channels, squeezed)` and `(squeezed)`.
-    pub reduce: (Tensor, Tensor),
-    /// `(squeezed, channels)` and `(channels)`.
-    pub expand: (Tensor, Tensor),
+    /// `channels` inputs, `squeezed` outputs.
+    pub reduce: (Weight, Tensor),
+    /// `squeezed` inputs, `channels` outputs.
+    pub expand: (Weight, Tensor),
     pub inner: Activation,
     pub outer: Activation,
 }
@@ -20,8 +20,8 @@ pub struct Gate {
 /// `x · gate(mean of x over height and width)`; `x` has shape `(n, h, w, channels)`.
 pub fn squeeze_excite(x: &Tensor, gate: &Gate) -> Result<Tensor> {
     let means = global_average_pool(x)?;
-    let squeezed = linear(&means, &gate.reduce.0, &gate.reduce.1, gate.inner, None)?;
-    let scales = linear(&squeezed, &gate.expand.0, &gate.expand.1, gate.outer, None)?;
+    let squeezed = gate.reduce.0.linear(&means, &gate.reduce.1, gate.inner, None)?;
+    let scales = gate.expand.0.linear(&squeezed, &gate.expand.1, gate.outer, None)?;
     scale_channels(x, &scales)
 }
 
@@ -122,16 +122,17 @@ mod tests {
 
     #[test]
     fn equals_its_composed_form() -> Result<()> {
+        let (reduce, expand) = (random(&[13, 4], 1)?, random(&[4, 13], 3)?);
         let gate = Gate {
-            reduce: (random(&[13, 4], 1)?, random(&[4], 2)?),
-            expand: (random(&[4, 13], 3)?, random(&[13], 4)?),
+            reduce: (Weight::Plain(reduce.clone()), random(&[4], 2)?),
+            expand: (Weight::Plain(expand.clone()), random(&[13], 4)?),
             inner: Activation::Relu,
             outer: Activation::HardSigmoid,
         };
         for x in views(&[3, 5, 7, 13])? {
             let means = x.mean((1, 2))?;
-            let squeezed = means.matmul(&gate.reduce.0)?.broadcast_add(&gate.reduce.1)?.relu()?;
-            let scales = squeezed.matmul(&gate.expand.0)?.broadcast_add(&gate.expand.1)?;
+            let squeezed = means.matmul(&reduce)?.broadcast_add(&gate.reduce.1)?.relu()?;
+            let scales = squeezed.matmul(&expand)?.broadcast_add(&gate.expand.1)?;
             let scales = Activation::HardSigmoid.composed(&scales)?.reshape((3, 1, 1, 13))?;
             assert_close(&squeeze_excite(&x, &gate)?, &x.broadcast_mul(&scales)?, 1e-5)?;
         }
@@ -144,8 +145,8 @@ mod tests {
         let shapes: [&[usize]; 5] = [&[3, 5, 7, 13], &[13, 4], &[4], &[4, 13], &[13]];
         assert_gradients(&shapes, |args| {
             let gate = Gate {
-                reduce: (args[1].clone(), args[2].clone()),
-                expand: (args[3].clone(), args[4].clone()),
+                reduce: (Weight::Plain(args[1].clone()), args[2].clone()),
+                expand: (Weight::Plain(args[3].clone()), args[4].clone()),
                 inner: Activation::Silu,
                 outer: Activation::Sigmoid,
             };

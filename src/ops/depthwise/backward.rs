@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{Depthwise, depthwise, lanes};
+use super::{Depthwise, depthwise};
 use crate::ops::backward::{column_sums, gradient, read, sum_in_order};
 use crate::ops::window::{Geometry, Padding, Window};
 use crate::ops::{Activation, vectorized};
@@ -229,4 +229,9 @@ fn multiply_add<const LANES: usize>(total: &mut [f32; LANES], upstream: &[f32; L
     for lane in 0..LANES {
         total[lane] += upstream[lane] * inputs[lane];
     }
+}
+
+#[inline(always)]
+fn lanes<const LANES: usize>(values: &[f32]) -> [f32; LANES] {
+    *values.first_chunk().expect("channels are counted in whole lanes")
 }

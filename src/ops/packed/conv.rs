@@ -1,0 +1,205 @@
+//! Dense convolution with a packed weight, straight from the image: a window's row is one run of values in NHWC, so its
+//! rows are the segments of a product. Only what needs padding is copied, a tile at a time.
+
+use std::mem::MaybeUninit;
+
+use candle_core::{Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::linear::{MAX_TILE_ROWS, by_columns, linear};
+use super::matrix::{PackedMatrix, lines};
+use super::product::{Product, Rows, Start, Target};
+use crate::ops::window::Geometry;
+use crate::ops::{Activation, Padding, Window, filled, scratch, with_elements, work};
+
+/// `activation(convolution(x) + bias + residual)`.
+///
+/// `x` has shape `(n, h, w, inputs)`, `weight` a depth of `kernel · kernel · inputs` in that order, `bias` `(outputs)`;
+/// the result and `residual` have shape `(n, h', w', outputs)`.
+pub fn conv(
+    x: &Tensor,
+    weight: &PackedMatrix,
+    bias: &Tensor,
+    window: Window,
+    activation: Activation,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
+    if window.padding == Padding::Ceil {
+        candle_core::bail!("a convolution's windows lie inside its padded input");
+    }
+    if window == Window::centered(1, 1) {
+        return linear(x, weight, bias, activation, residual);
+    }
+    let geometry = window.over(x.dims())?;
+    let outputs = weight.columns();
+    if weight.depth() != window.kernel.pow(2) * geometry.channels || bias.elem_count() != outputs {
+        candle_core::bail!("conv weight of depth {} does not fit input {:?}", weight.depth(), x.dims());
+    }
+    let shape = Shape::from((geometry.batch, geometry.out_height, geometry.out_width, outputs));
+    if residual.is_some_and(|residual| residual.shape() != &shape) {
+        candle_core::bail!("conv was given a residual of another shape than {shape:?}");
+    }
+    work::product(geometry.positions(), weight.depth(), outputs);
+    with_elements([x, bias].into_iter().chain(residual), |elements| {
+        let (x, bias, residual) = (elements[0], lines(elements[1]), elements.get(2).copied());
+        let whole = Product {
+            rows: Rows::dense(&[], 0, 0),
+            weight,
+            depth: 0..weight.depth(),
+            panels: 0..weight.panels(),
+            start: Start::Bias(&bias),
+            residual,
+            activation,
+        };
+        let write = |mut space: &mut [MaybeUninit<f32>]| {
+            let mut tiles = Vec::new();
+            for tile in tiles_of(&geometry) {
+                let (part, rest) = space.split_at_mut(tile.rows * tile.images * geometry.out_width * outputs);
+                tiles.push((tile, Target::new(part, outputs)));
+                space = rest;
+            }
+            let is_shared = tiles.len() < rayon::current_num_threads();
+            tiles.into_par_iter().for_each(|(tile, target)| {
+                tile.with_windows(&geometry, x, |rows| {
+                    let residual = whole.residual.map(|residual| &residual[tile.first_row(&geometry) * outputs..]);
+                    let product = Product { rows, residual, ..whole.clone() };
+                    if is_shared { by_columns(&product, target) } else { product.write(target) }
+                });
+            });
+        };
+        // SAFETY: the tiles are all of the space, and the products fill their targets.
+        unsafe { filled(shape, write) }
+    })
+}
+
+/// Output rows computed together: some of one image, or all of several.
+struct Tile {
+    image: usize,
+    images: usize,
+    y: usize,
+    rows: usize,
+}
+
+/// Tiles in the order of the output.
+fn tiles_of(geometry: &Geometry) -> Vec<Tile> {
+    let Geometry { batch, out_height, out_width, .. } = *geometry;
+    let share = batch.div_ceil(rayon::current_num_threads());
+    let images = (MAX_TILE_ROWS / (out_height * out_width).max(1)).min(share);
+    if images > 0 {
+        let starts = (0..batch).step_by(images);
+        return starts.map(|image| Tile { image, images: images.min(batch - image), y: 0, rows: out_height }).collect();
+    }
+    let parts = out_height.div_ceil((MAX_TILE_ROWS / out_width).max(1));
+    let rows = out_height.div_ceil(parts);
+    let starts = (0..batch).flat_map(|image| (0..out_height).step_by(rows).map(move |y| (image, y)));
+    starts.map(|(image, y)| Tile { image, images: 1, y, rows: rows.min(out_height - y) }).collect()
+}
+
+impl Tile {
+    /// The output row, counted in positions, at which the tile begins.
+    fn first_row(&self, geometry: &Geometry) -> usize {
+        (self.image * geometry.out_height + self.y) * geometry.out_width
+    }
+
+    /// The windows over images of a width, the first of which begins with the first row that the tile reads.
+    fn windows<'a>(&self, geometry: &Geometry, elements: &'a [f32], width: usize, image_stride: usize) -> Rows<'a> {
+        let Geometry { window: Window { kernel, stride, .. }, channels, out_width, .. } = *geometry;
+        Rows {
+            elements,
+            images: self.images,
+            image_stride,
+            groups: self.rows,
+            group_stride: stride * width * channels,
+            count: out_width,
+            row_stride: stride * channels,
+            segments: kernel,
+            segment_stride: width * channels,
+            segment_length: kernel * channels,
+        }
+    }
+
+    /// Calls `compute` with the windows of the tile, in the image itself where nothing has to be padded.
+    fn with_windows<R>(&self, geometry: &Geometry, x: &[f32], compute: impl FnOnce(Rows) -> R) -> R {
+        let Geometry {
+            window: Window { kernel, stride, .. },
+            height,
+            width,
+            channels,
+            top,
+            left,
+            out_height,
+            out_width,
+            ..
+        } = *geometry;
+        let reach = |outputs: usize| (outputs - 1) * stride + kernel;
+        let image = height * width * channels;
+        if top + left == 0 && reach(out_height) <= height && reach(out_width) <= width {
+            let first = self.image * image + self.y * stride * width * channels;
+            return compute(self.windows(geometry, &x[first..], width, image));
+        }
+        let (padded_width, padded_height) = (reach(out_width), reach(self.rows));
+        let padded = padded_height * padded_width * channels;
+        scratch::with(self.images * padded, |space| {
+            for (index, space) in space.chunks_exact_mut(padded).enumerate() {
+                let x = &x[(self.image + index) * image..][..image];
+                for (row, space) in space.chunks_exact_mut(padded_width * channels).enumerate() {
+                    space.fill(0.0);
+                    let Some(y) = (self.y * stride + row).checked_sub(top).filter(|y| *y < height) else { continue };
+                    let length = width.min(padded_width - left) * channels;
+                    space[left * channels..][..length].copy_from_slice(&x[y * width * channels..][..length]);
+                }
+            }
+            compute(self.windows(geometry, space, padded_width, padded))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops;
+    use crate::ops::testing::{assert_close, random, views};
+
+    #[test]
+    fn equals_its_composed_form() -> Result<()> {
+        let each = |kernel, stride, padding| Window { kernel, stride, padding: Padding::Each(padding) };
+        let same = |kernel, stride| Window { kernel, stride, padding: Padding::Same };
+        for window in [
+            each(1, 1, 0),
+            each(1, 2, 0),
+            each(2, 2, 0),
+            each(4, 4, 0),
+            each(3, 1, 1),
+            each(3, 2, 1),
+            each(7, 2, 3),
+            each(7, 2, 0),
+            same(3, 2),
+            same(5, 2),
+            same(3, 1),
+        ] {
+            // Several images per tile, and several tiles per image.
+            for shape in [[5, 9, 12, 5], [2, 40, 37, 3]] {
+                for x in views(&shape)? {
+                    let weight = random(&[window.kernel, window.kernel, shape[3], 18], 2)?;
+                    let packed = PackedMatrix::from_tensor(&weight)?;
+                    let bias = random(&[18], 3)?;
+                    let oracle = ops::conv::composed(&x, &weight, &bias, window, Activation::None, None)?;
+                    assert_close(&conv(&x, &packed, &bias, window, Activation::None, None)?, &oracle, 2e-5)?;
+                    let residual = random(oracle.dims(), 4)?;
+                    let ours = conv(&x, &packed, &bias, window, Activation::Relu, Some(&residual))?;
+                    assert_close(&ours, &(oracle + residual)?.relu()?, 2e-5)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn an_image_smaller_than_the_window_is_an_error() -> Result<()> {
+        let (x, bias) = (random(&[1, 3, 3, 2], 1)?, random(&[2], 3)?);
+        let weight = PackedMatrix::from_tensor(&random(&[7, 7, 2, 2], 2)?)?;
+        let window = Window { kernel: 7, stride: 2, padding: Padding::Each(0) };
+        assert!(conv(&x, &weight, &bias, window, Activation::None, None).is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! The product kernel: sums of a few rows times one or two panels stay in registers from the first to the last step of
+//! the depth. One code for AVX-512, AVX2 and NEON; how many rows fit is all that differs.
+
+use pulp::Simd;
+
+use super::matrix::{Line, PANEL};
+use crate::ops::simd::{load, store};
+
+/// A block of rows and panels, as addresses. All of it lies inside its slices: the caller has checked.
+#[derive(Clone, Copy)]
+pub struct Block<'a, const PANELS: usize> {
+    /// First row of the left factor; its depth lies in `segments` runs of `segment_length` values.
+    pub rows: *const f32,
+    pub row_stride: usize,
+    pub segments: usize,
+    pub segment_stride: usize,
+    pub segment_length: usize,
+    /// The panels' lines of this depth.
+    pub panels: [&'a [Line]; PANELS],
+    pub result: *mut f32,
+    pub result_stride: usize,
+    /// Columns of the result, at most `PANELS * PANEL`.
+    pub columns: usize,
+    /// What the sums begin with: a bias per column (padded to whole panels), or what `result` holds.
+    pub bias: Option<[&'a Line; PANELS]>,
+    /// Added at the end, laid out as `result`.
+    pub residual: Option<*const f32>,
+}
+
+impl<const PANELS: usize> Block<'_, PANELS> {
+    /// The same block from `rows` further down.
+    pub fn below(&self, rows: usize) -> Self {
+        // SAFETY: the caller of `multiply` promises that the rows are there.
+        unsafe {
+            Self {
+                rows: self.rows.add(rows * self.row_stride),
+                result: self.result.add(rows * self.result_stride),
+                residual: self.residual.map(|residual| residual.add(rows * self.result_stride)),
+                ..*self
+            }
+        }
+    }
+}
+
+/// Multiplies `ROWS` rows with `PANELS` panels of `VECTORS` vector registers each.
+///
+/// # Safety
+/// `ROWS` rows from `block.rows` on, each of all its segments, must be readable, and `ROWS` rows of `block.columns` values
+/// writable from `block.result` on (and readable when there is no bias), and readable from `block.residual`.
+#[inline(always)]
+pub unsafe fn multiply<S: Simd, const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
+    simd: S,
+    block: &Block<PANELS>,
+) {
+    let lanes = PANEL / VECTORS;
+    debug_assert_eq!(size_of::<S::f32s>(), lanes * size_of::<f32>());
+    let line = |line: &Line, vector: usize| -> S::f32s {
+        // SAFETY: a line is `VECTORS` vectors long, and aligned to more than a vector.
+        unsafe { *line.0.as_ptr().add(vector * lanes).cast() }
+    };
+    let mut sums = [[[simd.splat_f32s(0.0); VECTORS]; PANELS]; ROWS];
+    if let Some(bias) = block.bias {
+        for row in &mut sums {
+            for (sums, bias) in row.iter_mut().zip(bias) {
+                sums.iter_mut().enumerate().for_each(|(vector, sum)| *sum = line(bias, vector));
+            }
+        }
+    }
+    let mut step = 0;
+    for segment in 0..block.segments {
+        for offset in 0..block.segment_length {
+            let mut weights = [[simd.splat_f32s(0.0); VECTORS]; PANELS];
+            for (weights, panel) in weights.iter_mut().zip(block.panels) {
+                // SAFETY: a panel has a line for each step of the depth.
+                let lines = unsafe { panel.get_unchecked(step) };
+                weights.iter_mut().enumerate().for_each(|(vector, weight)| *weight = line(lines, vector));
+            }
+            for (row, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: the caller promises the row and its segments.
+                let value =
+                    unsafe { *block.rows.add(row * block.row_stride + segment * block.segment_stride + offset) };
+                let value = simd.splat_f32s(value);
+                for (sums, weights) in sums.iter_mut().zip(&weights) {
+                    for (sum, weight) in sums.iter_mut().zip(weights) {
+                        *sum = simd.mul_add_f32s(value, *weight, *sum);
+                    }
+                }
+            }
+            step += 1;
+        }
+    }
+    for (row, sums) in sums.iter().enumerate() {
+        for (index, sum) in sums.iter().flatten().enumerate() {
+            let (column, mut sum) = (index * lanes, *sum);
+            let length = block.columns.saturating_sub(column).min(lanes);
+            if length == 0 {
+                break;
+            }
+            let offset = row * block.result_stride + column;
+            // SAFETY: `length` values from here on are inside the result and the residual, as the caller promises.
+            unsafe {
+                if block.bias.is_none() {
+                    sum = simd.add_f32s(sum, load(simd, block.result.add(offset), length));
+                }
+                if let Some(residual) = block.residual {
+                    sum = simd.add_f32s(sum, load(simd, residual.add(offset), length));
+                }
+                store(simd, block.result.add(offset), length, sum);
+            }
+        }
+    }
+}

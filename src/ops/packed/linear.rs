@@ -1,0 +1,119 @@
+//! Linear layer with a packed weight: tiles of rows in parallel, or of columns when there are few rows.
+
+use std::mem::MaybeUninit;
+
+use candle_core::{Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::matrix::{PANEL, PackedMatrix, lines};
+use super::product::{Product, Rows, Start, Target};
+use crate::ops::{Activation, filled, with_elements, work};
+
+/// More rows per tile would push it out of the second-level cache.
+pub const MAX_TILE_ROWS: usize = 252;
+/// Tiles are multiples of this many rows, the most that the kernel takes at once.
+const ROW_STEP: usize = 14;
+/// With fewer rows, a thread takes columns instead: each weight is then read by one thread only.
+const FEW_ROWS: usize = 64;
+
+/// Rows per tile, at most `most`, so that each thread gets the same number of tiles.
+pub fn tile_rows(rows: usize, most: usize) -> usize {
+    let share = rows.div_ceil(rayon::current_num_threads()).max(1);
+    let most = most.clamp(1, MAX_TILE_ROWS);
+    let tile = share.div_ceil(share.div_ceil(most));
+    tile.next_multiple_of(ROW_STEP).min(most)
+}
+
+/// `activation(x · weight + bias + residual)`.
+///
+/// `x` has shape `(…, inputs)`, `bias` `(outputs)`; the result and `residual` have shape `(…, outputs)`.
+pub fn linear(
+    x: &Tensor,
+    weight: &PackedMatrix,
+    bias: &Tensor,
+    activation: Activation,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
+    let (inputs, outputs) = (weight.depth(), weight.columns());
+    let mut shape = x.dims().to_vec();
+    if shape.pop() != Some(inputs) || bias.elem_count() != outputs {
+        candle_core::bail!("linear of {inputs} inputs was given shape {:?} and {:?} biases", x.dims(), bias.dims());
+    }
+    shape.push(outputs);
+    let shape = Shape::from(shape);
+    if residual.is_some_and(|residual| residual.shape() != &shape) {
+        candle_core::bail!("linear was given a residual of another shape than {shape:?}");
+    }
+    let rows = x.elem_count() / inputs.max(1);
+    work::product(rows, inputs, outputs);
+    with_elements([x, bias].into_iter().chain(residual), |elements| {
+        let (x, bias, residual) = (elements[0], lines(elements[1]), elements.get(2).copied());
+        let product = |first_row: usize, count: usize| Product {
+            rows: Rows::dense(&x[first_row * inputs..][..count * inputs], count, inputs),
+            weight,
+            depth: 0..inputs,
+            panels: 0..weight.panels(),
+            start: Start::Bias(&bias),
+            residual: residual.map(|residual| &residual[first_row * outputs..]),
+            activation,
+        };
+        let write = |space: &mut [MaybeUninit<f32>]| {
+            if rows <= FEW_ROWS {
+                return by_columns(&product(0, rows), Target::new(space, outputs));
+            }
+            let tile = tile_rows(rows, usize::MAX);
+            space.par_chunks_mut((tile * outputs).max(1)).enumerate().for_each(|(index, space)| {
+                product(index * tile, space.len() / outputs).write(Target::new(space, outputs));
+            });
+        };
+        // SAFETY: the products fill their targets, which are all of the space.
+        unsafe { filled(shape, write) }
+    })
+}
+
+/// The whole product, an equal share of panels per thread.
+pub fn by_columns(whole: &Product, mut target: Target) {
+    let panels = whole.panels.len();
+    let share = panels.div_ceil(rayon::current_num_threads()).max(1);
+    let mut parts = Vec::new();
+    for first in (0..panels).step_by(share) {
+        let (part, rest) = target.split_at_column(share * PANEL);
+        target = rest;
+        let residual = whole.residual.map(|residual| &residual[first * PANEL..]);
+        parts.push((Product { panels: first..(first + share).min(panels), residual, ..whole.clone() }, part));
+    }
+    parts.into_par_iter().for_each(|(product, part)| product.write(part));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops;
+    use crate::ops::testing::{assert_close, random, views};
+
+    #[test]
+    fn equals_its_composed_form() -> Result<()> {
+        for (rows, inputs, outputs) in [(1, 1, 1), (7, 5, 3), (300, 33, 65), (49, 130, 17), (32, 8, 100)] {
+            let weight = random(&[inputs, outputs], 2)?;
+            let packed = PackedMatrix::from_tensor(&weight)?;
+            for x in views(&[2, rows, inputs])? {
+                let bias = random(&[outputs], 3)?;
+                for residual in [None, Some(random(&[2, rows, outputs], 4)?)] {
+                    let ours = linear(&x, &packed, &bias, Activation::Gelu, residual.as_ref())?;
+                    let oracle = ops::linear::composed(&x, &weight, &bias, Activation::Gelu, residual.as_ref())?;
+                    assert_close(&ours, &oracle, 2e-5)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn wrong_lengths_are_errors() -> Result<()> {
+        let weight = PackedMatrix::from_tensor(&random(&[4, 3], 2)?)?;
+        assert!(linear(&random(&[2, 5], 1)?, &weight, &random(&[3], 3)?, Activation::None, None).is_err());
+        let (x, residual) = (random(&[2, 4], 1)?, random(&[1, 3], 4)?);
+        assert!(linear(&x, &weight, &random(&[3], 3)?, Activation::None, Some(&residual)).is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,17 @@
+//! Layers whose weights were brought once into the order the product kernel reads them in: what inference on the CPU runs.
+//!
+//! A product is computed tile by tile of rows; what surrounds it (layer norm before, bias, residual and activation after,
+//! the second layer of an [`mlp`]) happens while the tile is in the cache. The composed operations of the parent module
+//! compute the same, and are the oracle.
+
+mod conv;
+mod kernel;
+mod linear;
+mod matrix;
+mod mlp;
+mod product;
+
+pub use conv::conv;
+pub use linear::linear;
+pub use matrix::PackedMatrix;
+pub use mlp::{Mlp, mlp};

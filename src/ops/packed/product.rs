@@ -1,0 +1,362 @@
+//! The product of a tile of rows with a packed weight, over any part of its depth and panels.
+
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use pulp::{Arch, Simd, WithSimd};
+
+use super::kernel::{self, Block};
+use super::matrix::{Line, PANEL, PackedMatrix};
+use crate::ops::Activation;
+
+/// The left factor: `images × groups × count` rows, counted in that order. The depth of a row lies in `segments` runs of
+/// `segment_length` values, so that the windows of a convolution need no copy of their own.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    pub elements: &'a [f32],
+    pub images: usize,
+    pub image_stride: usize,
+    pub groups: usize,
+    pub group_stride: usize,
+    pub count: usize,
+    pub row_stride: usize,
+    pub segments: usize,
+    pub segment_stride: usize,
+    pub segment_length: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// `count` rows of `depth` values, one after the other.
+    pub fn dense(elements: &'a [f32], count: usize, depth: usize) -> Self {
+        Self {
+            elements,
+            images: 1,
+            image_stride: 0,
+            groups: 1,
+            group_stride: 0,
+            count,
+            row_stride: depth,
+            segments: 1,
+            segment_stride: 0,
+            segment_length: depth,
+        }
+    }
+
+    fn depth(&self) -> usize {
+        self.segments * self.segment_length
+    }
+
+    fn all(&self) -> usize {
+        self.images * self.groups * self.count
+    }
+
+    /// One past the last element used.
+    fn end(&self) -> usize {
+        if self.all() * self.depth() == 0 {
+            return 0;
+        }
+        (self.images - 1) * self.image_stride
+            + (self.groups - 1) * self.group_stride
+            + (self.count - 1) * self.row_stride
+            + (self.segments - 1) * self.segment_stride
+            + self.segment_length
+    }
+}
+
+/// What the sums begin with.
+#[derive(Clone, Copy)]
+pub enum Start<'a> {
+    /// One value per column of the weight, in whole lines.
+    Bias(&'a [Line]),
+    /// What the result already holds.
+    Result,
+}
+
+/// Where a product is written: rows `stride` apart. Its parts can be written by several threads.
+pub struct Target<'a> {
+    first: *mut f32,
+    rows: usize,
+    columns: usize,
+    stride: usize,
+    holds_values: bool,
+    slice: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: a target is an exclusive borrow of its own rows and columns.
+unsafe impl Send for Target<'_> {}
+
+impl<'a> Target<'a> {
+    /// Rows of `columns` values, one after the other, in memory that holds nothing yet.
+    pub fn new(space: &'a mut [MaybeUninit<f32>], columns: usize) -> Self {
+        let rows = space.len() / columns.max(1);
+        Self {
+            first: space.as_mut_ptr().cast(),
+            rows,
+            columns,
+            stride: columns,
+            holds_values: false,
+            slice: PhantomData,
+        }
+    }
+
+    /// The same where values are held: the only target for [`Start::Result`].
+    pub fn holding(values: &'a mut [f32], columns: usize) -> Self {
+        let rows = values.len() / columns.max(1);
+        Self { first: values.as_mut_ptr(), rows, columns, stride: columns, holds_values: true, slice: PhantomData }
+    }
+
+    /// The columns before and from `column` on.
+    pub fn split_at_column(self, column: usize) -> (Self, Self) {
+        let column = column.min(self.columns);
+        // SAFETY: `column` lies in the first row or one past it.
+        let first = unsafe { self.first.add(column) };
+        (Self { columns: column, ..self }, Self { first, columns: self.columns - column, ..self })
+    }
+}
+
+/// `result = activation(start + rows · weight[depth, panels] + residual)`, on the calling thread.
+#[derive(Clone)]
+pub struct Product<'a> {
+    pub rows: Rows<'a>,
+    pub weight: &'a PackedMatrix,
+    pub depth: Range<usize>,
+    pub panels: Range<usize>,
+    pub start: Start<'a>,
+    /// As long as the result, and laid out alike.
+    pub residual: Option<&'a [f32]>,
+    pub activation: Activation,
+}
+
+impl Product<'_> {
+    /// Computes every value of `target`, whose first column is the first of `panels`.
+    pub fn write(&self, target: Target) {
+        let (rows, columns) = (self.rows.all(), self.columns());
+        assert_eq!((target.rows, target.columns), (rows, columns), "the product fills its target");
+        if rows == 0 || columns == 0 {
+            return;
+        }
+        let length = (rows - 1) * target.stride + columns;
+        assert!(self.residual.is_none_or(|residual| length <= residual.len()), "the residual covers the result");
+        assert_eq!(self.rows.depth(), self.depth.len(), "inner lengths of a product");
+        assert!(self.rows.end() <= self.rows.elements.len(), "rows lie in their slice");
+        assert!(
+            self.depth.end <= self.weight.depth() && self.panels.end <= self.weight.panels(),
+            "a part of the weight"
+        );
+        match self.start {
+            Start::Bias(bias) => assert_eq!(bias.len(), self.weight.panels(), "a bias per column"),
+            Start::Result => assert!(target.holds_values, "a sum goes on from values"),
+        }
+        Arch::new().dispatch(Write { product: self, target });
+    }
+
+    fn columns(&self) -> usize {
+        (self.panels.end * PANEL).min(self.weight.columns()) - self.panels.start * PANEL
+    }
+}
+
+/// A product whose slices have been checked.
+struct Write<'a> {
+    product: &'a Product<'a>,
+    target: Target<'a>,
+}
+
+impl WithSimd for Write<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Range { start, end } = self.product.panels;
+        let pairs = (end - start) / 2;
+        for panel in (start..start + 2 * pairs).step_by(2) {
+            self.panels::<S, 2>(simd, panel);
+        }
+        if start + 2 * pairs < end {
+            self.panels::<S, 1>(simd, end - 1);
+        }
+    }
+}
+
+impl Write<'_> {
+    /// All rows times `PANELS` panels from `first` on, while those are in the cache.
+    #[inline(always)]
+    fn panels<S: Simd, const PANELS: usize>(&self, simd: S, first: usize) {
+        let Product { rows, weight, depth, panels, start, residual, activation } = self.product;
+        let column = (first - panels.start) * PANEL;
+        let columns = (self.product.columns() - column).min(PANELS * PANEL);
+        let block = Block::<PANELS> {
+            rows: rows.elements.as_ptr(),
+            row_stride: rows.row_stride,
+            segments: rows.segments,
+            segment_stride: rows.segment_stride,
+            segment_length: rows.segment_length,
+            panels: std::array::from_fn(|index| &weight.panel(first + index)[depth.clone()]),
+            // SAFETY: `column` is a column of the result's first row.
+            result: unsafe { self.target.first.add(column) },
+            result_stride: self.target.stride,
+            columns,
+            bias: match start {
+                Start::Bias(bias) => Some(std::array::from_fn(|index| &bias[first + index])),
+                Start::Result => None,
+            },
+            residual: residual.map(|residual| residual[column..].as_ptr()),
+        };
+        for index in 0..rows.images * rows.groups {
+            let first = index / rows.groups * rows.image_stride + index % rows.groups * rows.group_stride;
+            // SAFETY: `write` has checked rows, result and residual.
+            unsafe {
+                let below = Block { rows: block.rows.add(first), ..block.below(index * rows.count) };
+                multiply_rows(simd, below, rows.count);
+            }
+        }
+        if *activation != Activation::None {
+            for row in 0..rows.all() {
+                // SAFETY: these values have just been written, and nothing else refers to them.
+                let values =
+                    unsafe { std::slice::from_raw_parts_mut(block.result.add(row * self.target.stride), columns) };
+                activation.apply_inlined(values);
+            }
+        }
+    }
+}
+
+/// Walks down `count` rows in blocks as high as the registers allow.
+///
+/// # Safety
+/// As for [`kernel::multiply`], with `count` rows.
+#[inline(always)]
+unsafe fn multiply_rows<S: Simd, const PANELS: usize>(simd: S, mut block: Block<PANELS>, count: usize) {
+    // Rows a multiple of 4 KiB apart share a set of the first-level cache, which has 8 places or more.
+    let most = if block.row_stride.is_multiple_of(1024) { 7 } else { usize::MAX };
+    let mut left = count;
+    while left > 0 {
+        // SAFETY: at most the rows that are left are asked for.
+        let done = unsafe {
+            match (PANEL * size_of::<f32>() / size_of::<S::f32s>(), left.min(most)) {
+                (1, 14..) => rows::<S, 14, PANELS, 1>(simd, &block),
+                (1, 7..) => rows::<S, 7, PANELS, 1>(simd, &block),
+                (1, 4..) => rows::<S, 4, PANELS, 1>(simd, &block),
+                (1, 2..) => rows::<S, 2, PANELS, 1>(simd, &block),
+                (1, _) => rows::<S, 1, PANELS, 1>(simd, &block),
+                (2, 3..) => rows::<S, 3, PANELS, 2>(simd, &block),
+                (2, _) => rows::<S, 1, PANELS, 2>(simd, &block),
+                (4, 3..) => rows::<S, 3, PANELS, 4>(simd, &block),
+                (4, _) => rows::<S, 1, PANELS, 4>(simd, &block),
+                _ => rows::<S, 1, PANELS, PANEL>(simd, &block),
+            }
+        };
+        left -= done;
+        if left > 0 {
+            block = block.below(done);
+        }
+    }
+}
+
+/// One block of `ROWS` rows, compiled on its own so that its sums get all registers. Returns `ROWS`.
+///
+/// # Safety
+/// As for [`kernel::multiply`].
+#[inline(always)]
+unsafe fn rows<S: Simd, const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
+    simd: S,
+    block: &Block<PANELS>,
+) -> usize {
+    if PANEL / VECTORS * size_of::<f32>() == size_of::<S::f32s>() {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                // SAFETY: the caller's promise is passed on.
+                unsafe { kernel::multiply::<S, ROWS, PANELS, VECTORS>(simd, block) }
+            },
+        );
+    }
+    ROWS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::packed::matrix::lines;
+    use crate::ops::testing::random;
+
+    /// Rows in groups and segments, a part of the depth and of the panels, both starts: against plain sums in f64.
+    #[test]
+    fn every_shape_equals_plain_sums() {
+        for (images, groups, count) in [(1, 1, 1), (1, 1, 3), (2, 3, 7), (3, 2, 14), (1, 1, 31), (1, 2, 45)] {
+            for (segments, segment_length, columns) in [(1, 5, 16), (3, 4, 40), (2, 9, 33), (1, 64, 7)] {
+                check([images, groups, count], segments, segment_length, columns);
+            }
+        }
+    }
+
+    fn values(length: usize, seed: u64) -> Vec<f32> {
+        random(&[length], seed).unwrap().to_vec1().unwrap()
+    }
+
+    fn check([images, groups, count]: [usize; 3], segments: usize, segment_length: usize, columns: usize) {
+        let depth = segments * segment_length;
+        let (row_stride, segment_stride) = (segment_length + 1, (segment_length + 1) * count + 2);
+        let group_stride = segment_stride * segments + 3;
+        let image_stride = group_stride * groups + 5;
+        let elements = values(image_stride * images, 1);
+        let rows = Rows {
+            elements: &elements,
+            images,
+            image_stride,
+            groups,
+            group_stride,
+            count,
+            row_stride,
+            segments,
+            segment_stride,
+            segment_length,
+        };
+        let (whole_depth, before) = (depth + 4, 3);
+        let weights = values(whole_depth * columns, 2);
+        let weight = PackedMatrix::new(whole_depth, columns, |row, column| weights[row * columns + column]);
+        for panels in [0..weight.panels(), weight.panels() - 1..weight.panels()] {
+            let first = panels.start * PANEL;
+            let width = columns - first;
+            let (before_columns, stride) = (3, width + 3);
+            let (held, residual) = (values(rows.all() * stride, 3), values(rows.all() * stride, 4));
+            let bias = values(columns, 5);
+            let lines = lines(&bias);
+            for start in [Start::Bias(&lines), Start::Result] {
+                let mut result = held.clone();
+                let product = Product {
+                    rows,
+                    weight: &weight,
+                    depth: before..before + depth,
+                    panels: panels.clone(),
+                    start,
+                    residual: Some(&residual[before_columns..]),
+                    activation: Activation::Relu,
+                };
+                product.write(Target::holding(&mut result, stride).split_at_column(before_columns).1);
+                for (index, &value) in result.iter().enumerate() {
+                    let (row, column) = (index / stride, index % stride);
+                    let Some(column) = column.checked_sub(before_columns) else {
+                        assert_eq!(value, held[index], "other columns are left alone");
+                        continue;
+                    };
+                    let mut sum = match start {
+                        Start::Bias(_) => f64::from(bias[first + column]),
+                        Start::Result => f64::from(held[index]),
+                    };
+                    for step in 0..depth {
+                        let at = row / count / groups * image_stride
+                            + row / count % groups * group_stride
+                            + row % count * row_stride
+                            + step / segment_length * segment_stride
+                            + step % segment_length;
+                        let weight = weights[(before + step) * columns + first + column];
+                        sum += f64::from(elements[at]) * f64::from(weight);
+                    }
+                    let expected = (sum + f64::from(residual[index])).max(0.0);
+                    assert!((f64::from(value) - expected).abs() < 1e-5, "{value} instead of {expected}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The weight of a linear layer or convolution, in whatever form it is multiplied from.
+
+use candle_core::{Result, Tensor};
+
+use super::packed::{self, PackedMatrix};
+use super::{Activation, Window};
+
+#[derive(Debug)]
+pub enum Weight {
+    /// `(inputs, outputs)`, or `(kernel, kernel, inputs, outputs)` of a convolution: on any device, and for training.
+    Plain(Tensor),
+    /// For inference on the CPU.
+    Packed(PackedMatrix),
+}
+
+impl Weight {
+    /// `activation(x · weight + bias + residual)`, as [`super::linear`].
+    pub fn linear(
+        &self,
+        x: &Tensor,
+        bias: &Tensor,
+        activation: Activation,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        match self {
+            Self::Plain(weight) => super::linear(x, weight, bias, activation, residual),
+            Self::Packed(weight) => packed::linear(x, weight, bias, activation, residual),
+        }
+    }
+
+    /// `activation(convolution(x) + bias + residual)`, as [`super::conv`].
+    pub fn conv(
+        &self,
+        x: &Tensor,
+        bias: &Tensor,
+        window: Window,
+        activation: Activation,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        match self {
+            Self::Plain(weight) => super::conv(x, weight, bias, window, activation, residual),
+            Self::Packed(weight) => packed::conv(x, weight, bias, window, activation, residual),
+        }
+    }
+}
