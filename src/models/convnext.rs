@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::layers::{Conv, Depthwise, Head, HeadStep, Layer, LayerNorm, PooledHead};
 use super::source::{Affine, Source};
-use super::{Block, ModelError, Naming};
+use super::{Block, ModelError, Naming, Phase};
 use crate::ops::{self, Activation, Mlp, Padding, Window};
 
 /// From the reference code, for every norm of the network.
@@ -35,15 +35,16 @@ impl ConvNext {
     }
 
     pub fn blocks(&self, naming: Naming, head: &[HeadStep], source: &mut Source) -> Result<Vec<Block>, ModelError> {
-        let mut blocks = vec![Block::new("stem", self.stem(naming, source)?)];
+        let stem = self.stem(naming, source)?;
+        let mut blocks = vec![source.block("stem", stem)];
         for stage in 0..4 {
             if stage > 0 {
                 let layer = self.downsample(naming, stage, source)?;
-                blocks.push(Block::new(format!("stages.{stage}.downsample"), layer));
+                blocks.push(source.block(format!("stages.{stage}.downsample"), layer));
             }
             for index in 0..self.depths[stage] {
                 let layer = self.block(naming, stage, index, source)?;
-                blocks.push(Block::new(format!("stages.{stage}.blocks.{index}"), layer));
+                blocks.push(source.block(format!("stages.{stage}.blocks.{index}"), layer));
             }
         }
         let norm = match naming {
@@ -55,7 +56,7 @@ impl ConvNext {
         let norm = LayerNorm::load(source, norm, self.features(), EPSILON)?;
         let (norm_first, norm) = if self.head_norm_first { (Some(norm), None) } else { (None, Some(norm)) };
         let head = Head::load(source, head)?;
-        blocks.push(Block::new("head", PooledHead { norm_first, norm, hidden: None, head }));
+        blocks.push(source.block("head", PooledHead { norm_first, norm, hidden: None, head }));
         Ok(blocks)
     }
 
@@ -69,8 +70,8 @@ impl ConvNext {
         let mut conv = |index: usize, kernel, stride, padding, inputs, outputs| -> Result<Conv, ModelError> {
             let name = format!("{prefix}.{index}");
             let window = Window { kernel, stride, padding: Padding::Each(padding) };
-            let weighted = source.conv(&name, None, kernel, inputs, outputs)?;
-            Ok(Conv { weighted, window, activation: Activation::None })
+            let (weighted, norm) = source.conv(&name, None, kernel, inputs, outputs)?;
+            Ok(Conv { weighted, norm, window, activation: Activation::None })
         };
         let convs = match self.stem {
             Stem::Patch => vec![conv(0, 4, 4, 0, 3, outputs)?],
@@ -87,11 +88,11 @@ impl ConvNext {
             Naming::Original => format!("downsample_layers.{stage}"),
         };
         let (inputs, outputs) = (self.channels[stage - 1], self.channels[stage]);
-        let norm = LayerNorm::load(source, &format!("{prefix}.0"), inputs, EPSILON)?;
-        let weighted = source.conv(&format!("{prefix}.1"), None, 2, inputs, outputs)?;
+        let norm_first = LayerNorm::load(source, &format!("{prefix}.0"), inputs, EPSILON)?;
+        let (weighted, norm) = source.conv(&format!("{prefix}.1"), None, 2, inputs, outputs)?;
         let window = Window { kernel: 2, stride: 2, padding: Padding::Each(0) };
-        let conv = Conv { weighted, window, activation: Activation::None };
-        Ok(Downsample { norm_first: Some(norm), convs: vec![conv], norm: None })
+        let conv = Conv { weighted, norm, window, activation: Activation::None };
+        Ok(Downsample { norm_first: Some(norm_first), convs: vec![conv], norm: None })
     }
 
     fn block(
@@ -113,11 +114,9 @@ impl ConvNext {
         };
         let channels = self.channels[stage];
         let name = |part: &str| format!("{prefix}.{part}");
-        let depthwise = Depthwise {
-            affine: source.depthwise(&name(depthwise), None, 7, channels)?,
-            window: Window::centered(7, 1),
-            activation: Activation::None,
-        };
+        let (affine, no_norm) = source.depthwise(&name(depthwise), None, 7, channels)?;
+        let window = Window::centered(7, 1);
+        let depthwise = Depthwise { affine, norm: no_norm, window, activation: Activation::None };
         let norm = LayerNorm::load(source, &name(norm), channels, EPSILON)?;
         let expand = source.linear(&name(expand), channels, 4 * channels, true)?;
         let response_norm = if self.v2 {
@@ -133,9 +132,9 @@ impl ConvNext {
         };
         let scale = (!self.v2).then(|| name(scale));
         let (weight, bias) = (name(&format!("{project}.weight")), name(&format!("{project}.bias")));
-        let project = source.linear_named(&weight, Some(&bias), 4 * channels, channels, scale.as_deref())?;
+        let (project, scale) = source.linear_named(&weight, Some(&bias), 4 * channels, channels, scale.as_deref())?;
         let mlp = Mlp { norm: norm.affine, epsilon: EPSILON, expand, activation: Activation::Gelu, project };
-        Ok(ConvNextBlock { depthwise, mlp, response_norm })
+        Ok(ConvNextBlock { depthwise, mlp, response_norm, scale })
     }
 }
 
@@ -147,29 +146,38 @@ struct Downsample {
 }
 
 impl Layer for Downsample {
-    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
+    fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
         let xs = if let Some(norm) = &self.norm_first { norm.forward(&xs)? } else { xs };
-        let xs = self.convs.iter().try_fold(xs, |xs, conv| conv.forward(&xs))?;
+        let xs = self.convs.iter().try_fold(xs, |xs, conv| conv.forward(&xs, phase))?;
         if let Some(norm) = &self.norm { norm.forward(&xs) } else { Ok(xs) }
     }
 }
 
-/// Depthwise 7×7, norm, and a four times wider layer, around which the input passes. Layer scale lies in `mlp.project`.
+/// Depthwise 7×7, norm, and a four times wider layer, around which the input passes.
 struct ConvNextBlock {
     depthwise: Depthwise,
     mlp: Mlp,
     response_norm: Option<Affine>,
+    /// Layer scale that trains; else it lies in `mlp.project`.
+    scale: Option<Tensor>,
 }
 
 impl Layer for ConvNextBlock {
-    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
-        let hidden = self.depthwise.forward(&xs)?;
-        let Some(response_norm) = &self.response_norm else { return ops::mlp(&hidden, &self.mlp, &xs) };
-        // This norm needs the whole image's wide rows at once.
+    fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
+        let hidden = self.depthwise.forward(&xs, phase)?;
+        if self.response_norm.is_none() && self.scale.is_none() {
+            return ops::mlp(&hidden, &self.mlp, &xs);
+        }
+        // The response norm needs the whole image's wide rows at once.
         let Mlp { norm, epsilon, expand, activation, project } = &self.mlp;
         let hidden = ops::layer_norm(&hidden, &norm.0, &norm.1, *epsilon)?;
-        let hidden = expand.0.linear(&hidden, &expand.1, *activation, None)?;
-        let hidden = ops::global_response_norm(&hidden, &response_norm.0, &response_norm.1)?;
-        project.0.linear(&hidden, &project.1, Activation::None, Some(&xs))
+        let mut hidden = expand.0.linear(&hidden, &expand.1, *activation, None)?;
+        if let Some(norm) = &self.response_norm {
+            hidden = ops::global_response_norm(&hidden, &norm.0, &norm.1)?;
+        }
+        let Some(scale) = &self.scale else {
+            return project.0.linear(&hidden, &project.1, Activation::None, Some(&xs));
+        };
+        ops::add_scaled(&xs, &project.0.linear(&hidden, &project.1, Activation::None, None)?, scale)
     }
 }

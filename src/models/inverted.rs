@@ -2,9 +2,9 @@
 
 use candle_core::Tensor;
 
-use super::layers::{Conv, Depthwise, Head, HeadStep, Layer, Linear, PooledHead};
+use super::layers::{Conv, DEFAULT_MOMENTUM, Depthwise, Head, HeadStep, Layer, Linear, PooledHead};
 use super::source::{BatchNorm, Source};
-use super::{Block, ModelError, Naming};
+use super::{Block, ModelError, Naming, Phase};
 use crate::ops::{self, Activation, Gate, Padding, Window};
 
 /// How a family names its tensors, beyond [`Naming`].
@@ -74,19 +74,20 @@ impl Inverted {
         };
         let window = self.window(3, 2);
         let stem = self.conv(source, conv, norm, window, 3, self.stem, self.activation)?;
-        let mut blocks = vec![Block::new("stem", stem)];
+        let mut blocks = vec![source.block("stem", stem)];
         let mut place = 1; // index in torchvision's flat lists
         for (stage, units) in self.stages.iter().enumerate() {
             for (index, unit) in units.blocks.iter().enumerate() {
                 let names = self.names(naming, stage, index, place, unit);
-                blocks.push(Block::new(format!("blocks.{stage}.{index}"), self.unit(&names, unit, source)?));
+                let layer = self.unit(&names, unit, source)?;
+                blocks.push(source.block(format!("blocks.{stage}.{index}"), layer));
                 place += 1;
             }
         }
         let inputs = self.stages.last().and_then(|stage| stage.blocks.last()).map_or(self.stem, |unit| unit.outputs);
         let [conv, norm] = self.last_names(naming, place);
         let last = self.conv(source, &conv, &norm, self.window(1, 1), inputs, self.last, self.activation)?;
-        blocks.push(Block::new("last", last));
+        blocks.push(source.block("last", last));
         let hidden = match (naming, self.hidden) {
             (Naming::Timm, Some(hidden)) => Some(Linear {
                 weighted: source.linear("conv_head", self.last, hidden, true)?,
@@ -95,7 +96,7 @@ impl Inverted {
             _ => None,
         };
         let head = Head::load(source, head)?;
-        blocks.push(Block::new("head", PooledHead { norm_first: None, norm: None, hidden, head }));
+        blocks.push(source.block("head", PooledHead { norm_first: None, norm: None, hidden, head }));
         Ok(blocks)
     }
 
@@ -115,12 +116,14 @@ impl Inverted {
         outputs: usize,
         activation: Activation,
     ) -> Result<Conv, ModelError> {
-        let weighted = source.conv(name, Some(&self.batch_norm(norm)), window.kernel, inputs, outputs)?;
-        Ok(Conv { weighted, window, activation })
+        let (weighted, norm) = source.conv(name, Some(&self.batch_norm(norm)), window.kernel, inputs, outputs)?;
+        Ok(Conv { weighted, norm, window, activation })
     }
 
     fn batch_norm(&self, name: &str) -> BatchNorm {
-        BatchNorm { name: name.to_owned(), epsilon: self.epsilon }
+        // Where epsilon is TensorFlow's, so is the momentum (1 - its 0.99), in torchvision's and timm's code.
+        let momentum = if self.epsilon == 1e-3 { 0.01 } else { DEFAULT_MOMENTUM };
+        BatchNorm { name: name.to_owned(), epsilon: self.epsilon, momentum }
     }
 
     fn last_names(&self, naming: Naming, place: usize) -> [String; 2] {
@@ -166,11 +169,8 @@ impl Inverted {
             None => None,
         };
         let [conv, norm] = &names.depthwise;
-        let depthwise = Depthwise {
-            affine: source.depthwise(conv, Some(&self.batch_norm(norm)), kernel, expanded)?,
-            window: self.window(kernel, stride),
-            activation,
-        };
+        let (affine, norm) = source.depthwise(conv, Some(&self.batch_norm(norm)), kernel, expanded)?;
+        let depthwise = Depthwise { affine, norm, window: self.window(kernel, stride), activation };
         let gate = match squeezed {
             Some(squeezed) => Some(Gate {
                 reduce: source.linear(&names.gate[0], expanded, squeezed, true)?,
@@ -217,11 +217,11 @@ struct InvertedResidual {
 }
 
 impl Layer for InvertedResidual {
-    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
+    fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
         let shortcut = self.shortcut.then(|| xs.clone());
-        let xs = if let Some(expand) = &self.expand { expand.forward(&xs)? } else { xs };
-        let xs = self.depthwise.forward(&xs)?;
+        let xs = if let Some(expand) = &self.expand { expand.forward(&xs, phase)? } else { xs };
+        let xs = self.depthwise.forward(&xs, phase)?;
         let xs = if let Some(gate) = &self.gate { ops::squeeze_excite(&xs, gate)? } else { xs };
-        self.project.forward_with(&xs, shortcut.as_ref())
+        self.project.forward_with(&xs, shortcut.as_ref(), phase)
     }
 }

@@ -2,50 +2,63 @@
 
 use candle_core::Tensor;
 
-use super::ModelError;
+use super::parameter::TrainableNorm;
 use super::source::{Affine, BatchNorm, Source, Weighted};
+use super::{ModelError, Phase};
 use crate::ops::{self, Activation, Window};
 
 /// What a block does to its input.
 pub trait Layer: Send + Sync {
     /// Takes its input, so that it can be freed as soon as it is used.
-    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor>;
+    fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor>;
 }
 
-/// A dense convolution, batch norm folded in.
+/// A dense convolution, batch norm folded in unless it trains.
 pub struct Conv {
     pub weighted: Weighted,
+    pub norm: Option<TrainableNorm>,
     pub window: Window,
     pub activation: Activation,
 }
 
 impl Conv {
-    pub fn forward(&self, xs: &Tensor) -> candle_core::Result<Tensor> {
-        self.forward_with(xs, None)
+    pub fn forward(&self, xs: &Tensor, phase: Phase) -> candle_core::Result<Tensor> {
+        self.forward_with(xs, None, phase)
     }
 
     /// `activation(conv(xs) + residual)`.
-    pub fn forward_with(&self, xs: &Tensor, residual: Option<&Tensor>) -> candle_core::Result<Tensor> {
-        self.weighted.0.conv(xs, &self.weighted.1, self.window, self.activation, residual)
+    pub fn forward_with(&self, xs: &Tensor, residual: Option<&Tensor>, phase: Phase) -> candle_core::Result<Tensor> {
+        let (weight, bias) = &self.weighted;
+        let Some(norm) = &self.norm else {
+            return weight.conv(xs, bias, self.window, self.activation, residual);
+        };
+        let ys = norm.forward(&weight.conv(xs, bias, self.window, Activation::None, None)?, phase)?;
+        ops::activate_sum(ys, residual, self.activation)
     }
 }
 
 impl Layer for Conv {
-    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
-        self.forward(&xs)
+    fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
+        self.forward(&xs, phase)
     }
 }
 
-/// A depthwise convolution, batch norm folded in.
+/// A depthwise convolution, batch norm folded in unless it trains.
 pub struct Depthwise {
     pub affine: Affine,
+    pub norm: Option<TrainableNorm>,
     pub window: Window,
     pub activation: Activation,
 }
 
 impl Depthwise {
-    pub fn forward(&self, xs: &Tensor) -> candle_core::Result<Tensor> {
-        ops::depthwise(xs, &self.affine.0, &self.affine.1, self.window, self.activation)
+    pub fn forward(&self, xs: &Tensor, phase: Phase) -> candle_core::Result<Tensor> {
+        let (weight, bias) = &self.affine;
+        let Some(norm) = &self.norm else {
+            return ops::depthwise(xs, weight, bias, self.window, self.activation);
+        };
+        let ys = norm.forward(&ops::depthwise(xs, weight, bias, self.window, Activation::None)?, phase)?;
+        ops::activate_sum(ys, None, self.activation)
     }
 }
 
@@ -95,12 +108,15 @@ pub struct Head(Vec<HeadLayer>);
 enum HeadLayer {
     Linear(Linear),
     BatchNorm(Affine),
+    TrainableNorm(TrainableNorm),
     LayerNorm(LayerNorm),
     Activation(Activation),
 }
 
 /// PyTorch's default for batch norm and layer norm: a head's file does not say.
 const DEFAULT_EPSILON: f32 = 1e-5;
+/// PyTorch's default for batch norm.
+pub const DEFAULT_MOMENTUM: f64 = 0.1;
 
 impl Head {
     pub fn load(source: &mut Source, steps: &[HeadStep]) -> Result<Self, ModelError> {
@@ -111,8 +127,11 @@ impl Head {
                     activation: Activation::None,
                 }),
                 HeadStep::BatchNorm { name, features } => {
-                    let norm = BatchNorm { name: name.clone(), epsilon: DEFAULT_EPSILON };
-                    HeadLayer::BatchNorm(source.batch_norm(&norm, *features)?)
+                    let norm = BatchNorm { name: name.clone(), epsilon: DEFAULT_EPSILON, momentum: DEFAULT_MOMENTUM };
+                    match source.trainable_norm(&norm, *features)? {
+                        Some(norm) => HeadLayer::TrainableNorm(norm),
+                        None => HeadLayer::BatchNorm(source.batch_norm(&norm, *features)?),
+                    }
                 }
                 HeadStep::LayerNorm { name, features } => {
                     HeadLayer::LayerNorm(LayerNorm::load(source, name, *features, DEFAULT_EPSILON)?)
@@ -123,10 +142,11 @@ impl Head {
         Ok(Self(steps.iter().map(layer).collect::<Result<_, ModelError>>()?))
     }
 
-    pub fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
+    pub fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
         self.0.iter().try_fold(xs, |xs, layer| match layer {
             HeadLayer::Linear(linear) => linear.forward(&xs),
             HeadLayer::BatchNorm((scale, shift)) => xs.broadcast_mul(scale)?.broadcast_add(shift),
+            HeadLayer::TrainableNorm(norm) => norm.forward(&xs, phase),
             HeadLayer::LayerNorm(norm) => norm.forward(&xs),
             HeadLayer::Activation(activation) => ops::activate(&xs, *activation),
         })
@@ -144,11 +164,11 @@ pub struct PooledHead {
 }
 
 impl Layer for PooledHead {
-    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
+    fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
         let xs = if let Some(norm) = &self.norm_first { norm.forward(&xs)? } else { xs };
         let xs = ops::global_average_pool(&xs)?;
         let xs = if let Some(norm) = &self.norm { norm.forward(&xs)? } else { xs };
         let xs = if let Some(hidden) = &self.hidden { hidden.forward(&xs)? } else { xs };
-        self.head.forward(xs)
+        self.head.forward(xs, phase)
     }
 }

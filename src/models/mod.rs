@@ -10,6 +10,7 @@ mod layers;
 mod measure;
 mod mobilenet;
 mod named;
+mod parameter;
 mod resnet;
 mod source;
 mod squeezenet;
@@ -29,6 +30,7 @@ pub use catalog::KNOWN;
 pub use detect::{detect, detect_with_hint};
 pub use measure::{BlockCost, Trial};
 pub use named::{RandomWeights, named};
+pub use parameter::Parameter;
 pub use source::Weights;
 
 /// Whose names a checkpoint's tensors have.
@@ -166,14 +168,24 @@ pub struct Block {
     layer: Box<dyn Layer>,
 }
 
-impl Block {
-    fn new(name: impl Into<String>, layer: impl Layer + 'static) -> Self {
-        Self { name: name.into(), layer: Box::new(layer) }
-    }
+/// What a forward pass is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Batch norms use the statistics of the batch, which move the running ones, and every step is kept for backward.
+    Train,
+    /// Batch norms use their running statistics, and nothing is kept.
+    Evaluate,
+}
 
+impl Block {
     /// The block's output. Takes its input, which is freed as soon as it is used.
     pub fn forward(&self, xs: Tensor) -> Result<Tensor, ModelError> {
-        Ok(self.layer.forward(xs)?)
+        self.forward_in(Phase::Evaluate, xs)
+    }
+
+    pub fn forward_in(&self, phase: Phase, xs: Tensor) -> Result<Tensor, ModelError> {
+        let ys = self.layer.forward(xs, phase)?;
+        Ok(if phase == Phase::Evaluate { ys.detach() } else { ys })
     }
 }
 
@@ -183,19 +195,29 @@ impl std::fmt::Debug for Block {
     }
 }
 
-/// A network ready for inference: batch norm folded, weights in NHWC order.
+/// A network with its weights in NHWC order.
+///
+/// For inference batch norm and layer scale are folded. While training they are not, but in frozen blocks.
 #[derive(Debug)]
 pub struct Network {
     pub architecture: Architecture,
     pub blocks: Vec<Block>,
     /// Learnable parameters of the checkpoint's network (before folding).
     pub parameters: u64,
+    /// Every tensor that trains, in the order of use; none for inference.
+    pub learned: Vec<Parameter>,
+    /// The running statistics of the batch norms that train.
+    pub running: Vec<Parameter>,
 }
 
 impl Network {
     /// Logits of shape `(n, classes)` for pixels of shape `(n, height, width, 3)`.
     pub fn forward(&self, pixels: &Tensor) -> Result<Tensor, ModelError> {
-        self.blocks.iter().try_fold(pixels.clone(), |xs, block| block.forward(xs))
+        self.forward_in(Phase::Evaluate, pixels)
+    }
+
+    pub fn forward_in(&self, phase: Phase, pixels: &Tensor) -> Result<Tensor, ModelError> {
+        self.blocks.iter().try_fold(pixels.clone(), |xs, block| block.forward_in(phase, xs))
     }
 }
 
@@ -217,6 +239,26 @@ pub fn build(
     architecture: &Architecture,
     strictness: Strictness,
 ) -> Result<(Network, LoadReport), ModelError> {
+    build_from(Source::new(weights)?, weights, architecture, strictness)
+}
+
+/// The same for training: variables, listed in the network, from block `frozen` on. The blocks before it stay as for
+/// inference: no gradient flows into them, and their batch norms keep their statistics.
+pub fn build_trainable(
+    weights: &dyn Weights,
+    architecture: &Architecture,
+    strictness: Strictness,
+    frozen: usize,
+) -> Result<(Network, LoadReport), ModelError> {
+    build_from(Source::training(weights, frozen)?, weights, architecture, strictness)
+}
+
+fn build_from(
+    mut source: Source,
+    weights: &dyn Weights,
+    architecture: &Architecture,
+    strictness: Strictness,
+) -> Result<(Network, LoadReport), ModelError> {
     let asked = asked(&architecture.family, architecture.scheme, &architecture.head)?;
     let fit = detect::compare(weights.tensors(), &asked);
     let title = || architecture.title.clone();
@@ -227,11 +269,11 @@ pub fn build(
     if strictness != Strictness::LenientWhatever && 2 * fit.matched.len() < fit.expected() {
         return Err(ModelError::TooFew { title: title(), report: Box::new(fit) });
     }
-    let mut source = Source::new(weights)?;
     let blocks = architecture.family.blocks(architecture.scheme, &architecture.head, &mut source)?;
     let learnable = asked.iter().filter(|(name, _)| is_learnable(name));
     let parameters = learnable.map(|(_, shape)| shape.iter().product::<usize>() as u64).sum();
-    Ok((Network { architecture: architecture.clone(), blocks, parameters }, fit))
+    let Source { learned, running, .. } = source;
+    Ok((Network { architecture: architecture.clone(), blocks, parameters, learned, running }, fit))
 }
 
 /// What loading would report, found without reading a weight.

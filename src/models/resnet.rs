@@ -2,9 +2,9 @@
 
 use candle_core::Tensor;
 
-use super::layers::{Conv, Head, HeadStep, Layer, PooledHead};
+use super::layers::{Conv, DEFAULT_MOMENTUM, Head, HeadStep, Layer, PooledHead};
 use super::source::{BatchNorm, Source};
-use super::{Block, ModelError};
+use super::{Block, ModelError, Phase};
 use crate::ops::{self, Activation, Padding, Window};
 
 const EPSILON: f32 = 1e-5;
@@ -26,7 +26,7 @@ impl ResNet {
     pub fn blocks(&self, head: &[HeadStep], source: &mut Source) -> Result<Vec<Block>, ModelError> {
         let stem = conv(source, ["conv1", "bn1"], 7, 2, 3, 64, Activation::Relu)?;
         let pool = Window { kernel: 3, stride: 2, padding: Padding::Each(1) };
-        let mut blocks = vec![Block::new("stem", Stem { conv: stem, pool })];
+        let mut blocks = vec![source.block("stem", Stem { conv: stem, pool })];
         let mut inputs = 64;
         for stage in 0..4 {
             for index in 0..self.depths[stage] {
@@ -34,11 +34,11 @@ impl ResNet {
                 let stride = if stage > 0 && index == 0 { 2 } else { 1 };
                 let block = self.block(&name, stage, stride, inputs, source)?;
                 inputs = self.outputs(stage);
-                blocks.push(Block::new(name, block));
+                blocks.push(source.block(name, block));
             }
         }
         let head = Head::load(source, head)?;
-        blocks.push(Block::new("head", PooledHead { norm_first: None, norm: None, hidden: None, head }));
+        blocks.push(source.block("head", PooledHead { norm_first: None, norm: None, hidden: None, head }));
         Ok(blocks)
     }
 
@@ -87,9 +87,9 @@ fn conv(
     outputs: usize,
     activation: Activation,
 ) -> Result<Conv, ModelError> {
-    let norm = BatchNorm { name: norm.to_owned(), epsilon: EPSILON };
-    let weighted = source.conv(name, Some(&norm), kernel, inputs, outputs)?;
-    Ok(Conv { weighted, window: Window::centered(kernel, stride), activation })
+    let norm = BatchNorm { name: norm.to_owned(), epsilon: EPSILON, momentum: DEFAULT_MOMENTUM };
+    let (weighted, norm) = source.conv(name, Some(&norm), kernel, inputs, outputs)?;
+    Ok(Conv { weighted, norm, window: Window::centered(kernel, stride), activation })
 }
 
 struct Stem {
@@ -98,8 +98,8 @@ struct Stem {
 }
 
 impl Layer for Stem {
-    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
-        ops::max_pool(&self.conv.forward(&xs)?, self.pool)
+    fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
+        ops::max_pool(&self.conv.forward(&xs, phase)?, self.pool)
     }
 }
 
@@ -110,13 +110,13 @@ struct Residual {
 }
 
 impl Layer for Residual {
-    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
+    fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
         let (last, first) = self.convs.split_last().expect("a block has convolutions");
         let mut hidden = xs.clone();
         for conv in first {
-            hidden = conv.forward(&hidden)?;
+            hidden = conv.forward(&hidden, phase)?;
         }
-        let xs = if let Some(shortcut) = &self.shortcut { shortcut.forward(&xs)? } else { xs };
-        last.forward_with(&hidden, Some(&xs))
+        let xs = if let Some(shortcut) = &self.shortcut { shortcut.forward(&xs, phase)? } else { xs };
+        last.forward_with(&hidden, Some(&xs), phase)
     }
 }

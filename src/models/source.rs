@@ -1,11 +1,14 @@
 //! Where a network's builder gets its tensors: it names each with its shape, and gets it in NHWC order, batch norm folded.
-//! Without weights behind it a source only notes what is asked for, which is how a file is recognised.
+//! Without weights behind it a source only notes what is asked for, which is how a file is recognised. A source for
+//! training folds nothing from some block on, and keeps a list of the variables that it hands out.
 
 use std::collections::HashMap;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 
-use super::ModelError;
+use super::layers::Layer;
+use super::parameter::{Parameter, TrainableNorm};
+use super::{Block, ModelError};
 use crate::checkpoint::{Checkpoint, CheckpointError, TensorInfo, TensorKind};
 use crate::ops::{PackedMatrix, Weight};
 
@@ -38,11 +41,13 @@ pub type Affine = (Tensor, Tensor);
 /// The weight of a linear layer or convolution, and its bias.
 pub type Weighted = (Weight, Tensor);
 
-/// A batch norm to fold into the convolution before it.
+/// A batch norm, which is folded into the convolution before it unless it trains.
 #[derive(Debug, Clone)]
 pub struct BatchNorm {
     pub name: String,
     pub epsilon: f32,
+    /// The share of a batch in the running statistics.
+    pub momentum: f64,
 }
 
 /// Hands out tensors, one read at a time.
@@ -51,6 +56,11 @@ pub struct Source<'a> {
     held: HashMap<&'a str, &'a [usize]>,
     asked: Vec<(String, Vec<usize>)>,
     placeholder: Tensor,
+    /// The first block that trains; none for inference.
+    first_trained: Option<usize>,
+    finished_blocks: usize,
+    pub learned: Vec<Parameter>,
+    pub running: Vec<Parameter>,
 }
 
 impl<'a> Source<'a> {
@@ -60,10 +70,34 @@ impl<'a> Source<'a> {
         Ok(Self { weights: Some(weights), held, ..Self::asking()? })
     }
 
+    /// The same for a network whose blocks train, but for the first `frozen` ones.
+    pub fn training(weights: &'a dyn Weights, frozen: usize) -> Result<Self, ModelError> {
+        Ok(Self { first_trained: Some(frozen), ..Self::new(weights)? })
+    }
+
     /// A source that holds nothing: its tensors are empty.
     pub fn asking() -> Result<Self, ModelError> {
-        let placeholder = Tensor::zeros(0, DType::F32, &Device::Cpu)?;
-        Ok(Self { weights: None, held: HashMap::new(), asked: Vec::new(), placeholder })
+        Ok(Self {
+            weights: None,
+            held: HashMap::new(),
+            asked: Vec::new(),
+            placeholder: Tensor::zeros(0, DType::F32, &Device::Cpu)?,
+            first_trained: None,
+            finished_blocks: 0,
+            learned: Vec::new(),
+            running: Vec::new(),
+        })
+    }
+
+    /// A block of all that was asked for since the block before.
+    pub fn block(&mut self, name: impl Into<String>, layer: impl Layer + 'static) -> Block {
+        self.finished_blocks += 1;
+        Block { name: name.into(), layer: Box::new(layer) }
+    }
+
+    /// True while the tensors of a block are variables.
+    fn trains(&self) -> bool {
+        self.first_trained.is_some_and(|first| self.finished_blocks >= first)
     }
 
     /// Every tensor asked for, with its shape as in the file.
@@ -92,17 +126,53 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// A tensor that is learned, `name` in the file: a variable when its block trains.
+    ///
+    /// `turned` are its outputs, inputs and positions when the file has them in this order and `values` reversed.
+    fn learned(
+        &mut self,
+        name: &str,
+        values: Option<Vec<f32>>,
+        file_shape: &[usize],
+        turned: Option<([usize; 3], &[usize])>,
+    ) -> Result<Tensor, ModelError> {
+        let shape = turned.map_or(file_shape, |(_, shape)| shape);
+        match values {
+            Some(values) if self.trains() => {
+                let parameter = self.parameter(name, values, file_shape, shape, turned.map(|(axes, _)| axes))?;
+                let tensor = parameter.var.as_tensor().clone();
+                self.learned.push(parameter);
+                Ok(tensor)
+            }
+            values => self.tensor(values, shape),
+        }
+    }
+
+    /// A variable in place of the file's tensor `name`.
+    fn parameter(
+        &self,
+        name: &str,
+        values: Vec<f32>,
+        file_shape: &[usize],
+        shape: &[usize],
+        turned: Option<[usize; 3]>,
+    ) -> Result<Parameter, ModelError> {
+        let held = self.held.get(name).copied().filter(|held| same_shape(held, file_shape));
+        let var = Var::from_vec(values, shape, &Device::Cpu)?;
+        Ok(Parameter { name: name.to_owned(), var, shape: held.unwrap_or(file_shape).to_vec(), turned })
+    }
+
     /// A tensor exactly as the file holds it.
     pub fn plain(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
         let values = self.values(name, shape, 0.0)?;
-        self.tensor(values, shape)
+        self.learned(name, values, shape, None)
     }
 
     /// Scale and shift of a norm: `name.weight` and `name.bias`, each `(channels)`.
     pub fn norm(&mut self, name: &str, channels: usize) -> Result<Affine, ModelError> {
-        let weight = self.values(&format!("{name}.weight"), &[channels], 1.0)?;
-        let weight = self.tensor(weight, &[channels])?;
-        Ok((weight, self.plain(&format!("{name}.bias"), &[channels])?))
+        let [weight, bias] = ["weight", "bias"].map(|part| format!("{name}.{part}"));
+        let values = self.values(&weight, &[channels], 1.0)?;
+        Ok((self.learned(&weight, values, &[channels], None)?, self.plain(&bias, &[channels])?))
     }
 
     /// A batch norm as scale and shift.
@@ -112,9 +182,27 @@ impl<'a> Source<'a> {
         Ok((self.tensor(scale.flatten(), &[channels])?, self.tensor(shift, &[channels])?))
     }
 
+    /// A batch norm of its own, when its block trains.
+    pub fn trainable_norm(&mut self, norm: &BatchNorm, channels: usize) -> Result<Option<TrainableNorm>, ModelError> {
+        if !self.trains() {
+            return Ok(None);
+        }
+        let (weight, bias) = self.norm(&norm.name, channels)?;
+        let mut running = |part: &str, neutral: f32| -> Result<Var, ModelError> {
+            let name = format!("{}.{part}", norm.name);
+            let values = self.values(&name, &[channels], neutral)?.unwrap_or_default();
+            let parameter = self.parameter(&name, values, &[channels], &[channels], None)?;
+            self.running.push(parameter.clone());
+            Ok(parameter.var)
+        };
+        let (mean, variance) = (running("running_mean", 0.0)?, running("running_var", 1.0)?);
+        let BatchNorm { epsilon, momentum, .. } = *norm;
+        Ok(Some(TrainableNorm { weight, bias, mean, variance, epsilon, momentum }))
+    }
+
     /// A convolution without groups: a depth of `kernel · kernel · inputs`, and `(outputs)`.
     ///
-    /// With a batch norm the file has no bias for it.
+    /// With a batch norm the file has no bias for it. A norm that trains is not folded in but returned.
     pub fn conv(
         &mut self,
         name: &str,
@@ -122,39 +210,69 @@ impl<'a> Source<'a> {
         kernel: usize,
         inputs: usize,
         outputs: usize,
-    ) -> Result<Weighted, ModelError> {
-        let weight = self.values(&format!("{name}.weight"), &[outputs, inputs, kernel, kernel], 0.0)?;
+    ) -> Result<(Weighted, Option<TrainableNorm>), ModelError> {
+        let file_shape = [outputs, inputs, kernel, kernel];
+        let axes = [outputs, inputs, kernel * kernel];
+        if self.trains() {
+            let (weight, bias, norm) = self.apart(name, norm, &file_shape, axes, &[kernel, kernel, inputs, outputs])?;
+            return Ok(((Weight::Plain(weight), bias), norm));
+        }
+        let weight = self.values(&format!("{name}.weight"), &file_shape, 0.0)?;
         let fold = self.fold(norm, name, outputs)?;
-        self.weighted(weight, fold, [outputs, inputs, kernel * kernel])
+        Ok((self.weighted(weight, fold, axes)?, None))
     }
 
-    /// A convolution with a group per channel: `(kernel, kernel, channels)` and `(channels)`.
+    /// A convolution with a group per channel: `(kernel, kernel, channels)` and `(channels)`; norms as for [`Self::conv`].
     pub fn depthwise(
         &mut self,
         name: &str,
         norm: Option<&BatchNorm>,
         kernel: usize,
         channels: usize,
-    ) -> Result<Affine, ModelError> {
-        let weight = self.values(&format!("{name}.weight"), &[channels, 1, kernel, kernel], 0.0)?;
+    ) -> Result<(Affine, Option<TrainableNorm>), ModelError> {
+        let (file_shape, shape) = ([channels, 1, kernel, kernel], [kernel, kernel, channels]);
+        let axes = [channels, 1, kernel * kernel];
+        if self.trains() {
+            let (weight, bias, norm) = self.apart(name, norm, &file_shape, axes, &shape)?;
+            return Ok(((weight, bias), norm));
+        }
+        let weight = self.values(&format!("{name}.weight"), &file_shape, 0.0)?;
         let fold = self.fold(norm, name, channels)?;
         let (Some(weight), Some((scale, shift))) = (weight, fold) else {
-            return Ok((self.placeholder.clone(), self.placeholder.clone()));
+            return Ok(((self.placeholder.clone(), self.placeholder.clone()), None));
         };
-        let positions = kernel * kernel;
-        let turned = (0..positions).flat_map(|position| (0..channels).map(move |channel| (position, channel)));
-        let scaled = |(position, channel)| weight[channel * positions + position] * scale_of(&scale, channel);
-        let turned = turned.map(scaled).collect();
-        Ok((self.tensor(Some(turned), &[kernel, kernel, channels])?, self.tensor(Some(shift), &[channels])?))
+        let turned = turned(&weight, axes, &scale);
+        Ok(((self.tensor(Some(turned), &shape)?, self.tensor(Some(shift), &[channels])?), None))
+    }
+
+    /// A convolution's weight and bias, and its norm: each a variable of its own.
+    fn apart(
+        &mut self,
+        name: &str,
+        norm: Option<&BatchNorm>,
+        file_shape: &[usize],
+        axes: [usize; 3],
+        shape: &[usize],
+    ) -> Result<(Tensor, Tensor, Option<TrainableNorm>), ModelError> {
+        let (weight_name, outputs) = (format!("{name}.weight"), axes[0]);
+        let weight = self.values(&weight_name, file_shape, 0.0)?;
+        let weight = weight.map(|weight| turned(&weight, axes, &None));
+        let weight = self.learned(&weight_name, weight, file_shape, Some((axes, shape)))?;
+        match norm {
+            Some(norm) => Ok((weight, no_bias(outputs)?, self.trainable_norm(norm, outputs)?)),
+            None => Ok((weight, self.plain(&format!("{name}.bias"), &[outputs])?, None)),
+        }
     }
 
     /// A linear layer or 1×1 convolution; `bias` says whether the file has one.
     pub fn linear(&mut self, name: &str, inputs: usize, outputs: usize, bias: bool) -> Result<Weighted, ModelError> {
         let bias = bias.then(|| format!("{name}.bias"));
-        self.linear_named(&format!("{name}.weight"), bias.as_deref(), inputs, outputs, None)
+        Ok(self.linear_named(&format!("{name}.weight"), bias.as_deref(), inputs, outputs, None)?.0)
     }
 
     /// The same with its tensors' whole names, its outputs multiplied by `scale` (ConvNeXt's layer scale).
+    ///
+    /// A scale that trains is not folded in but returned.
     pub fn linear_named(
         &mut self,
         weight: &str,
@@ -162,18 +280,32 @@ impl<'a> Source<'a> {
         inputs: usize,
         outputs: usize,
         scale: Option<&str>,
-    ) -> Result<Weighted, ModelError> {
-        let weight = self.values(weight, &[outputs, inputs], 0.0)?;
+    ) -> Result<(Weighted, Option<Tensor>), ModelError> {
+        let (axes, file_shape) = ([outputs, inputs, 1], [outputs, inputs]);
+        let weights = self.values(weight, &file_shape, 0.0)?;
+        if self.trains() {
+            let weights = weights.map(|weights| turned(&weights, axes, &None));
+            let weight = self.learned(weight, weights, &file_shape, Some((axes, &[inputs, outputs])))?;
+            let bias = match bias {
+                Some(bias) => self.plain(bias, &[outputs])?,
+                None => no_bias(outputs)?,
+            };
+            let scale = scale.map(|scale| {
+                let values = self.values(scale, &[outputs], 1.0)?;
+                self.learned(scale, values, &[outputs], None)
+            });
+            return Ok(((Weight::Plain(weight), bias), scale.transpose()?));
+        }
         let bias = match bias {
             Some(bias) => self.values(bias, &[outputs], 0.0)?,
-            None => weight.as_ref().map(|_| vec![0.0; outputs]),
+            None => weights.as_ref().map(|_| vec![0.0; outputs]),
         };
         let scale = scale.map(|scale| self.values(scale, &[outputs], 1.0)).transpose()?.flatten();
         let bias = bias.map(|mut bias| {
             bias.iter_mut().zip(scale.iter().flatten()).for_each(|(bias, scale)| *bias *= scale);
             bias
         });
-        self.weighted(weight, bias.map(|bias| (scale, bias)), [outputs, inputs, 1])
+        Ok((self.weighted(weights, bias.map(|bias| (scale, bias)), axes)?, None))
     }
 
     /// What a convolution's outputs are multiplied by, and what is added then.
@@ -216,6 +348,22 @@ impl<'a> Source<'a> {
 
 /// Scale (one when none) and shift per output.
 type Fold = (Option<Vec<f32>>, Vec<f32>);
+
+/// A weight of shape `[outputs, inputs, positions]` as `[positions, inputs, outputs]`, its outputs scaled.
+fn turned(weight: &[f32], [outputs, inputs, positions]: [usize; 3], scale: &Option<Vec<f32>>) -> Vec<f32> {
+    let mut turned = Vec::with_capacity(weight.len());
+    for place in 0..positions * inputs {
+        let (position, input) = (place / inputs, place % inputs);
+        let of_output = |output| weight[(output * inputs + input) * positions + position] * scale_of(scale, output);
+        turned.extend((0..outputs).map(of_output));
+    }
+    turned
+}
+
+/// In place of a bias that the file does not have; it does not train.
+fn no_bias(outputs: usize) -> Result<Tensor, ModelError> {
+    Ok(Tensor::zeros(outputs, DType::F32, &Device::Cpu)?)
+}
 
 fn scale_of(scale: &Option<Vec<f32>>, output: usize) -> f32 {
     scale.as_ref().map_or(1.0, |scale| scale[output])

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::layers::{Conv, HeadStep, Layer, Linear};
 use super::source::Source;
-use super::{Block, ModelError};
+use super::{Block, ModelError, Phase};
 use crate::ops::{self, Activation, Padding, Window};
 
 /// Squeezed and expanded channels (each of two) of the eight fire modules.
@@ -25,7 +25,7 @@ impl SqueezeNet {
     pub fn blocks(&self, head: &[HeadStep], source: &mut Source) -> Result<Vec<Block>, ModelError> {
         let (kernel, outputs) = if self.version_1_1 { (3, 64) } else { (7, 96) };
         let stem = conv(source, "features.0", kernel, 2, 0, 3, outputs)?;
-        let mut blocks = vec![Block::new("stem", Stem(stem))];
+        let mut blocks = vec![source.block("stem", Stem(stem))];
         // Index in torchvision's Sequential: pools take a place of their own.
         let (mut place, pools) = if self.version_1_1 { (3, [1, 3]) } else { (3, [2, 6]) };
         let mut inputs = outputs;
@@ -33,13 +33,13 @@ impl SqueezeNet {
             let name = format!("features.{place}");
             let pooled = pools.contains(&index);
             let fire = Fire::load(source, &name, inputs, squeezed, expanded, pooled)?;
-            blocks.push(Block::new(name, fire));
+            blocks.push(source.block(name, fire));
             inputs = 2 * expanded;
             place += if pooled { 2 } else { 1 };
         }
         if let [HeadStep::Linear { name, inputs, outputs, bias }] = head {
             let weighted = source.linear(name, *inputs, *outputs, *bias)?;
-            blocks.push(Block::new("head", ClassMaps(Linear { weighted, activation: Activation::Relu })));
+            blocks.push(source.block("head", ClassMaps(Linear { weighted, activation: Activation::Relu })));
         } else if !head.is_empty() {
             return Err(ModelError::Head { reason: "SqueezeNet's classifier is one 1×1 convolution".to_owned() });
         }
@@ -57,7 +57,8 @@ fn conv(
     outputs: usize,
 ) -> Result<Conv, ModelError> {
     let window = Window { kernel, stride, padding: Padding::Each(padding) };
-    Ok(Conv { weighted: source.conv(name, None, kernel, inputs, outputs)?, window, activation: Activation::Relu })
+    let (weighted, norm) = source.conv(name, None, kernel, inputs, outputs)?;
+    Ok(Conv { weighted, norm, window, activation: Activation::Relu })
 }
 
 const POOL: Window = Window { kernel: 3, stride: 2, padding: Padding::Ceil };
@@ -65,8 +66,8 @@ const POOL: Window = Window { kernel: 3, stride: 2, padding: Padding::Ceil };
 struct Stem(Conv);
 
 impl Layer for Stem {
-    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
-        ops::max_pool(&self.0.forward(&xs)?, POOL)
+    fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
+        ops::max_pool(&self.0.forward(&xs, phase)?, POOL)
     }
 }
 
@@ -97,10 +98,11 @@ impl Fire {
 }
 
 impl Layer for Fire {
-    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
-        let squeezed = self.squeeze.forward(&xs)?;
+    fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
+        let squeezed = self.squeeze.forward(&xs, phase)?;
         drop(xs);
-        let xs = Tensor::cat(&[self.expand_1x1.forward(&squeezed)?, self.expand_3x3.forward(&squeezed)?], 3)?;
+        let xs =
+            Tensor::cat(&[self.expand_1x1.forward(&squeezed, phase)?, self.expand_3x3.forward(&squeezed, phase)?], 3)?;
         if self.pooled { ops::max_pool(&xs, POOL) } else { Ok(xs) }
     }
 }
@@ -109,7 +111,7 @@ impl Layer for Fire {
 struct ClassMaps(Linear);
 
 impl Layer for ClassMaps {
-    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
+    fn forward(&self, xs: Tensor, _: Phase) -> candle_core::Result<Tensor> {
         ops::global_average_pool(&self.0.forward(&xs)?)
     }
 }

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::layers::{Conv, Head, HeadStep, Layer, LayerNorm, Linear};
 use super::source::Source;
-use super::{Block, ModelError, Naming};
+use super::{Block, ModelError, Naming, Phase};
 use crate::ops::{self, Activation, Mlp, Padding, Window};
 
 /// timm's and torchvision's for every norm.
@@ -33,22 +33,19 @@ impl Vit {
         };
         let tokens = (self.image / PATCH).pow(2) + 1;
         let window = Window { kernel: PATCH, stride: PATCH, padding: Padding::Each(0) };
-        let embed = Embed {
-            token: source.plain(token, &[1, 1, self.width])?,
-            position: source.plain(position, &[1, tokens, self.width])?,
-            patch: Conv {
-                weighted: source.conv(patch, None, PATCH, 3, self.width)?,
-                window,
-                activation: Activation::None,
-            },
-            image: self.image,
-        };
-        let mut blocks = vec![Block::new("stem", embed)];
+        let token = source.plain(token, &[1, 1, self.width])?;
+        let position = source.plain(position, &[1, tokens, self.width])?;
+        let (weighted, no_norm) = source.conv(patch, None, PATCH, 3, self.width)?;
+        let patch = Conv { weighted, norm: no_norm, window, activation: Activation::None };
+        let embed = Embed { token, position, patch, image: self.image };
+        let mut blocks = vec![source.block("stem", embed)];
         for index in 0..self.depth {
-            blocks.push(Block::new(format!("blocks.{index}"), self.encoder(naming, index, source)?));
+            let layer = self.encoder(naming, index, source)?;
+            blocks.push(source.block(format!("blocks.{index}"), layer));
         }
         let norm = LayerNorm::load(source, norm, self.width, EPSILON)?;
-        blocks.push(Block::new("head", TokenHead { norm, head: Head::load(source, head)? }));
+        let head = Head::load(source, head)?;
+        blocks.push(source.block("head", TokenHead { norm, head }));
         Ok(blocks)
     }
 
@@ -75,7 +72,7 @@ impl Vit {
         let name = |part: &str| format!("{prefix}.{part}");
         let norm = |source: &mut Source, part| LayerNorm::load(source, &name(part), width, EPSILON);
         let first = norm(source, first)?;
-        let qkv = source.linear_named(&name(qkv_weight), Some(&name(qkv_bias)), width, 3 * width, None)?;
+        let (qkv, _) = source.linear_named(&name(qkv_weight), Some(&name(qkv_bias)), width, 3 * width, None)?;
         let merge = source.linear(&name(merge), width, width, true)?;
         let second = norm(source, second)?;
         let expand = source.linear(&name(expand), width, 4 * width, true)?;
@@ -99,13 +96,13 @@ struct Embed {
 }
 
 impl Layer for Embed {
-    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
+    fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
         let (batch, height, width, _) = xs.dims4()?;
         if (height, width) != (self.image, self.image) {
             let side = self.image;
             candle_core::bail!("this network takes {side}×{side} images, not {height}×{width}; crop to {side}");
         }
-        let patches = self.patch.forward(&xs)?.flatten(1, 2)?; // (n, patches, width)
+        let patches = self.patch.forward(&xs, phase)?.flatten(1, 2)?; // (n, patches, width)
         let token = self.token.broadcast_as((batch, 1, patches.dim(2)?))?;
         Tensor::cat(&[token, patches], 1)?.broadcast_add(&self.position)
     }
@@ -120,7 +117,7 @@ struct Encoder {
 }
 
 impl Layer for Encoder {
-    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
+    fn forward(&self, xs: Tensor, _: Phase) -> candle_core::Result<Tensor> {
         let attended = ops::attention(&self.qkv.forward(&self.first.forward(&xs)?)?, self.heads)?;
         let xs = self.merge.forward_with(&attended, Some(&xs))?;
         ops::mlp(&xs, &self.mlp, &xs)
@@ -134,8 +131,8 @@ struct TokenHead {
 }
 
 impl Layer for TokenHead {
-    fn forward(&self, xs: Tensor) -> candle_core::Result<Tensor> {
+    fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
         let token = xs.narrow(1, 0, 1)?.squeeze(1)?;
-        self.head.forward(self.norm.forward(&token)?)
+        self.head.forward(self.norm.forward(&token)?, phase)
     }
 }

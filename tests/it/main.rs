@@ -9,6 +9,7 @@ mod classify;
 mod cli;
 mod decoding_memory;
 mod export;
+mod gradients;
 mod hostile_checkpoints;
 mod hostile_images;
 mod images;

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::support::test_data;
 
 #[derive(Deserialize)]
-struct Reference {
+pub struct Reference {
     name: String,
     expected: String,
     side: usize,
@@ -24,7 +24,7 @@ struct Reference {
 }
 
 impl Reference {
-    fn weights(&self) -> RandomWeights {
+    pub fn weights(&self) -> RandomWeights {
         let mut before = String::new();
         let mut infos = Vec::new();
         for (kept, rest, shape) in &self.tensors {
@@ -41,7 +41,7 @@ impl Reference {
     }
 }
 
-fn info(name: String, shape: Vec<usize>) -> TensorInfo {
+pub fn info(name: String, shape: Vec<usize>) -> TensorInfo {
     let bytes = 4 * shape.iter().product::<usize>() as u64;
     TensorInfo { name, element: ElementType::F32, shape, kind: TensorKind::Weight, bytes }
 }
@@ -54,7 +54,7 @@ fn references() -> Vec<Reference> {
     paths.iter().map(|path| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()).collect()
 }
 
-fn reference(name: &str) -> Reference {
+pub fn reference(name: &str) -> Reference {
     references().into_iter().find(|reference| reference.name == name).unwrap()
 }
 
