@@ -19,6 +19,7 @@ mod gemm;
 mod grn;
 mod layer_norm;
 mod linear;
+pub mod metal;
 mod mlp;
 mod packed;
 mod pool;
@@ -50,7 +51,7 @@ pub use pool::{global_average_pool, max_pool};
 pub use residual::{activate_sum, add, add_scaled};
 pub use squeeze_excite::{Gate, squeeze_excite};
 pub use weight::Weight;
-pub use window::{Padding, Window};
+pub use window::{Geometry, Padding, Window};
 
 /// True where kernels run; elsewhere the composed forms do.
 fn has_kernel(x: &Tensor) -> bool {

@@ -15,6 +15,7 @@ mod hostile_images;
 mod images;
 mod journal;
 mod layers;
+mod metal_kernels;
 mod networks;
 mod sample_data;
 mod starter;
