@@ -21,23 +21,80 @@ pub struct Chosen {
     pub reason: &'static str,
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum DeviceError {
     #[error("this system has no Metal device; choose the device auto or cpu")]
     NoMetal,
-    #[error("this version of Galley computes on the CPU only; choose the device auto or cpu")]
-    MetalNotBuilt,
+    #[error("computing on Metal needs macOS 15 or newer; choose the device auto or cpu")]
+    OldSystem,
+    #[error("Metal cannot be used: {0}; choose the device auto or cpu")]
+    Failed(String),
 }
 
-/// The device for a choice. Galley's operations have no Metal kernels yet, so `Auto` is the CPU and `Metal` an error
-/// with the reason: candle's own convolutions are wrong on Metal and are never used.
+/// The device for a choice: `Auto` is Metal on a Mac with Apple silicon and the CPU everywhere else.
 pub fn choose(choice: DeviceChoice) -> Result<Chosen, DeviceError> {
-    let cpu = |reason| Ok(Chosen { device: Device::Cpu, name: "CPU", reason });
+    let cpu = |reason| Chosen { device: Device::Cpu, name: "CPU", reason };
+    let metal = |device, reason| Chosen { device, name: "Metal", reason };
     match choice {
-        DeviceChoice::Cpu => cpu("chosen by you"),
-        DeviceChoice::Auto if cfg!(target_os = "macos") => cpu("this version computes on the CPU only"),
-        DeviceChoice::Auto => cpu("this system has no Metal device"),
-        DeviceChoice::Metal if cfg!(target_os = "macos") => Err(DeviceError::MetalNotBuilt),
-        DeviceChoice::Metal => Err(DeviceError::NoMetal),
+        DeviceChoice::Cpu => Ok(cpu("chosen by you")),
+        DeviceChoice::Metal => Ok(metal(metal_device()?, "chosen by you")),
+        DeviceChoice::Auto if cfg!(not(target_os = "macos")) => Ok(cpu("this system has no Metal device")),
+        DeviceChoice::Auto if cfg!(not(target_arch = "aarch64")) => Ok(cpu("this Mac has no Apple silicon")),
+        DeviceChoice::Auto => Ok(match metal_device() {
+            Ok(device) => metal(device, "this Mac has Apple silicon"),
+            Err(DeviceError::OldSystem) => cpu("computing on Metal needs macOS 15 or newer"),
+            Err(DeviceError::NoMetal | DeviceError::Failed(_)) => cpu("Metal cannot be used on this Mac"),
+        }),
+    }
+}
+
+/// The process's Metal device: made once, for two devices of candle know nothing of each other's commands.
+#[cfg(target_os = "macos")]
+fn metal_device() -> Result<Device, DeviceError> {
+    use std::sync::OnceLock;
+    static DEVICE: OnceLock<Result<Device, DeviceError>> = OnceLock::new();
+    DEVICE.get_or_init(|| scoped(new_metal_device)).clone()
+}
+
+#[cfg(target_os = "macos")]
+fn new_metal_device() -> Result<Device, DeviceError> {
+    // candle panics without either of these.
+    if objc2::runtime::AnyClass::get(c"MTLResidencySetDescriptor").is_none() {
+        return Err(DeviceError::OldSystem);
+    }
+    if candle_metal_kernels::metal::Device::all().is_empty() {
+        return Err(DeviceError::NoMetal);
+    }
+    Device::new_metal(0).map_err(|error| DeviceError::Failed(error.to_string()))
+}
+
+#[cfg(not(target_os = "macos"))]
+fn metal_device() -> Result<Device, DeviceError> {
+    Err(DeviceError::NoMetal)
+}
+
+/// Computes a batch or a training step. On macOS what Metal's objects leave behind on this thread is freed at the end;
+/// a thread without such a scope keeps it until it ends.
+pub fn scoped<R>(compute: impl FnOnce() -> R) -> R {
+    #[cfg(target_os = "macos")]
+    return objc2::rc::autoreleasepool(|_| compute());
+    #[cfg(not(target_os = "macos"))]
+    compute()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_choice_is_a_device_with_a_reason_or_says_what_to_choose() {
+        for choice in [DeviceChoice::Auto, DeviceChoice::Cpu] {
+            assert!(!choose(choice).unwrap().reason.is_empty());
+        }
+        assert!(choose(DeviceChoice::Cpu).unwrap().device.is_cpu());
+        match choose(DeviceChoice::Metal) {
+            Ok(chosen) => assert!(chosen.device.is_metal()),
+            Err(error) => assert!(error.to_string().contains("choose the device auto or cpu")),
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use candle_core::{Device, Tensor};
 
 use super::{ModelError, Network};
+use crate::device::scoped;
 use crate::ops::work;
 
 /// What one block took in one pass.
@@ -32,10 +33,12 @@ impl Trial {
 
     /// One pass, on the calling thread's rayon pool.
     pub fn pass(&self) -> Result<Duration, ModelError> {
-        let start = Instant::now();
-        self.network.forward(&self.pixels)?;
-        self.pixels.device().synchronize()?;
-        Ok(start.elapsed())
+        scoped(|| {
+            let start = Instant::now();
+            self.network.forward(&self.pixels)?;
+            self.pixels.device().synchronize()?;
+            Ok(start.elapsed())
+        })
     }
 
     /// One pass that stops after each block to look at the clock.
@@ -43,7 +46,7 @@ impl Trial {
         let mut costs = Vec::with_capacity(self.network.blocks.len());
         self.network.blocks.iter().try_fold(self.pixels.clone(), |xs, block| {
             let (start, before) = (Instant::now(), work::total());
-            let xs = block.forward(xs)?;
+            let xs = scoped(|| block.forward(xs))?;
             self.pixels.device().synchronize()?;
             let (elapsed, operations) = (start.elapsed(), work::total() - before);
             costs.push(BlockCost { name: block.name.clone(), elapsed, operations });

@@ -17,7 +17,7 @@ mod squeezenet;
 mod strangers;
 mod vit;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use crate::checkpoint::{CheckpointError, TensorInfo, TensorKind};
 use crate::format;
@@ -238,8 +238,9 @@ pub fn build(
     weights: &dyn Weights,
     architecture: &Architecture,
     strictness: Strictness,
+    device: &Device,
 ) -> Result<(Network, LoadReport), ModelError> {
-    build_from(Source::new(weights)?, weights, architecture, strictness)
+    build_from(Source::new(weights, device)?, weights, architecture, strictness)
 }
 
 /// The same for training: variables, listed in the network, from block `frozen` on. The blocks before it stay as for
@@ -249,8 +250,9 @@ pub fn build_trainable(
     architecture: &Architecture,
     strictness: Strictness,
     frozen: usize,
+    device: &Device,
 ) -> Result<(Network, LoadReport), ModelError> {
-    build_from(Source::training(weights, frozen)?, weights, architecture, strictness)
+    build_from(Source::training(weights, frozen, device)?, weights, architecture, strictness)
 }
 
 fn build_from(

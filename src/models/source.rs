@@ -10,7 +10,7 @@ use super::layers::Layer;
 use super::parameter::{Parameter, TrainableNorm};
 use super::{Block, ModelError};
 use crate::checkpoint::{Checkpoint, CheckpointError, TensorInfo, TensorKind};
-use crate::ops::{PackedMatrix, Weight};
+use crate::ops::{self, PackedMatrix, Weight};
 
 /// Tensors by name.
 pub trait Weights {
@@ -61,18 +61,20 @@ pub struct Source<'a> {
     finished_blocks: usize,
     pub learned: Vec<Parameter>,
     pub running: Vec<Parameter>,
+    /// Where tensors are made.
+    device: Device,
 }
 
 impl<'a> Source<'a> {
-    pub fn new(weights: &'a dyn Weights) -> Result<Self, ModelError> {
+    pub fn new(weights: &'a dyn Weights, device: &Device) -> Result<Self, ModelError> {
         let held = weights.tensors().iter().filter(|tensor| tensor.kind == TensorKind::Weight);
         let held = held.map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice())).collect();
-        Ok(Self { weights: Some(weights), held, ..Self::asking()? })
+        Ok(Self { weights: Some(weights), held, device: device.clone(), ..Self::asking()? })
     }
 
     /// The same for a network whose blocks train, but for the first `frozen` ones.
-    pub fn training(weights: &'a dyn Weights, frozen: usize) -> Result<Self, ModelError> {
-        Ok(Self { first_trained: Some(frozen), ..Self::new(weights)? })
+    pub fn training(weights: &'a dyn Weights, frozen: usize, device: &Device) -> Result<Self, ModelError> {
+        Ok(Self { first_trained: Some(frozen), ..Self::new(weights, device)? })
     }
 
     /// A source that holds nothing: its tensors are empty.
@@ -86,6 +88,7 @@ impl<'a> Source<'a> {
             finished_blocks: 0,
             learned: Vec::new(),
             running: Vec::new(),
+            device: Device::Cpu,
         })
     }
 
@@ -121,7 +124,7 @@ impl<'a> Source<'a> {
 
     fn tensor(&self, values: Option<Vec<f32>>, shape: &[usize]) -> Result<Tensor, ModelError> {
         match values {
-            Some(values) => Ok(Tensor::from_vec(values, shape, &Device::Cpu)?),
+            Some(values) => Ok(Tensor::from_vec(values, shape, &self.device)?),
             None => Ok(self.placeholder.clone()),
         }
     }
@@ -158,7 +161,7 @@ impl<'a> Source<'a> {
         turned: Option<[usize; 3]>,
     ) -> Result<Parameter, ModelError> {
         let held = self.held.get(name).copied().filter(|held| same_shape(held, file_shape));
-        let var = Var::from_vec(values, shape, &Device::Cpu)?;
+        let var = Var::from_vec(values, shape, &self.device)?;
         Ok(Parameter { name: name.to_owned(), var, shape: held.unwrap_or(file_shape).to_vec(), turned })
     }
 
@@ -219,7 +222,7 @@ impl<'a> Source<'a> {
         }
         let weight = self.values(&format!("{name}.weight"), &file_shape, 0.0)?;
         let fold = self.fold(norm, name, outputs)?;
-        Ok((self.weighted(weight, fold, axes)?, None))
+        Ok((self.weighted(weight, fold, axes, &[kernel, kernel, inputs, outputs])?, None))
     }
 
     /// A convolution with a group per channel: `(kernel, kernel, channels)` and `(channels)`; norms as for [`Self::conv`].
@@ -259,7 +262,7 @@ impl<'a> Source<'a> {
         let weight = weight.map(|weight| turned(&weight, axes, &None));
         let weight = self.learned(&weight_name, weight, file_shape, Some((axes, shape)))?;
         match norm {
-            Some(norm) => Ok((weight, no_bias(outputs)?, self.trainable_norm(norm, outputs)?)),
+            Some(norm) => Ok((weight, no_bias(outputs, &self.device)?, self.trainable_norm(norm, outputs)?)),
             None => Ok((weight, self.plain(&format!("{name}.bias"), &[outputs])?, None)),
         }
     }
@@ -288,7 +291,7 @@ impl<'a> Source<'a> {
             let weight = self.learned(weight, weights, &file_shape, Some((axes, &[inputs, outputs])))?;
             let bias = match bias {
                 Some(bias) => self.plain(bias, &[outputs])?,
-                None => no_bias(outputs)?,
+                None => no_bias(outputs, &self.device)?,
             };
             let scale = scale.map(|scale| {
                 let values = self.values(scale, &[outputs], 1.0)?;
@@ -305,7 +308,7 @@ impl<'a> Source<'a> {
             bias.iter_mut().zip(scale.iter().flatten()).for_each(|(bias, scale)| *bias *= scale);
             bias
         });
-        Ok((self.weighted(weights, bias.map(|bias| (scale, bias)), axes)?, None))
+        Ok((self.weighted(weights, bias.map(|bias| (scale, bias)), axes, &[inputs, outputs])?, None))
     }
 
     /// What a convolution's outputs are multiplied by, and what is added then.
@@ -330,19 +333,28 @@ impl<'a> Source<'a> {
     }
 
     /// Scales the outputs of a weight of shape `[outputs, inputs, positions]`; its depth goes over positions, then inputs.
+    /// Packed where there are kernels for that, else a tensor of `shape`.
     fn weighted(
         &self,
         weight: Option<Vec<f32>>,
         fold: Option<Fold>,
         [outputs, inputs, positions]: [usize; 3],
+        shape: &[usize],
     ) -> Result<Weighted, ModelError> {
         let (Some(weight), Some((scale, shift))) = (weight, fold) else {
             return Ok((Weight::Plain(self.placeholder.clone()), self.placeholder.clone()));
         };
-        let packed = PackedMatrix::new(inputs * positions, outputs, |step, output| {
+        let depth = inputs * positions;
+        let scaled = |step: usize, output: usize| {
             weight[(output * inputs + step % inputs) * positions + step / inputs] * scale_of(&scale, output)
-        });
-        Ok((Weight::Packed(packed), self.tensor(Some(shift), &[outputs])?))
+        };
+        let weight = if ops::uses_kernel("packed", &self.device) {
+            Weight::Packed(PackedMatrix::new(depth, outputs, scaled))
+        } else {
+            let values = (0..depth * outputs).map(|index| scaled(index / outputs, index % outputs)).collect();
+            Weight::Plain(self.tensor(Some(values), shape)?)
+        };
+        Ok((weight, self.tensor(Some(shift), &[outputs])?))
     }
 }
 
@@ -361,8 +373,8 @@ fn turned(weight: &[f32], [outputs, inputs, positions]: [usize; 3], scale: &Opti
 }
 
 /// In place of a bias that the file does not have; it does not train.
-fn no_bias(outputs: usize) -> Result<Tensor, ModelError> {
-    Ok(Tensor::zeros(outputs, DType::F32, &Device::Cpu)?)
+fn no_bias(outputs: usize, device: &Device) -> Result<Tensor, ModelError> {
+    Ok(Tensor::zeros(outputs, DType::F32, device)?)
 }
 
 fn scale_of(scale: &Option<Vec<f32>>, output: usize) -> f32 {

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::backward::{gradient, read, sum_pairs};
 use super::composed::{at_least, at_most};
-use super::{composed, elements, has_kernel, output, vectorized};
+use super::{Face, composed, elements, face, has_kernel, metal, output, vectorized};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
@@ -148,8 +148,10 @@ const CHUNK: usize = 16 << 10;
 
 /// The activation of `x`, elementwise.
 pub fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
-    if !has_kernel(x) {
-        return activation.composed(x);
+    match face("activation", x) {
+        Face::Composed => return activation.composed(x),
+        Face::Metal => return metal::activate(x, activation),
+        Face::Cpu => {}
     }
     x.contiguous()?.apply_op1(Activate(activation))
 }
@@ -180,7 +182,7 @@ impl CustomOp1 for Activate {
 
 /// Softmax over the last axis.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
-    if !has_kernel(x) {
+    if !has_kernel("softmax", x) {
         return composed::softmax(x);
     }
     x.contiguous()?.apply_op1(Softmax)

@@ -18,7 +18,7 @@ pub fn attention(qkv: &Tensor, heads: usize) -> Result<Tensor> {
     let (batch, tokens, width) = qkv.dims3()?;
     // Queries with keys, and scores with values, over all heads.
     work::product(2 * batch * tokens, tokens, width / 3);
-    if !has_kernel(qkv) {
+    if !has_kernel("attention", qkv) {
         return composed(qkv, heads);
     }
     qkv.contiguous()?.apply_op1(Attention { heads })

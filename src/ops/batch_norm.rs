@@ -26,7 +26,7 @@ pub fn batch_norm(
     epsilon: f32,
 ) -> Result<Tensor> {
     let (mean, variance) = (mean.detach(), variance.detach());
-    if !has_kernel(x) {
+    if !has_kernel("batch-norm", x) {
         return normalized(&x.broadcast_sub(&mean)?, weight, bias, &variance, epsilon);
     }
     let (mean, variance) = (mean.to_vec1()?, variance.to_vec1()?);
@@ -48,7 +48,7 @@ pub fn batch_norm_of_batch(
         candle_core::bail!("batch norm needs more than one value per channel to train on, not shape {:?}", x.dims());
     }
     let unbiased = values as f64 / (values - 1) as f64;
-    if !has_kernel(x) {
+    if !has_kernel("batch-norm", x) {
         return composed_of_batch(x, weight, bias, epsilon, unbiased);
     }
     let x = x.contiguous()?;

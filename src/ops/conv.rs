@@ -8,7 +8,7 @@ use super::composed::Windows;
 use super::gemm::{Epilogue, Matrix, multiply, tiled};
 use super::residual::activate_sum;
 use super::window::{Geometry, Padding, Window};
-use super::{Activation, elements, has_kernel, is_tracked, linear, output, scratch, with_elements, work};
+use super::{Activation, Face, elements, face, is_tracked, linear, metal, output, scratch, with_elements, work};
 
 /// `activation(convolution(x) + bias + residual)`.
 ///
@@ -26,13 +26,16 @@ pub fn conv(
         candle_core::bail!("a convolution's windows lie inside its padded input");
     }
     let (_, _, inputs, outputs) = weight.dims4()?;
-    if has_kernel(x) && window == Window::centered(1, 1) {
+    let face = face("conv", x);
+    if face != Face::Composed && window == Window::centered(1, 1) {
         return linear(x, &weight.reshape((inputs, outputs))?, bias, activation, residual);
     }
     let geometry = window.over(x.dims())?;
     work::product(geometry.positions(), window.kernel * window.kernel * inputs, outputs);
-    if !has_kernel(x) {
-        return composed(x, weight, bias, window, activation, residual);
+    match face {
+        Face::Composed => return composed(x, weight, bias, window, activation, residual),
+        Face::Metal => return metal::conv(x, weight, bias, window, activation, residual),
+        Face::Cpu => {}
     }
     if is_tracked(&[x, weight, bias]) || residual.is_some_and(Tensor::track_op) {
         let op = backward::Tracked { window };

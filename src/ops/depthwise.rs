@@ -12,7 +12,7 @@ use super::composed::Windows;
 use super::residual::activate_sum;
 use super::simd::{load, store};
 use super::window::{Geometry, Padding, Window};
-use super::{Activation, elements, has_kernel, is_tracked, output, work};
+use super::{Activation, Face, elements, face, is_tracked, metal, output, work};
 
 /// Repeats a block with a constant, so that registers are chosen while compiling.
 macro_rules! unroll {
@@ -34,8 +34,11 @@ pub fn depthwise(x: &Tensor, weight: &Tensor, bias: &Tensor, window: Window, act
     }
     let geometry = window.over(x.dims())?;
     work::product(geometry.positions(), window.kernel * window.kernel, geometry.channels);
-    if !has_kernel(x) || kernel_for(window).is_none() {
-        return composed(x, weight, bias, window, activation);
+    match face("depthwise", x) {
+        Face::Composed => return composed(x, weight, bias, window, activation),
+        Face::Metal => return metal::depthwise(x, weight, bias, window, activation),
+        Face::Cpu if kernel_for(window).is_none() => return composed(x, weight, bias, window, activation),
+        Face::Cpu => {}
     }
     let (x, weight, bias) = (x.contiguous()?, weight.contiguous()?, bias.contiguous()?);
     if is_tracked(&[&x, &weight, &bias]) {

@@ -13,7 +13,7 @@ const EPSILON: f32 = 1e-6;
 ///
 /// `x` has shape `(n, h, w, channels)`, `weight` and `bias` `(channels)`.
 pub fn global_response_norm(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    if !has_kernel(x) {
+    if !has_kernel("global-response-norm", x) {
         return composed(x, weight, bias);
     }
     x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, GlobalResponseNorm)

@@ -117,7 +117,7 @@ static inline float slope(uint activation, float x) {
             float share = sigmoid(x);
             return share * (1.0f + x * (1.0f - share));
         }
-        case HARD_SWISH: return x < -3.0f ? 0.0f : (x > 3.0f ? 1.0f : x * (1.0f / 3.0f) + 0.5f);
+        case HARD_SWISH: return x <= -3.0f ? 0.0f : (x >= 3.0f ? 1.0f : x * (1.0f / 3.0f) + 0.5f);
         case HARD_SIGMOID: return x > -3.0f && x < 3.0f ? 1.0f / 6.0f : 0.0f;
         case SIGMOID: {
             float share = sigmoid(x);
@@ -286,22 +286,18 @@ kernel void layer_norm_input_gradient(constant Rows& p [[buffer(0)]], uint3 at [
     gx[index] = scale * (g[index] * weight[at.x] - mean);
 }
 
-// First pass of the sums of g n and of g over rows. Grid: columns, slices. Writes (slices, columns) twice.
+// First pass of the sum of g n over rows. Grid: columns, slices. Writes (slices, columns).
 kernel void layer_norm_weight_gradient(constant Rows& p [[buffer(0)]], uint3 at [[thread_position_in_grid]],
                                        device const float* x [[buffer(1)]], device const float* g [[buffer(2)]],
                                        device const float* moments [[buffer(3)]],
-                                       device float* weight_partial [[buffer(4)]],
-                                       device float* bias_partial [[buffer(5)]]) {
-    float weight = 0.0f;
-    float bias = 0.0f;
+                                       device float* partial [[buffer(4)]]) {
+    float sum = 0.0f;
     for (uint row = at.y; row < p.rows; row += p.slices) {
         uint index = row * p.columns + at.x;
         float normal = (x[index] - moments[row * 2]) * moments[row * 2 + 1];
-        weight = metal::fma(g[index], normal, weight);
-        bias += g[index];
+        sum = metal::fma(g[index], normal, sum);
     }
-    weight_partial[at.y * p.columns + at.x] = weight;
-    bias_partial[at.y * p.columns + at.x] = bias;
+    partial[at.y * p.columns + at.x] = sum;
 }
 
 // --- depthwise convolution ---------------------------------------------------------------------------------------

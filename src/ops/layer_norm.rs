@@ -4,14 +4,16 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::backward::{self, read, rows_per_task, sum_in_order, sum_pairs};
-use super::{elements, has_kernel, output, vectorized};
+use super::{Face, elements, face, metal, output, vectorized};
 
 /// `(x - mean) / sqrt(variance + epsilon) · weight + bias`, with the mean and biased variance of the last axis.
 ///
 /// `x` has shape `(…, channels)`, `weight` and `bias` `(channels)`.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f32) -> Result<Tensor> {
-    if !has_kernel(x) {
-        return composed(x, weight, bias, epsilon);
+    match face("layer-norm", x) {
+        Face::Composed => return composed(x, weight, bias, epsilon),
+        Face::Metal => return metal::layer_norm(x, weight, bias, epsilon),
+        Face::Cpu => {}
     }
     x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, LayerNorm { epsilon })
 }

@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::gemm::{Epilogue, Matrix, multiply, tiled};
 use super::residual::activate_sum;
-use super::{Activation, elements, has_kernel, is_tracked, output, with_elements, work};
+use super::{Activation, Face, elements, face, is_tracked, metal, output, with_elements, work};
 
 /// `activation(x · weight + bias + residual)`.
 ///
@@ -21,8 +21,10 @@ pub fn linear(
 ) -> Result<Tensor> {
     let (inputs, outputs) = weight.dims2()?;
     work::product(x.elem_count() / inputs.max(1), inputs, outputs);
-    if !has_kernel(x) {
-        return composed(x, weight, bias, activation, residual);
+    match face("linear", x) {
+        Face::Composed => return composed(x, weight, bias, activation, residual),
+        Face::Metal => return metal::linear(x, weight, bias, activation, residual),
+        Face::Cpu => {}
     }
     if is_tracked(&[x, weight, bias]) || residual.is_some_and(Tensor::track_op) {
         let y = x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, backward::Tracked)?;

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::{Activation, Weight, layer_norm, packed};
+use super::{Activation, Face, Weight, face, is_tracked, layer_norm, metal, packed};
 
 /// The layers of [`mlp`], each as weight and bias.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct Mlp {
 
 /// `residual + project(activation(expand(layer norm(x))))`; `x`, `residual` and the result have shape `(…, channels)`.
 ///
-/// With packed weights this is one pass, and the wide rows between the layers are never there at once.
+/// With packed weights and on Metal this is one pass, and the wide rows between the layers are never there at once.
 pub fn mlp(x: &Tensor, layers: &Mlp, residual: &Tensor) -> Result<Tensor> {
     let Mlp { norm, epsilon, expand, activation, project } = layers;
     if let (Weight::Packed(wide), Weight::Packed(narrow)) = (&expand.0, &project.0) {
@@ -31,6 +31,12 @@ pub fn mlp(x: &Tensor, layers: &Mlp, residual: &Tensor) -> Result<Tensor> {
             project: (narrow, &project.1),
         };
         return packed::mlp(x, &packed, residual);
+    }
+    if let (Weight::Plain(wide), Weight::Plain(narrow)) = (&expand.0, &project.0)
+        && face("mlp", x) == Face::Metal
+        && !is_tracked(&[x, residual, &norm.0, &norm.1, wide, &expand.1, narrow, &project.1])
+    {
+        return metal::mlp(x, layers, [wide, narrow], residual);
     }
     let hidden = layer_norm(x, &norm.0, &norm.1, *epsilon)?;
     let hidden = expand.0.linear(&hidden, &expand.1, *activation, None)?;

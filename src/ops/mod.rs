@@ -15,6 +15,7 @@ mod batch_norm;
 mod composed;
 mod conv;
 mod depthwise;
+mod faces;
 mod gemm;
 mod grn;
 mod layer_norm;
@@ -24,7 +25,9 @@ mod mlp;
 mod packed;
 mod pool;
 mod residual;
+mod samples;
 mod scratch;
+pub mod selfcheck;
 mod simd;
 mod squeeze_excite;
 #[cfg(test)]
@@ -35,13 +38,14 @@ pub mod work;
 
 use std::mem::MaybeUninit;
 
-use candle_core::{CpuStorage, DType, Device, Layout, Result, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, Device, Layout, Result, Shape, Storage, Tensor};
 
 pub use activation::{Activation, activate, softmax};
 pub use attention::attention;
 pub use batch_norm::{BatchStatistics, batch_norm, batch_norm_of_batch};
 pub use conv::conv;
 pub use depthwise::depthwise;
+pub use faces::{set_kernel, uses_kernel};
 pub use grn::global_response_norm;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
@@ -53,9 +57,23 @@ pub use squeeze_excite::{Gate, squeeze_excite};
 pub use weight::Weight;
 pub use window::{Geometry, Padding, Window};
 
-/// True where kernels run; elsewhere the composed forms do.
-fn has_kernel(x: &Tensor) -> bool {
-    x.device().is_cpu() && x.dtype() == DType::F32
+use faces::{Face, face};
+
+/// Whether an operation without a kernel on Metal has one for `x`; else it runs composed.
+fn has_kernel(operation: &'static str, x: &Tensor) -> bool {
+    face(operation, x) == Face::Cpu
+}
+
+/// Gives the memory that a device keeps for reuse back to the system, after all that was begun on it is done.
+pub fn release(device: &Device) -> Result<()> {
+    crate::device::scoped(|| {
+        device.synchronize()?;
+        #[cfg(target_os = "macos")]
+        if let Device::Metal(device) = device {
+            metal::release(device);
+        }
+        Ok(())
+    })
 }
 
 /// True when a gradient is wanted for any of `tensors`.

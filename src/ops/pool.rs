@@ -6,14 +6,16 @@ use rayon::prelude::*;
 use super::backward::{gradient, read};
 use super::composed::Windows;
 use super::window::{Geometry, Window};
-use super::{elements, has_kernel, output, vectorized};
+use super::{Face, elements, face, metal, output, vectorized};
 
 /// The largest value of each window, per channel; padding never wins.
 ///
 /// `x` has shape `(n, h, w, channels)`, the result `(n, h', w', channels)`.
 pub fn max_pool(x: &Tensor, window: Window) -> Result<Tensor> {
-    if !has_kernel(x) {
-        return composed(x, window);
+    match face("max-pool", x) {
+        Face::Composed => return composed(x, window),
+        Face::Metal => return metal::max_pool(x, window),
+        Face::Cpu => {}
     }
     x.contiguous()?.apply_op1(MaxPool { window })
 }
@@ -117,8 +119,10 @@ fn max_row(image: &[f32], geometry: &Geometry, y: usize, row: &mut [f32]) {
 
 /// The mean over height and width: `(n, h, w, channels)` to `(n, channels)`.
 pub fn global_average_pool(x: &Tensor) -> Result<Tensor> {
-    if !has_kernel(x) {
-        return x.mean((1, 2));
+    match face("global-average-pool", x) {
+        Face::Composed => return x.mean((1, 2)),
+        Face::Metal => return metal::global_average_pool(x),
+        Face::Cpu => {}
     }
     x.contiguous()?.apply_op1(GlobalAveragePool)
 }

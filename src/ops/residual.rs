@@ -17,7 +17,7 @@ pub fn activate_sum(x: Tensor, residual: Option<&Tensor>, activation: Activation
 
 /// `x + y`, which have one shape.
 pub fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
-    if !has_kernel(x) {
+    if !has_kernel("add", x) {
         return x + y;
     }
     x.contiguous()?.apply_op2(&y.contiguous()?, Add)
@@ -56,7 +56,7 @@ impl CustomOp2 for Add {
 ///
 /// `residual` and `x` have shape `(…, channels)`, `scale` `(channels)`.
 pub fn add_scaled(residual: &Tensor, x: &Tensor, scale: &Tensor) -> Result<Tensor> {
-    if !has_kernel(x) {
+    if !has_kernel("add-scaled", x) {
         return residual + x.broadcast_mul(scale)?;
     }
     residual.contiguous()?.apply_op3(&x.contiguous()?, &scale.contiguous()?, AddScaled)

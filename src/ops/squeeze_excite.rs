@@ -27,7 +27,7 @@ pub fn squeeze_excite(x: &Tensor, gate: &Gate) -> Result<Tensor> {
 
 /// Multiplies each image's channels: `x` has shape `(n, h, w, channels)`, `scales` `(n, channels)`.
 fn scale_channels(x: &Tensor, scales: &Tensor) -> Result<Tensor> {
-    if !has_kernel(x) {
+    if !has_kernel("squeeze-excite", x) {
         return x.broadcast_mul(&scales.unsqueeze(1)?.unsqueeze(1)?);
     }
     x.contiguous()?.apply_op2(&scales.contiguous()?, ScaleChannels)

@@ -12,6 +12,7 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::device;
 use crate::images::Input;
 use crate::images::transform::{Interpolation, Resize, TransformError};
 use crate::models::{self, LoadReport, ModelError, Network};
@@ -78,6 +79,8 @@ pub struct Classifier {
     /// The files the network was read from, with their state just before; none for the starter model.
     files: Vec<(PathBuf, Option<FileState>)>,
     pub description: Description,
+    /// Where the network computes.
+    device: Device,
     /// What loading did, when it was lenient and left something out.
     pub load_report: LoadReport,
 }
@@ -121,25 +124,36 @@ impl Classifier {
         self.files.iter().find(|(path, before)| state(path) != *before).map(|(path, _)| path.as_path())
     }
 
+    /// Where the network computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Logits per input, each of length `classes`, in order. Inputs of one size go through the network as one batch.
     pub fn logits(&self, inputs: &[&Input]) -> Result<Vec<Vec<f32>>, PredictError> {
         let mut rows = Vec::with_capacity(inputs.len());
         for same_size in inputs.chunk_by(|a, b| (a.height, a.width) == (b.height, b.width)) {
-            let pixels: Vec<f32> = same_size.iter().flat_map(|input| input.pixels.iter().copied()).collect();
-            let shape = (same_size.len(), same_size[0].height, same_size[0].width, 3);
-            let batch = Tensor::from_vec(pixels, shape, &Device::Cpu)?;
-            rows.extend(self.network.forward(&batch).map_err(PredictError::Forward)?.to_vec2::<f32>()?);
+            rows.extend(device::scoped(|| self.batch_logits(same_size))?);
         }
         Ok(rows)
     }
+
+    /// The same for inputs of one size.
+    fn batch_logits(&self, inputs: &[&Input]) -> Result<Vec<Vec<f32>>, PredictError> {
+        let pixels: Vec<f32> = inputs.iter().flat_map(|input| input.pixels.iter().copied()).collect();
+        let shape = (inputs.len(), inputs[0].height, inputs[0].width, 3);
+        let batch = Tensor::from_vec(pixels, shape, &self.device)?;
+        Ok(self.network.forward(&batch).map_err(PredictError::Forward)?.to_vec2::<f32>()?)
+    }
 }
 
-/// Opens, recognises and builds: the one way from a model source to a classifier.
+/// Opens, recognises and builds: the one way from a model source to a classifier, which computes on `device`.
 pub fn load(
     source: &ModelSource,
     labels: Option<&Path>,
     overrides: &TransformOverrides,
     strictness: Strictness,
+    device: &Device,
 ) -> Result<Classifier, PredictError> {
     let checkpoint = open(source)?;
     let files = checkpoint.files().into_iter().map(|path| (path.to_owned(), state(path))).collect();
@@ -147,8 +161,8 @@ pub fn load(
     let architecture = recognise(&checkpoint).map_err(unusable)?;
     // Labels first: a wrong file should not cost the wait for the weights.
     let description = describe(&checkpoint, &architecture, labels, overrides)?;
-    let (network, load_report) = models::build(&checkpoint, &architecture, strictness).map_err(unusable)?;
-    Ok(Classifier { network, files, description, load_report })
+    let (network, load_report) = models::build(&checkpoint, &architecture, strictness, device).map_err(unusable)?;
+    Ok(Classifier { network, files, description, device: device.clone(), load_report })
 }
 
 /// Opens the checkpoint of a model source.
@@ -207,7 +221,8 @@ mod tests {
         let path = folder.path().join("best.safetensors");
         std::fs::write(&path, STARTER).unwrap();
         let source = ModelSource::File(path.clone());
-        let classifier = load(&source, None, &TransformOverrides::default(), Strictness::Strict).unwrap();
+        let overrides = TransformOverrides::default();
+        let classifier = load(&source, None, &overrides, Strictness::Strict, &Device::Cpu).unwrap();
         assert_eq!(classifier.changed_file(), None);
         std::fs::write(&path, &STARTER[..STARTER.len() - 1]).unwrap();
         assert_eq!(classifier.changed_file(), Some(path.as_path()));

@@ -46,7 +46,7 @@ impl Step {
     fn network(&self, frozen: usize) -> Network {
         let weights = self.weights();
         let architecture = models::detect(weights.tensors()).unwrap();
-        models::build_trainable(&weights, &architecture, Strictness::Strict, frozen).unwrap().0
+        models::build_trainable(&weights, &architecture, Strictness::Strict, frozen, &Device::Cpu).unwrap().0
     }
 
     /// `(batch, side, side, 3)`

@@ -111,7 +111,7 @@ fn logits_are_those_of_timm_and_torchvision() {
         }
         let weights = reference.weights();
         let architecture = models::detect_with_hint(weights.tensors(), reference.hint()).unwrap();
-        let (network, report) = models::build(&weights, &architecture, Strictness::Strict).unwrap();
+        let (network, report) = models::build(&weights, &architecture, Strictness::Strict, &Device::Cpu).unwrap();
         assert_eq!(network.parameters, reference.parameters, "{}", reference.name);
         assert_eq!(report.matched.len(), reference.tensors.len(), "{}", reference.name);
         let logits = network.forward(&synthetic_input(reference.side)).unwrap();
@@ -129,7 +129,7 @@ fn a_picture_gets_the_same_logits_alone_and_in_a_batch() {
         let reference = reference(name);
         let weights = reference.weights();
         let architecture = models::detect(weights.tensors()).unwrap();
-        let (network, _) = models::build(&weights, &architecture, Strictness::Strict).unwrap();
+        let (network, _) = models::build(&weights, &architecture, Strictness::Strict, &Device::Cpu).unwrap();
         let one = synthetic_input(reference.side);
         let other = (&one * 0.5).unwrap();
         let batch = Tensor::cat(&[&other, &one, &other], 0).unwrap();
@@ -150,11 +150,11 @@ fn a_tensor_too_few_is_refused_strictly_and_reported_leniently() {
     let bias = weights.0.iter_mut().find(|info| info.name == "stem.0.bias").unwrap();
     bias.shape = vec![41];
     let architecture = models::detect(weights.tensors()).unwrap();
-    let error = models::build(&weights, &architecture, Strictness::Strict).unwrap_err();
+    let error = models::build(&weights, &architecture, Strictness::Strict, &Device::Cpu).unwrap_err();
     assert!(matches!(error, ModelError::Misfit { .. }));
     let text = error.to_string();
     assert!(text.contains("of 128 tensors, 1 missing (stages.3.blocks.1.conv_dw.weight)"), "{text}");
-    let (network, report) = models::build(&weights, &architecture, Strictness::Lenient).unwrap();
+    let (network, report) = models::build(&weights, &architecture, Strictness::Lenient, &Device::Cpu).unwrap();
     assert_eq!(report.missing, ["stages.3.blocks.1.conv_dw.weight"]);
     assert_eq!(report.reshaped, ["stem.0.bias"]);
     assert_eq!(report.unexpected, ["optimizer_like.weight"]);
@@ -169,9 +169,9 @@ fn under_half_of_the_weights_is_refused_unless_told_otherwise() {
     weights.0.truncate(50);
     weights.0.extend(head);
     let architecture = models::detect(weights.tensors()).unwrap();
-    let error = models::build(&weights, &architecture, Strictness::Lenient).unwrap_err();
+    let error = models::build(&weights, &architecture, Strictness::Lenient, &Device::Cpu).unwrap_err();
     assert!(matches!(error, ModelError::TooFew { .. }), "{error}");
-    assert!(models::build(&weights, &architecture, Strictness::LenientWhatever).is_ok());
+    assert!(models::build(&weights, &architecture, Strictness::LenientWhatever, &Device::Cpu).is_ok());
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn a_vision_transformer_names_the_image_size_it_needs() {
     let reference = reference("timm-vit_tiny_patch16_224");
     let weights = reference.weights();
     let architecture = models::detect(weights.tensors()).unwrap();
-    let (network, _) = models::build(&weights, &architecture, Strictness::Strict).unwrap();
+    let (network, _) = models::build(&weights, &architecture, Strictness::Strict, &Device::Cpu).unwrap();
     let error = network.forward(&synthetic_input(96)).unwrap_err();
     assert!(galley::format::error_chain(&error).contains("crop to 224"), "{error}");
 }
@@ -264,7 +264,7 @@ fn real_checkpoints_answer_as_in_pytorch() {
         let real: Real = serde_json::from_slice(&std::fs::read(&reference).unwrap()).unwrap();
         let checkpoint = Checkpoint::open(&file).unwrap();
         let architecture = models::detect(checkpoint.tensors()).unwrap();
-        let (network, _) = models::build(&checkpoint, &architecture, Strictness::Strict).unwrap();
+        let (network, _) = models::build(&checkpoint, &architecture, Strictness::Strict, &Device::Cpu).unwrap();
         let synthetic = real.synthetic_input;
         let logits = network.forward(&synthetic_input(synthetic.shape[3])).unwrap();
         let expected = synthetic.logits.or(synthetic.logits_first10).unwrap();

@@ -17,7 +17,8 @@ fn reference() -> Value {
 }
 
 fn starter() -> Classifier {
-    predict::load(&ModelSource::Starter, None, &TransformOverrides::default(), Strictness::Strict).unwrap()
+    predict::load(&ModelSource::Starter, None, &TransformOverrides::default(), Strictness::Strict, &Device::Cpu)
+        .unwrap()
 }
 
 fn numbers(list: &Value) -> Vec<f32> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rayon::ThreadPool;
 
 use super::{BenchError, BenchNetwork, BlockTime, Case, Measurement, Precision, median};
-use crate::device;
+use crate::device::{self, Chosen};
 use crate::images::transform::Transform;
 use crate::memory;
 use crate::models::{self, BlockCost, Network, RandomWeights, Trial};
@@ -27,7 +27,7 @@ const SHARE_FOR_BLOCKS: f64 = 0.3;
 /// Fails when the network cannot be had, and when the job is canceled.
 pub fn measure(case: &Case, ctx: &JobContext) -> Result<Measurement, BoxError> {
     let chosen = device::choose(case.device)?;
-    let (network, transform) = network(case)?;
+    let (network, transform) = network(case, &chosen)?;
     let architecture = network.architecture.clone();
     let usual = transform.output_size().map(|(height, width)| height.max(width));
     let image = case.image.or(usual).unwrap_or(224);
@@ -55,7 +55,7 @@ pub fn measure(case: &Case, ctx: &JobContext) -> Result<Measurement, BoxError> {
     })
 }
 
-fn network(case: &Case) -> Result<(Network, Transform), BoxError> {
+fn network(case: &Case, chosen: &Chosen) -> Result<(Network, Transform), BoxError> {
     if case.precision == Precision::Int8 {
         return Err(BenchError::NoInt8.into());
     }
@@ -63,12 +63,13 @@ fn network(case: &Case) -> Result<(Network, Transform), BoxError> {
         BenchNetwork::Arch(name) => {
             let architecture = models::named(name, CLASSES)?;
             let weights = RandomWeights::of(&architecture)?;
-            let (network, _) = models::build(&weights, &architecture, Strictness::Strict)?;
+            let (network, _) = models::build(&weights, &architecture, Strictness::Strict, &chosen.device)?;
             Ok((network, architecture.default_transform()))
         }
         BenchNetwork::File(path) => {
             let source = ModelSource::File(path.clone());
-            let classifier = predict::load(&source, None, &TransformOverrides::default(), Strictness::Strict)?;
+            let overrides = TransformOverrides::default();
+            let classifier = predict::load(&source, None, &overrides, Strictness::Strict, &chosen.device)?;
             Ok((classifier.network, classifier.description.transform))
         }
     }

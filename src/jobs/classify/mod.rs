@@ -14,6 +14,7 @@ use crate::device::{self, DeviceChoice};
 use crate::format::{count, counted};
 use crate::journal::Journal;
 use crate::memory::heap;
+use crate::ops;
 use crate::predict::{self, Classifier, ModelSource, Row, Strictness, TransformOverrides};
 use crate::worker::{BoxError, Events, Job, JobContext, Progress};
 
@@ -123,18 +124,22 @@ pub fn classify(
     on_event: &mut dyn FnMut(ClassifyEvent) -> Result<(), BoxError>,
 ) -> Result<ClassifySummary, BoxError> {
     check(config)?;
-    device::choose(config.device)?;
+    let device = device::choose(config.device)?.device;
     ctx.report(Progress { phase: "Reading model".to_owned(), ..Progress::default() });
     let journal = Journal::open(journal)?;
-    let classifier = predict::load(&config.model, config.labels.as_deref(), &config.transform, config.strictness)?;
+    let labels = config.labels.as_deref();
+    let classifier = predict::load(&config.model, labels, &config.transform, config.strictness, &device)?;
     for notice in notices(&classifier) {
         on_event(ClassifyEvent::Notice(notice))?;
     }
     on_event(ClassifyEvent::Model(summary_of(&classifier)))?;
     let summary = Run::start(config, journal, classifier, ctx, on_event)?.go();
     // The window lives on after a run: its footprint should not stay at the run's peak.
+    let released = ops::release(&device);
     heap::release();
-    summary
+    let summary = summary?;
+    released?;
+    Ok(summary)
 }
 
 fn check(config: &ClassifyConfig) -> Result<(), ClassifyError> {

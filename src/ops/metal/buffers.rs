@@ -10,6 +10,10 @@ use candle_core::{Error, MetalDevice, Result};
 use candle_metal_kernels::metal::Buffer;
 use objc2_metal::MTLResourceOptions;
 
+/// For the GPU alone, and without Metal's own tracking: candle marks what each command reads and writes.
+const OPTIONS: MTLResourceOptions =
+    MTLResourceOptions(MTLResourceOptions::StorageModePrivate.0 | MTLResourceOptions::HazardTrackingModeUntracked.0);
+
 /// Buffers by device and size in bytes, those in use and those that are free.
 ///
 /// A buffer is free when nobody but the pool holds it. Commands that still use it come first on the GPU, for candle
@@ -29,9 +33,7 @@ pub fn take(device: &MetalDevice, length: usize) -> Result<Arc<Buffer>> {
     if let Some(free) = buffers.iter().find(|buffer| Arc::strong_count(buffer) == 1) {
         return Ok(free.clone());
     }
-    // candle, too, tracks hazards itself.
-    let options = MTLResourceOptions::StorageModePrivate | MTLResourceOptions::HazardTrackingModeUntracked;
-    let buffer = Arc::new(device.metal_device().new_buffer(bytes, options).map_err(Error::wrap)?);
+    let buffer = Arc::new(device.metal_device().new_buffer(bytes, OPTIONS).map_err(Error::wrap)?);
     buffers.push(buffer.clone());
     Ok(buffer)
 }

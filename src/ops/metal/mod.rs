@@ -6,26 +6,39 @@
 #[cfg(target_os = "macos")]
 mod buffers;
 #[cfg(target_os = "macos")]
-mod execute;
+mod encode;
 mod norm;
+mod operation;
+mod operations;
 mod parameters;
 mod program;
 mod rows;
 mod run;
 mod windows;
 
-pub use norm::{layer_norm, layer_norm_input_gradient, layer_norm_weight_gradient, mlp};
+use run::{execute, run};
+
+#[cfg(target_os = "macos")]
+pub(super) use buffers::release;
+pub(super) use operations::{activate, conv, depthwise, global_average_pool, layer_norm, linear, max_pool, mlp};
+
+pub use operation::{Gradient, Operation, Read};
+pub use operations::{
+    activation_operation, conv_operation, depthwise_operation, global_average_pool_operation, layer_norm_operation,
+    linear_operation, max_pool_operation,
+};
 pub use parameters::{Layout, Rows, Windows};
 pub use program::{Factor, Launch, Place, Product, Program, Slot, Step};
-pub use rows::{activation, activation_gradient, bias_gradient, linear, linear_input_gradient, linear_weight_gradient};
-pub use run::{forward, run};
-pub use windows::{
-    conv, conv_input_gradient, conv_weight_gradient, depthwise, depthwise_input_gradient, depthwise_weight_gradient,
-    global_average_pool, global_average_pool_gradient, max_pool, max_pool_gradient,
-};
+
+/// The programs, by operation.
+pub mod programs {
+    pub use super::norm::*;
+    pub use super::rows::*;
+    pub use super::windows::*;
+}
 
 /// The kernels, in the Metal Shading Language.
 pub const SOURCE: &str = include_str!("../kernels.metal");
 
 /// The most memory a program may take for rows that exist only between its steps.
-pub const MAX_BYTES: usize = 64 << 20;
+const MAX_BYTES: usize = 64 << 20;

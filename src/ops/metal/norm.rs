@@ -46,20 +46,18 @@ pub fn layer_norm_input_gradient(rows: usize, channels: usize, epsilon: f32) -> 
     program.finished()
 }
 
-/// The gradients of weight and bias; inputs `x` and `g`.
+/// The gradient of the weight; inputs `x` and `g`. The bias's is the sum of `g` over rows.
 pub fn layer_norm_weight_gradient(rows: usize, channels: usize, epsilon: f32) -> Result<Program> {
     let mut program = Program::default();
     let (x, g) = (program.input(rows * channels), program.input(rows * channels));
-    let (weight, bias) = (program.output(&[channels]), program.output(&[channels]));
+    let gradient = program.output(&[channels]);
     let slices = slices(rows, channels);
     let parameters = Rows { slices: slices as u32, ..parameters(rows, channels, epsilon) };
     let moments = moments(&mut program, parameters, x.into());
-    let partials = [program.scratch(slices * channels), program.scratch(slices * channels)];
+    let partial = program.scratch(slices * channels);
     let reads = [x.into(), g.into(), moments.into()];
-    program.launch("layer_norm_weight_gradient", parameters, [channels, slices, 1], &reads, &partials.map(Place::from));
-    for (partial, gradient) in partials.into_iter().zip([weight, bias]) {
-        program.launch("sum_slices", parameters, [channels, 1, 1], &[partial.into()], &[gradient.into()]);
-    }
+    program.launch("layer_norm_weight_gradient", parameters, [channels, slices, 1], &reads, &[partial.into()]);
+    program.launch("sum_slices", parameters, [channels, 1, 1], &[partial.into()], &[gradient.into()]);
     program.finished()
 }
 

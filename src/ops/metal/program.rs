@@ -11,7 +11,7 @@ const MAX_ELEMENTS: usize = i32::MAX as usize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slot {
     Input(usize),
-    Output(usize),
+    Output,
     Scratch(usize),
 }
 
@@ -86,8 +86,8 @@ pub enum Step {
 #[derive(Debug, Clone, Default)]
 pub struct Program {
     pub inputs: Vec<usize>,
-    /// The shapes of the results.
-    pub outputs: Vec<Vec<usize>>,
+    /// The shape of the result.
+    pub output: Vec<usize>,
     pub scratch: Vec<usize>,
     pub steps: Vec<Step>,
 }
@@ -99,8 +99,8 @@ impl Program {
     }
 
     pub fn output(&mut self, shape: &[usize]) -> Slot {
-        self.outputs.push(shape.to_vec());
-        Slot::Output(self.outputs.len() - 1)
+        self.output = shape.to_vec();
+        Slot::Output
     }
 
     pub fn scratch(&mut self, length: usize) -> Slot {
@@ -132,8 +132,7 @@ impl Program {
 
     /// The program, when every buffer and grid is neither empty nor too long for 32-bit positions.
     pub fn finished(self) -> Result<Self> {
-        let outputs = self.outputs.iter().map(|shape| shape.iter().product());
-        let mut lengths = self.inputs.iter().chain(&self.scratch).copied().chain(outputs);
+        let mut lengths = self.inputs.iter().chain(&self.scratch).copied().chain([self.output.iter().product()]);
         if lengths.any(|length: usize| length == 0 || length > MAX_ELEMENTS) {
             candle_core::bail!(
                 "a tensor is empty or has more than {MAX_ELEMENTS} elements, too many for a Metal kernel"

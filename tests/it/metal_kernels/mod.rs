@@ -1,6 +1,7 @@
 //! Runs every Metal kernel, compiled as C++, over its whole grid: forward against the CPU's operations, backward against
 //! plain loops and candle's autodiff in f64, on random odd shapes.
 
+mod operations;
 mod rows;
 mod shim;
 mod windows;
@@ -9,7 +10,7 @@ use std::collections::BTreeSet;
 
 use candle_core::{Device, Result, Tensor};
 use galley::ops::Activation;
-use galley::ops::metal::{self, Program, Step};
+use galley::ops::metal::{Step, programs};
 
 use shim::Shim;
 
@@ -64,36 +65,29 @@ fn assert_equals(case: &str, ours: &[f32], oracle: &Tensor) -> Result<()> {
     Ok(())
 }
 
-/// The program's only result.
-fn run(shim: &mut Shim, program: &Program, inputs: &[&[f32]]) -> Vec<f32> {
-    let mut results = shim.run(program, inputs);
-    assert_eq!(results.len(), 1);
-    results.remove(0)
-}
-
 #[test]
 fn every_kernel_is_part_of_a_program_and_so_of_these_tests() -> Result<()> {
     let window = galley::ops::Window::centered(3, 2);
     let geometry = window.over(&[1, 8, 8, 4])?;
     let none = Activation::None;
     let programs = [
-        metal::linear(3, 4, 5, none, false)?,
-        metal::linear_weight_gradient(3, 4, 5)?,
-        metal::bias_gradient(3, 4)?,
-        metal::activation(3, 4, none)?,
-        metal::activation_gradient(3, 4, none)?,
-        metal::layer_norm(3, 4, 1e-6)?,
-        metal::layer_norm_input_gradient(3, 4, 1e-6)?,
-        metal::layer_norm_weight_gradient(3, 4, 1e-6)?,
-        metal::depthwise(&geometry, none)?,
-        metal::depthwise_input_gradient(&geometry)?,
-        metal::depthwise_weight_gradient(&geometry)?,
-        metal::conv_input_gradient(&geometry, 5, 1)?,
-        metal::conv_weight_gradient(&geometry, 5, 1)?,
-        metal::max_pool(&geometry)?,
-        metal::max_pool_gradient(&geometry)?,
-        metal::global_average_pool([1, 2, 3, 4])?,
-        metal::global_average_pool_gradient([1, 2, 3, 4])?,
+        programs::linear(3, 4, 5, none, false)?,
+        programs::linear_weight_gradient(3, 4, 5)?,
+        programs::bias_gradient(3, 4)?,
+        programs::activation(3, 4, none)?,
+        programs::activation_gradient(3, 4, none)?,
+        programs::layer_norm(3, 4, 1e-6)?,
+        programs::layer_norm_input_gradient(3, 4, 1e-6)?,
+        programs::layer_norm_weight_gradient(3, 4, 1e-6)?,
+        programs::depthwise(&geometry, none)?,
+        programs::depthwise_input_gradient(&geometry)?,
+        programs::depthwise_weight_gradient(&geometry)?,
+        programs::conv_input_gradient(&geometry, 5, 1)?,
+        programs::conv_weight_gradient(&geometry, 5, 1)?,
+        programs::max_pool(&geometry)?,
+        programs::max_pool_gradient(&geometry)?,
+        programs::global_average_pool([1, 2, 3, 4])?,
+        programs::global_average_pool_gradient([1, 2, 3, 4])?,
     ];
     let launched = programs.iter().flat_map(|program| &program.steps).filter_map(|step| match step {
         Step::Launch(launch) => Some(launch.kernel),
@@ -105,7 +99,7 @@ fn every_kernel_is_part_of_a_program_and_so_of_these_tests() -> Result<()> {
 
 #[test]
 fn a_program_for_no_elements_or_too_many_is_an_error() {
-    assert!(metal::activation(0, 4, Activation::Relu).is_err());
-    assert!(metal::activation(1 << 20, 1 << 11, Activation::Relu).is_err());
-    assert!(metal::activation((1 << 20) - 1, 1 << 11, Activation::Relu).is_ok());
+    assert!(programs::activation(0, 4, Activation::Relu).is_err());
+    assert!(programs::activation(1 << 20, 1 << 11, Activation::Relu).is_err());
+    assert!(programs::activation((1 << 20) - 1, 1 << 11, Activation::Relu).is_ok());
 }

@@ -1,9 +1,10 @@
 //! Linear layers, activations and layer norm.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
-use galley::ops::{self, Activation, metal};
+use galley::ops::metal::programs;
+use galley::ops::{self, Activation, Weight};
 
-use super::{ACTIVATIONS, Random, Shim, assert_equals, assert_near, run, tensor};
+use super::{ACTIVATIONS, Random, Shim, assert_equals, assert_near, tensor};
 
 const CASES: usize = 30;
 
@@ -29,10 +30,10 @@ fn linear_and_its_gradients_equal_the_cpu() -> Result<()> {
         let (activation, with_residual) = (ACTIVATIONS[case % 9], case % 2 == 0);
         let (x, weight) = (random.values(rows * inputs), random.values(inputs * outputs));
         let (bias, residual) = (random.values(outputs), random.values(rows * outputs));
-        let program = metal::linear(rows, inputs, outputs, activation, with_residual)?;
+        let program = programs::linear(rows, inputs, outputs, activation, with_residual)?;
         let mut arguments: Vec<&[f32]> = vec![&x, &weight, &bias];
         arguments.extend(with_residual.then_some(residual.as_slice()));
-        let ours = run(&mut shim, &program, &arguments);
+        let ours = shim.run(&program, &arguments);
         let residual = tensor(&residual, &[rows, outputs])?;
         let [x_tensor, weight_tensor] = [tensor(&x, &[rows, inputs])?, tensor(&weight, &[inputs, outputs])?];
         let with = with_residual.then_some(&residual);
@@ -46,11 +47,11 @@ fn linear_and_its_gradients_equal_the_cpu() -> Result<()> {
         let result = x_exact.matmul(&weight_exact)?.broadcast_add(&bias_exact)?;
         let g_tensor = tensor(&g, &[rows, outputs])?;
         let [gx, gw, gb] = gradients(&result, &g_tensor, [&x_exact, &weight_exact, &bias_exact])?;
-        let program = metal::linear_input_gradient(rows, inputs, outputs)?;
-        assert_equals(&name, &run(&mut shim, &program, &[&g, &weight]), &gx)?;
-        let program = metal::linear_weight_gradient(rows, inputs, outputs)?;
-        assert_equals(&name, &run(&mut shim, &program, &[&x, &g]), &gw)?;
-        assert_equals(&name, &run(&mut shim, &metal::bias_gradient(rows, outputs)?, &[&g]), &gb)?;
+        let program = programs::linear_input_gradient(rows, inputs, outputs)?;
+        assert_equals(&name, &shim.run(&program, &[&g, &weight]), &gx)?;
+        let program = programs::linear_weight_gradient(rows, inputs, outputs)?;
+        assert_equals(&name, &shim.run(&program, &[&x, &g]), &gw)?;
+        assert_equals(&name, &shim.run(&programs::bias_gradient(rows, outputs)?, &[&g]), &gb)?;
     }
     Ok(())
 }
@@ -96,10 +97,10 @@ fn activations_and_their_slopes_follow_from_the_definitions() -> Result<()> {
     let g = Random(12).values(x.len());
     for activation in ACTIVATIONS {
         let (rows, columns) = (x.len() / 8, 8);
-        let ours = run(&mut shim, &metal::activation(rows, columns, activation)?, &[&x]);
+        let ours = shim.run(&programs::activation(rows, columns, activation)?, &[&x]);
         let oracle: Vec<f64> = x.iter().map(|&x| defined(activation, f64::from(x))).collect();
         assert_each_near(activation, &ours, &oracle, 2e-6);
-        let ours = run(&mut shim, &metal::activation_gradient(rows, columns, activation)?, &[&x, &g]);
+        let ours = shim.run(&programs::activation_gradient(rows, columns, activation)?, &[&x, &g]);
         let slope = |x: f64| (defined(activation, x + STEP) - defined(activation, x - STEP)) / (2.0 * STEP);
         let oracle: Vec<f64> = x.iter().zip(&g).map(|(&x, &g)| f64::from(g) * slope(f64::from(x))).collect();
         assert_each_near(activation, &ours, &oracle, 2e-6);
@@ -120,12 +121,12 @@ fn activations_are_finite_far_out_keep_nan_and_have_pytorchs_slopes_at_corners()
     let far = [-1e30, -100.0, -88.5, 88.5, 100.0, 1e30, f32::NAN];
     let ones = [1.0; 7];
     for activation in ACTIVATIONS {
-        let forward = run(&mut shim, &metal::activation(1, 7, activation)?, &[&far]);
+        let forward = shim.run(&programs::activation(1, 7, activation)?, &[&far]);
         assert!(forward[..6].iter().all(|value| value.abs() <= 1e30), "{activation:?}: {forward:?}");
         assert!(forward[6].is_nan(), "{activation:?} keeps NaN");
         if activation != Activation::GeluTanh {
             // The cube in its slope is beyond single precision at 1e30.
-            let slopes = run(&mut shim, &metal::activation_gradient(1, 7, activation)?, &[&far, &ones]);
+            let slopes = shim.run(&programs::activation_gradient(1, 7, activation)?, &[&far, &ones]);
             assert!(slopes[..6].iter().all(|slope| slope.abs() <= 1.0), "{activation:?}: {slopes:?}");
         }
     }
@@ -133,9 +134,10 @@ fn activations_are_finite_far_out_keep_nan_and_have_pytorchs_slopes_at_corners()
     for (activation, corners, slopes) in [
         (Activation::Relu, [0.0, 0.0], [0.0, 0.0]),
         (Activation::Relu6, [0.0, 6.0], [0.0, 0.0]),
+        (Activation::HardSwish, [-3.0, 3.0], [0.0, 1.0]),
         (Activation::HardSigmoid, [-3.0, 3.0], [0.0, 0.0]),
     ] {
-        let ours = run(&mut shim, &metal::activation_gradient(1, 2, activation)?, &[&corners, &[1.0, 1.0]]);
+        let ours = shim.run(&programs::activation_gradient(1, 2, activation)?, &[&corners, &[1.0, 1.0]]);
         assert_eq!(ours, slopes, "{activation:?}");
     }
     Ok(())
@@ -152,7 +154,7 @@ fn layer_norm_and_its_gradients_equal_the_cpu() -> Result<()> {
         let (x, g) = (random.values(rows * channels), random.values(rows * channels));
         let (weight, bias) = (random.values(channels), random.values(channels));
         let name = format!("{rows}, {channels}");
-        let ours = run(&mut shim, &metal::layer_norm(rows, channels, EPSILON)?, &[&x, &weight, &bias]);
+        let ours = shim.run(&programs::layer_norm(rows, channels, EPSILON)?, &[&x, &weight, &bias]);
         let [x_tensor, g_tensor] = [tensor(&x, &[rows, channels])?, tensor(&g, &[rows, channels])?];
         let [weight_tensor, bias_tensor] = [tensor(&weight, &[channels])?, tensor(&bias, &[channels])?];
         assert_equals(&name, &ours, &ops::layer_norm(&x_tensor, &weight_tensor, &bias_tensor, EPSILON)?)?;
@@ -161,11 +163,11 @@ fn layer_norm_and_its_gradients_equal_the_cpu() -> Result<()> {
         let bias_exact = exact(&bias, &[channels])?;
         let result = layer_norm_by_definition(&x_exact, &weight_exact, &bias_exact, EPSILON)?;
         let [gx, gw, gb] = gradients(&result, &g_tensor, [&x_exact, &weight_exact, &bias_exact])?;
-        let program = metal::layer_norm_input_gradient(rows, channels, EPSILON)?;
-        assert_equals(&name, &run(&mut shim, &program, &[&x, &weight, &g]), &gx)?;
-        let ours = shim.run(&metal::layer_norm_weight_gradient(rows, channels, EPSILON)?, &[&x, &g]);
-        assert_equals(&name, &ours[0], &gw)?;
-        assert_equals(&name, &ours[1], &gb)?;
+        let program = programs::layer_norm_input_gradient(rows, channels, EPSILON)?;
+        assert_equals(&name, &shim.run(&program, &[&x, &weight, &g]), &gx)?;
+        let program = programs::layer_norm_weight_gradient(rows, channels, EPSILON)?;
+        assert_equals(&name, &shim.run(&program, &[&x, &g]), &gw)?;
+        assert_equals(&name, &shim.run(&programs::bias_gradient(rows, channels)?, &[&g]), &gb)?;
     }
     Ok(())
 }
@@ -182,7 +184,7 @@ fn layer_norm_far_from_zero_keeps_its_digits() -> Result<()> {
     let (rows, channels) = (7, 100);
     let x: Vec<f32> = Random(16).values(rows * channels).iter().map(|value| value + 1000.0).collect();
     let (weight, bias) = (vec![1.0; channels], vec![0.0; channels]);
-    let ours = run(&mut shim, &metal::layer_norm(rows, channels, 1e-6)?, &[&x, &weight, &bias]);
+    let ours = shim.run(&programs::layer_norm(rows, channels, 1e-6)?, &[&x, &weight, &bias]);
     let x = exact(&x, &[rows, channels])?;
     let [weight, bias] = [exact(&weight, &[channels])?, exact(&bias, &[channels])?];
     let oracle = layer_norm_by_definition(&x, &weight, &bias, 1e-6)?;
@@ -200,21 +202,18 @@ fn mlp_equals_the_cpu_in_tiles_of_any_size() -> Result<()> {
         let (rows, channels, hidden) = (random.within(1, 30), random.within(2, 20), random.within(1, 40));
         let mut random_tensor = |shape: &[usize]| tensor(&random.values(shape.iter().product()), shape);
         let (x, residual) = (random_tensor(&[rows, channels])?, random_tensor(&[rows, channels])?);
-        let layers = ops::Mlp {
-            norm: (random_tensor(&[channels])?, random_tensor(&[channels])?),
-            epsilon: 1e-6,
-            expand: (random_tensor(&[channels, hidden])?, random_tensor(&[hidden])?),
-            activation: ACTIVATIONS[case % 9],
-            project: (random_tensor(&[hidden, channels])?, random_tensor(&[channels])?),
-        };
-        let ops::Mlp { norm, expand, project, activation, epsilon } = &layers;
-        let tensors = [&x, &residual, &norm.0, &norm.1, &expand.0, &expand.1, &project.0, &project.1];
+        let norm = (random_tensor(&[channels])?, random_tensor(&[channels])?);
+        let (wide, wide_bias) = (random_tensor(&[channels, hidden])?, random_tensor(&[hidden])?);
+        let (narrow, narrow_bias) = (random_tensor(&[hidden, channels])?, random_tensor(&[channels])?);
+        let tensors = [&x, &residual, &norm.0, &norm.1, &wide, &wide_bias, &narrow, &narrow_bias];
         let values = tensors.map(|tensor| tensor.flatten_all()?.to_vec1::<f32>());
         let values = values.into_iter().collect::<Result<Vec<_>>>()?;
         let max_bytes = random.within(0, rows) * (channels + hidden) * size_of::<f32>();
-        let program = metal::mlp([rows, channels, hidden], *activation, *epsilon, max_bytes)?;
-        let ours = run(&mut shim, &program, &values.iter().map(Vec::as_slice).collect::<Vec<_>>());
-        let oracle = ops::mlp(&x, &layers, &residual)?;
+        let (activation, epsilon) = (ACTIVATIONS[case % 9], 1e-6);
+        let program = programs::mlp([rows, channels, hidden], activation, epsilon, max_bytes)?;
+        let ours = shim.run(&program, &values.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let (expand, project) = ((Weight::Plain(wide), wide_bias), (Weight::Plain(narrow), narrow_bias));
+        let oracle = ops::mlp(&x, &ops::Mlp { norm, epsilon, expand, activation, project }, &residual)?;
         assert_equals(&format!("{rows}, {channels}, {hidden} {activation:?}"), &ours, &oracle)?;
     }
     Ok(())
@@ -225,7 +224,7 @@ fn sums_over_many_rows_are_exact_to_single_precision() -> Result<()> {
     let Some(mut shim) = Shim::start() else { return Ok(()) };
     let (rows, columns) = (20_011, 3);
     let g = Random(15).values(rows * columns);
-    let ours = run(&mut shim, &metal::bias_gradient(rows, columns)?, &[&g]);
+    let ours = shim.run(&programs::bias_gradient(rows, columns)?, &[&g]);
     let oracle =
         Tensor::from_slice(&g, (rows, columns), &Device::Cpu)?.to_dtype(DType::F64)?.sum(0)?.to_vec1::<f64>()?;
     assert_near("sum", &ours, &oracle);

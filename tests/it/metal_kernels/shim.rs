@@ -35,33 +35,31 @@ impl Shim {
         Some(Self { child: command.spawn().unwrap() })
     }
 
-    /// The program's results for `inputs`.
-    pub fn run(&mut self, program: &Program, inputs: &[&[f32]]) -> Vec<Vec<f32>> {
+    /// The program's result for `inputs`.
+    pub fn run(&mut self, program: &Program, inputs: &[&[f32]]) -> Vec<f32> {
         assert_eq!(
             inputs.iter().map(|input| input.len()).collect::<Vec<_>>(),
             program.inputs,
             "inputs fit the program"
         );
-        let outputs: Vec<usize> = program.outputs.iter().map(|shape| shape.iter().product()).collect();
-        let mut words = vec![(inputs.len() + outputs.len() + program.scratch.len()) as u32];
+        let length: usize = program.output.iter().product();
+        let mut words = vec![(inputs.len() + 1 + program.scratch.len()) as u32];
         for input in inputs {
             words.extend([input.len() as u32, 1]);
             words.extend(input.iter().map(|value| value.to_bits()));
         }
-        words.extend(outputs.iter().chain(&program.scratch).flat_map(|&length| [length as u32, 0]));
+        words.extend([length].iter().chain(&program.scratch).flat_map(|&length| [length as u32, 0]));
         words.push(program.steps.len() as u32);
         program.steps.iter().for_each(|step| encode(&mut words, program, step));
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let stdin = self.child.stdin.as_mut().unwrap();
         stdin.write_all(&bytes).and_then(|()| stdin.flush()).expect("the shim takes a program");
-        let mut results: Vec<Vec<f32>> = inputs.iter().map(|input| self.read(input.len())).collect();
-        assert!(
-            results.iter().zip(inputs).all(|(after, before)| bits(after).eq(bits(before))),
-            "inputs stay as they are"
-        );
-        results = outputs.iter().map(|&length| self.read(length)).collect();
+        for input in inputs {
+            assert!(bits(&self.read(input.len())).eq(bits(input)), "inputs stay as they are");
+        }
+        let result = self.read(length);
         program.scratch.iter().for_each(|&length| drop(self.read(length)));
-        results
+        result
     }
 
     fn read(&mut self, length: usize) -> Vec<f32> {
@@ -86,8 +84,8 @@ fn bits(values: &[f32]) -> impl Iterator<Item = u32> {
 fn encode(words: &mut Vec<u32>, program: &Program, step: &Step) {
     let index = |slot: Slot| match slot {
         Slot::Input(index) => index as u32,
-        Slot::Output(index) => (program.inputs.len() + index) as u32,
-        Slot::Scratch(index) => (program.inputs.len() + program.outputs.len() + index) as u32,
+        Slot::Output => program.inputs.len() as u32,
+        Slot::Scratch(index) => (program.inputs.len() + 1 + index) as u32,
     };
     let place = |place: Place| [index(place.slot), place.offset as u32];
     match step {

@@ -1,9 +1,10 @@
 //! Convolutions and pools.
 
 use candle_core::Result;
-use galley::ops::{self, Activation, Geometry, Padding, Window, metal};
+use galley::ops::metal::programs;
+use galley::ops::{self, Activation, Geometry, Padding, Window};
 
-use super::{ACTIVATIONS, Random, Shim, assert_equals, assert_near, run, tensor};
+use super::{ACTIVATIONS, Random, Shim, assert_equals, assert_near, tensor};
 
 const CASES: usize = 40;
 
@@ -73,7 +74,7 @@ fn depthwise_equals_the_cpu() -> Result<()> {
         let x = random.values(positions(geometry).1 * channels);
         let weight = random.values(window.kernel * window.kernel * channels);
         let bias = random.values(channels);
-        let ours = run(&mut shim, &metal::depthwise(geometry, activation)?, &[&x, &weight, &bias]);
+        let ours = shim.run(&programs::depthwise(geometry, activation)?, &[&x, &weight, &bias]);
         let weight = tensor(&weight, &[window.kernel, window.kernel, channels])?;
         let x = tensor(&x, &input_dims(geometry))?;
         let oracle = ops::depthwise(&x, &weight, &tensor(&bias, &[channels])?, window, activation)?;
@@ -102,12 +103,8 @@ fn depthwise_gradients_equal_plain_loops() -> Result<()> {
             }
         });
         let case = format!("{geometry:?}");
-        assert_near(
-            &case,
-            &run(&mut shim, &metal::depthwise_input_gradient(geometry)?, &[&weight, &g]),
-            &input_gradient,
-        );
-        assert_near(&case, &run(&mut shim, &metal::depthwise_weight_gradient(geometry)?, &[&x, &g]), &weight_gradient);
+        assert_near(&case, &shim.run(&programs::depthwise_input_gradient(geometry)?, &[&weight, &g]), &input_gradient);
+        assert_near(&case, &shim.run(&programs::depthwise_weight_gradient(geometry)?, &[&x, &g]), &weight_gradient);
     }
     Ok(())
 }
@@ -124,10 +121,10 @@ fn conv_equals_the_cpu_in_chunks_of_any_size() -> Result<()> {
         let bias = random.values(outputs);
         let residual = random.values(positions(geometry).0 * outputs);
         let max_bytes = max_bytes(&mut random, geometry, outputs);
-        let program = metal::conv(geometry, outputs, activation, with_residual, max_bytes)?;
+        let program = programs::conv(geometry, outputs, activation, with_residual, max_bytes)?;
         let mut inputs: Vec<&[f32]> = vec![&x, &weight, &bias];
         inputs.extend(with_residual.then_some(residual.as_slice()));
-        let ours = run(&mut shim, &program, &inputs);
+        let ours = shim.run(&program, &inputs);
         let weight = tensor(&weight, &[window.kernel, window.kernel, channels, outputs])?;
         let residual = tensor(&residual, &[batch, out_height, out_width, outputs])?;
         let x = tensor(&x, &input_dims(geometry))?;
@@ -169,10 +166,10 @@ fn conv_gradients_equal_plain_loops_in_chunks_of_any_size() -> Result<()> {
         });
         let max_bytes = max_bytes(&mut random, geometry, outputs);
         let case = format!("{geometry:?} in {max_bytes} bytes");
-        let program = metal::conv_input_gradient(geometry, outputs, max_bytes)?;
-        assert_near(&case, &run(&mut shim, &program, &[&weight, &g]), &input_gradient);
-        let program = metal::conv_weight_gradient(geometry, outputs, max_bytes)?;
-        assert_near(&case, &run(&mut shim, &program, &[&x, &g]), &weight_gradient);
+        let program = programs::conv_input_gradient(geometry, outputs, max_bytes)?;
+        assert_near(&case, &shim.run(&program, &[&weight, &g]), &input_gradient);
+        let program = programs::conv_weight_gradient(geometry, outputs, max_bytes)?;
+        assert_near(&case, &shim.run(&program, &[&x, &g]), &weight_gradient);
     }
     Ok(())
 }
@@ -188,7 +185,7 @@ fn max_pool_equals_the_cpu_and_its_gradient_goes_to_the_first_maximum() -> Resul
         let x: Vec<f32> = random.values(inputs * channels).iter().map(|value| (value * 4.0).round()).collect();
         let g = random.values(outputs * channels);
         let case = format!("{geometry:?}");
-        let ours = run(&mut shim, &metal::max_pool(geometry)?, &[&x]);
+        let ours = shim.run(&programs::max_pool(geometry)?, &[&x]);
         assert_equals(&case, &ours, &ops::max_pool(&tensor(&x, &input_dims(geometry))?, window)?)?;
 
         let mut winners = vec![usize::MAX; outputs * channels];
@@ -202,7 +199,7 @@ fn max_pool_equals_the_cpu_and_its_gradient_goes_to_the_first_maximum() -> Resul
         });
         let mut gradient = vec![0.0; x.len()];
         winners.iter().zip(&g).for_each(|(winner, g)| gradient[*winner] += f64::from(*g));
-        assert_near(&case, &run(&mut shim, &metal::max_pool_gradient(geometry)?, &[&x, &g]), &gradient);
+        assert_near(&case, &shim.run(&programs::max_pool_gradient(geometry)?, &[&x, &g]), &gradient);
     }
     Ok(())
 }
@@ -214,7 +211,7 @@ fn max_pool_keeps_nan_wherever_it_lies() -> Result<()> {
     for place in 0..4 {
         let mut x = [-1.0, 3.0, f32::NEG_INFINITY, 2.0];
         x[place] = f32::NAN;
-        assert!(run(&mut shim, &metal::max_pool(&geometry)?, &[&x])[0].is_nan(), "{place}");
+        assert!(shim.run(&programs::max_pool(&geometry)?, &[&x])[0].is_nan(), "{place}");
     }
     Ok(())
 }
@@ -227,9 +224,9 @@ fn global_average_pool_equals_the_cpu() -> Result<()> {
         let dims = [random.within(1, 3), random.within(1, 9), random.within(1, 9), random.within(1, 40)];
         let [batch, height, width, channels] = dims;
         let (x, g) = (random.values(dims.iter().product()), random.values(batch * channels));
-        let ours = run(&mut shim, &metal::global_average_pool(dims)?, &[&x]);
+        let ours = shim.run(&programs::global_average_pool(dims)?, &[&x]);
         assert_equals(&format!("{dims:?}"), &ours, &ops::global_average_pool(&tensor(&x, &dims)?)?)?;
-        let ours = run(&mut shim, &metal::global_average_pool_gradient(dims)?, &[&g]);
+        let ours = shim.run(&programs::global_average_pool_gradient(dims)?, &[&g]);
         let share = |index: usize| {
             let image = index / (height * width * channels);
             f64::from(g[image * channels + index % channels]) / (height * width) as f64
@@ -244,7 +241,7 @@ fn a_window_wholly_in_padding_convolves_to_its_bias() -> Result<()> {
     let Some(mut shim) = Shim::start() else { return Ok(()) };
     let geometry = Window { kernel: 1, stride: 1, padding: Padding::Each(2) }.over(&[1, 1, 1, 2])?;
     let (x, weight, bias) = ([3.0, 5.0], [7.0, 11.0], [0.25, 0.5]);
-    let ours = run(&mut shim, &metal::depthwise(&geometry, Activation::None)?, &[&x, &weight, &bias]);
+    let ours = shim.run(&programs::depthwise(&geometry, Activation::None)?, &[&x, &weight, &bias]);
     let oracle: Vec<f64> = (0..25).flat_map(|place| if place == 12 { [21.25, 55.5] } else { [0.25, 0.5] }).collect();
     assert_near("padding", &ours, &oracle);
     Ok(())

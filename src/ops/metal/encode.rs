@@ -17,30 +17,25 @@ use super::program::{Factor, Launch, Place, Product, Program, Slot, Step};
 /// Threads of a group. They share nothing, so this decides only how well a grid's remainder fits.
 const GROUP: usize = 256;
 
-/// The program's results, one storage for each output.
-pub fn execute(
-    device: &MetalDevice,
-    program: &Program,
-    inputs: &[(&MetalStorage, &Layout)],
-) -> Result<Vec<MetalStorage>> {
+/// The program's result.
+pub fn encode(device: &MetalDevice, program: &Program, inputs: &[(&MetalStorage, &Layout)]) -> Result<MetalStorage> {
     if inputs.len() != program.inputs.len() {
         candle_core::bail!("a program for {} tensors was given {}", program.inputs.len(), inputs.len());
     }
     let inputs = inputs.iter().zip(&program.inputs).map(|((storage, layout), length)| input(storage, layout, *length));
     let inputs = inputs.collect::<Result<Vec<_>>>()?;
     // All memory before the first encoder: allocating while one is held would wait for itself.
-    let lengths = program.outputs.iter().map(|shape| shape.iter().product());
-    let outputs = lengths.clone().map(|length| buffers::take(device, length)).collect::<Result<Vec<_>>>()?;
+    let length = program.output.iter().product();
+    let output = buffers::take(device, length)?;
     let scratch = program.scratch.iter().map(|length| buffers::take(device, *length)).collect::<Result<Vec<_>>>()?;
-    let bound = Bound { device, inputs, outputs, scratch };
+    let bound = Bound { device, inputs, output, scratch };
     for step in &program.steps {
         match step {
             Step::Launch(launch) => bound.launch(launch)?,
             Step::Product(product) => bound.product(product)?,
         }
     }
-    let storages = bound.outputs.into_iter().zip(lengths);
-    Ok(storages.map(|(buffer, length)| MetalStorage::new(buffer, device.clone(), length, DType::F32)).collect())
+    Ok(MetalStorage::new(bound.output, device.clone(), length, DType::F32))
 }
 
 /// A contiguous f32 argument's buffer and its offset in bytes.
@@ -59,7 +54,7 @@ fn input<'a>(storage: &'a MetalStorage, layout: &Layout, length: usize) -> Resul
 struct Bound<'a> {
     device: &'a MetalDevice,
     inputs: Vec<(&'a Buffer, usize)>,
-    outputs: Vec<Arc<Buffer>>,
+    output: Arc<Buffer>,
     scratch: Vec<Arc<Buffer>>,
 }
 
@@ -69,7 +64,7 @@ impl Bound<'_> {
         let offset = place.offset * size_of::<f32>();
         match place.slot {
             Slot::Input(index) => (self.inputs[index].0, self.inputs[index].1 + offset),
-            Slot::Output(index) => (&self.outputs[index], offset),
+            Slot::Output => (&self.output, offset),
             Slot::Scratch(index) => (&self.scratch[index], offset),
         }
     }

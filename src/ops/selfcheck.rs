@@ -1,0 +1,282 @@
+//! Tries every operation, forward and backward, on a device and compares it with its composed form in f64 on the CPU.
+//! A kernel that fails is switched off for this process, and its operation runs composed.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+
+use super::samples::{View, random};
+use super::{
+    Activation, Gate, Mlp, PackedMatrix, Padding, Weight, Window, activate, add, add_scaled, attention, batch_norm,
+    batch_norm_of_batch, conv, depthwise, global_average_pool, global_response_norm, layer_norm, linear, max_pool, mlp,
+    set_kernel, softmax, squeeze_excite,
+};
+use crate::device::scoped;
+
+/// What came of one operation in one direction.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Check {
+    pub op: &'static str,
+    /// `forward` or `backward`.
+    pub pass: &'static str,
+    /// Relative to the largest element where that is above 1; infinite when nothing or no number was computed.
+    pub worst_error: f32,
+    pub tolerance: f32,
+    pub ok: bool,
+}
+
+/// Single precision's error in sums of some hundred products, and what a GPU's quicker functions may add.
+const TOLERANCE: f32 = 1e-4;
+
+/// An operation on arguments of the shapes it is tried with.
+struct Case {
+    op: &'static str,
+    shapes: &'static [&'static [usize]],
+    compute: fn(&[Tensor]) -> Result<Tensor>,
+}
+
+const IMAGES: &[usize] = &[2, 9, 11, 5];
+
+const fn case(op: &'static str, shapes: &'static [&'static [usize]], compute: fn(&[Tensor]) -> Result<Tensor>) -> Case {
+    Case { op, shapes, compute }
+}
+
+/// Those that others are built on come first. Where an operation ends in an activation it is a smooth one: at a corner
+/// the last digit of its argument decides on the gradient.
+const CASES: &[Case] = &[
+    case("activation", &[IMAGES], |args| activate(&args[0], Activation::Relu)),
+    case("activation", &[IMAGES], |args| activate(&args[0], Activation::Gelu)),
+    case("activation", &[IMAGES], |args| activate(&args[0], Activation::GeluTanh)),
+    case("activation", &[IMAGES], |args| activate(&args[0], Activation::Silu)),
+    case("activation", &[IMAGES], |args| activate(&(&args[0] * 8.0)?, Activation::Relu6)),
+    case("activation", &[IMAGES], |args| activate(&(&args[0] * 8.0)?, Activation::HardSwish)),
+    case("activation", &[IMAGES], |args| activate(&(&args[0] * 8.0)?, Activation::HardSigmoid)),
+    case("activation", &[IMAGES], |args| activate(&args[0], Activation::Sigmoid)),
+    case("add", &[IMAGES, IMAGES], |args| add(&args[0], &args[1])),
+    case("add-scaled", &[IMAGES, IMAGES, &[5]], |args| add_scaled(&args[0], &args[1], &args[2])),
+    case("linear", &[&[3, 70, 33], &[33, 17], &[17]], |args| {
+        linear(&args[0], &args[1], &args[2], Activation::None, None)
+    }),
+    // So many rows that sums over them are cut into parts, with a residual.
+    case("linear", &[&[2, 512, 3], &[3, 5], &[5], &[2, 512, 5]], |args| {
+        linear(&args[0], &args[1], &args[2], Activation::Silu, Some(&args[3]))
+    }),
+    // A vector: candle's matrix product takes another way.
+    case("linear", &[&[1, 40], &[40, 9], &[9]], |args| linear(&args[0], &args[1], &args[2], Activation::None, None)),
+    case("layer-norm", &[&[2, 7, 3, 37], &[37], &[37]], |args| layer_norm(&args[0], &args[1], &args[2], 1e-6)),
+    case("softmax", &[&[3, 4, 21]], |args| softmax(&args[0])),
+    case("max-pool", &[IMAGES], |args| max_pool(&args[0], Window { kernel: 3, stride: 2, padding: Padding::Each(1) })),
+    case("max-pool", &[IMAGES], |args| max_pool(&args[0], Window { kernel: 3, stride: 2, padding: Padding::Ceil })),
+    case("global-average-pool", &[IMAGES], |args| global_average_pool(&args[0])),
+    case("depthwise", &[IMAGES, &[7, 7, 5], &[5]], |args| {
+        depthwise(&args[0], &args[1], &args[2], Window::centered(7, 1), Activation::None)
+    }),
+    case("depthwise", &[IMAGES, &[3, 3, 5], &[5]], |args| {
+        depthwise(&args[0], &args[1], &args[2], Window::centered(3, 2), Activation::Silu)
+    }),
+    case("depthwise", &[IMAGES, &[5, 5, 5], &[5]], |args| {
+        let window = Window { kernel: 5, stride: 2, padding: Padding::Same };
+        depthwise(&args[0], &args[1], &args[2], window, Activation::None)
+    }),
+    case("conv", &[IMAGES, &[3, 3, 5, 6], &[6]], |args| {
+        conv(&args[0], &args[1], &args[2], Window::centered(3, 2), Activation::None, None)
+    }),
+    case("conv", &[IMAGES, &[1, 1, 5, 6], &[6], &[2, 9, 11, 6]], |args| {
+        conv(&args[0], &args[1], &args[2], Window::centered(1, 1), Activation::Gelu, Some(&args[3]))
+    }),
+    case("conv", &[IMAGES, &[4, 4, 5, 3], &[3]], |args| {
+        let window = Window { kernel: 4, stride: 4, padding: Padding::Each(0) };
+        conv(&args[0], &args[1], &args[2], window, Activation::None, None)
+    }),
+    case("mlp", &[IMAGES, &[5], &[5], &[5, 13], &[13], &[13, 5], &[5], IMAGES], |args| {
+        mlp(&args[0], &mlp_of(&args[1..7]), &args[7])
+    }),
+    case("packed", &[IMAGES, &[5, 21], &[21]], |args| {
+        packed(&args[1])?.linear(&args[0], &args[2], Activation::Gelu, None)
+    }),
+    case("packed", &[IMAGES, &[3, 3, 5, 21], &[21]], |args| {
+        packed(&args[1])?.conv(&args[0], &args[2], Window::centered(3, 2), Activation::Silu, None)
+    }),
+    case("packed", &[IMAGES, &[5], &[5], &[5, 13], &[13], &[13, 5], &[5], IMAGES], |args| {
+        let mut layers = mlp_of(&args[1..7]);
+        (layers.expand.0, layers.project.0) = (packed(&args[3])?, packed(&args[5])?);
+        mlp(&args[0], &layers, &args[7])
+    }),
+    case("attention", &[&[2, 19, 36]], |args| attention(&args[0], 3)),
+    case("global-response-norm", &[IMAGES, &[5], &[5]], |args| global_response_norm(&args[0], &args[1], &args[2])),
+    case("squeeze-excite", &[IMAGES, &[5, 3], &[3], &[3, 5], &[5]], |args| {
+        let [reduce, expand] = [1, 3].map(|index| (Weight::Plain(args[index].clone()), args[index + 1].clone()));
+        squeeze_excite(&args[0], &Gate { reduce, expand, inner: Activation::Silu, outer: Activation::Sigmoid })
+    }),
+    case("batch-norm", &[IMAGES, &[5], &[5], &[5], &[5]], |args| {
+        let variance = (args[4].detach().sqr()? + 0.1)?;
+        batch_norm(&args[0], &args[1], &args[2], &args[3], &variance, 1e-5)
+    }),
+    case("batch-norm", &[IMAGES, &[5], &[5]], |args| Ok(batch_norm_of_batch(&args[0], &args[1], &args[2], 1e-5)?.0)),
+    case(
+        "training-step",
+        &[
+            &[3, 16, 16, 3],
+            &[4, 4, 3, 8],
+            &[8],
+            &[7, 7, 8],
+            &[8],
+            &[8],
+            &[8],
+            &[8, 32],
+            &[32],
+            &[32, 8],
+            &[8],
+            &[8, 5],
+            &[5],
+        ],
+        small_network,
+    ),
+];
+
+/// Norm, widening and narrowing layer.
+fn mlp_of(args: &[Tensor]) -> Mlp {
+    let [expand, project] = [2, 4].map(|index| (Weight::Plain(args[index].clone()), args[index + 1].clone()));
+    let norm = (args[0].clone(), args[1].clone());
+    Mlp { norm, epsilon: 1e-6, expand, activation: Activation::Gelu, project }
+}
+
+/// As inference on the CPU has it; plain where gradients or digits are wanted.
+fn packed(weight: &Tensor) -> Result<Weight> {
+    if weight.dtype() == DType::F32 && !weight.track_op() {
+        return Ok(Weight::Packed(PackedMatrix::from_tensor(&weight.contiguous()?)?));
+    }
+    Ok(Weight::Plain(weight.clone()))
+}
+
+/// A ConvNeXt of one block, up to the logarithms of its probabilities.
+fn small_network(args: &[Tensor]) -> Result<Tensor> {
+    let patches = Window { kernel: 4, stride: 4, padding: Padding::Each(0) };
+    let xs = conv(&args[0], &args[1], &args[2], patches, Activation::None, None)?;
+    let mixed = depthwise(&xs, &args[3], &args[4], Window::centered(7, 1), Activation::None)?;
+    let xs = mlp(&mixed, &mlp_of(&args[5..11]), &xs)?;
+    let logits = linear(&global_average_pool(&xs)?, &args[11], &args[12], Activation::None, None)?;
+    softmax(&logits)?.log()
+}
+
+/// Tries all operations, and switches off the kernels that fail.
+pub fn run(device: &Device) -> Vec<Check> {
+    let mut checks: Vec<Check> = Vec::new();
+    for cases in CASES.chunk_by(|one, next| one.op == next.op) {
+        let op = cases[0].op;
+        if op == "packed" && !device.is_cpu() {
+            continue;
+        }
+        let errors = cases.iter().map(|case| errors(case, device)).reduce(worse).unwrap_or([0.0; 2]);
+        for (pass, worst_error) in ["forward", "backward"].into_iter().zip(errors) {
+            checks.push(Check { op, pass, worst_error, tolerance: TOLERANCE, ok: worst_error <= TOLERANCE });
+        }
+        if errors.iter().any(|error| *error > TOLERANCE) {
+            set_kernel(op, device, false);
+        }
+    }
+    checks
+}
+
+/// Switches off the kernels of operations that failed at an earlier run.
+pub fn switch_off<'a>(operations: impl IntoIterator<Item = &'a str>, device: &Device) {
+    for operation in operations {
+        if let Some(case) = CASES.iter().find(|case| case.op == operation) {
+            set_kernel(case.op, device, false);
+        }
+    }
+}
+
+fn worse(one: [f32; 2], other: [f32; 2]) -> [f32; 2] {
+    [one[0].max(other[0]), one[1].max(other[1])]
+}
+
+/// The worst errors forward and backward, with arguments that lie in memory in every way.
+fn errors(case: &Case, device: &Device) -> [f32; 2] {
+    let one = |view| {
+        // A device's driver may panic; then this kernel does not work, and the next may.
+        let tried = catch_unwind(AssertUnwindSafe(|| scoped(|| compare(case, device, view))));
+        tried.ok().and_then(Result::ok).unwrap_or([f32::INFINITY; 2])
+    };
+    View::ALL.into_iter().map(one).reduce(worse).unwrap_or([f32::INFINITY; 2])
+}
+
+fn compare(case: &Case, device: &Device, view: View) -> Result<[f32; 2]> {
+    let seeds = 30..;
+    let stored = case.shapes.iter().zip(seeds).map(|(shape, seed)| random(&view.stored(shape), seed));
+    let stored = stored.collect::<Result<Vec<_>>>()?;
+    let exact = Pass::new(&stored, DType::F64, &Device::Cpu, case, view)?;
+    let ours = Pass::new(&stored, DType::F32, device, case, view)?;
+    // Not tracked, an operation may run as one kernel.
+    let arguments = stored.iter().map(|stored| view.of(&stored.to_device(device)?));
+    let fused = (case.compute)(&arguments.collect::<Result<Vec<_>>>()?)?;
+    let forward = error(&ours.result, &exact.result)?.max(error(&fused, &exact.result)?);
+    let mut backward = 0f32;
+    for (ours, exact) in ours.gradients.iter().zip(&exact.gradients) {
+        backward = backward.max(error(ours, exact)?);
+    }
+    Ok([forward, backward])
+}
+
+/// A result, and the gradients of all arguments.
+struct Pass {
+    result: Tensor,
+    gradients: Vec<Tensor>,
+}
+
+impl Pass {
+    fn new(stored: &[Tensor], kind: DType, device: &Device, case: &Case, view: View) -> Result<Self> {
+        let stored = stored.iter().map(|stored| Var::from_tensor(&stored.to_dtype(kind)?.to_device(device)?));
+        let stored = stored.collect::<Result<Vec<_>>>()?;
+        let arguments = stored.iter().map(|stored| view.of(stored)).collect::<Result<Vec<_>>>()?;
+        let result = (case.compute)(&arguments)?;
+        let weights = random(result.dims(), 29)?.to_dtype(kind)?.to_device(device)?;
+        let gradients = (&result * weights)?.sum_all()?.backward()?;
+        let zeros =
+            |stored: &Var| gradients.get(stored).map_or_else(|| stored.zeros_like(), |found| Ok(found.detach()));
+        let gradients = stored.iter().map(zeros).collect::<Result<Vec<_>>>()?;
+        Ok(Self { result: result.detach(), gradients })
+    }
+}
+
+/// The largest difference, measured by the largest element where that is above 1.
+fn error(ours: &Tensor, exact: &Tensor) -> Result<f32> {
+    if ours.dims() != exact.dims() {
+        return Ok(f32::INFINITY);
+    }
+    let ours = ours.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+    let exact = exact.flatten_all()?.to_vec1::<f64>()?;
+    let scale = exact.iter().fold(1.0, |largest: f64, value| largest.max(value.abs()));
+    let differences = ours.iter().zip(&exact).map(|(a, b)| (f64::from(*a) - b).abs() / scale);
+    // A NaN would lose every comparison.
+    Ok(differences.fold(0.0, |worst: f64, next| if next.is_finite() { worst.max(next) } else { f64::INFINITY }) as f32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operation_passes_on_the_cpu() {
+        let checks = run(&Device::Cpu);
+        assert!(checks.iter().all(|check| check.ok), "{checks:#?}");
+        assert!(checks.iter().all(|check| check.worst_error < TOLERANCE / 10.0), "{checks:#?}");
+        assert_eq!(checks.iter().filter(|check| check.pass == "backward").count(), 17);
+    }
+
+    #[test]
+    fn a_wrong_result_a_failure_and_a_panic_do_not_pass() {
+        let wrong = case("wrong", &[&[4]], |args| match args[0].dtype() {
+            DType::F64 => Ok(args[0].clone()),
+            _ => &args[0] * 1.01,
+        });
+        let [forward, backward] = errors(&wrong, &Device::Cpu);
+        assert!(forward > TOLERANCE && backward > TOLERANCE);
+        let failing = case("failing", &[&[4]], |_| candle_core::bail!("not today"));
+        assert_eq!(errors(&failing, &Device::Cpu), [f32::INFINITY; 2]);
+        let panicking = case("panicking", &[&[4]], |_| panic!("on purpose"));
+        assert_eq!(errors(&panicking, &Device::Cpu), [f32::INFINITY; 2]);
+        let no_number = case("no number", &[&[4]], |args| args[0].affine(1.0, f64::NAN));
+        assert_eq!(errors(&no_number, &Device::Cpu)[0], f32::INFINITY);
+    }
+}
