@@ -89,24 +89,70 @@ pub unsafe fn multiply<S: Simd, const ROWS: usize, const PANELS: usize, const VE
             step += 1;
         }
     }
-    for (row, sums) in sums.iter().enumerate() {
-        for (index, sum) in sums.iter().flatten().enumerate() {
-            let (column, mut sum) = (index * lanes, *sum);
-            let length = block.columns.saturating_sub(column).min(lanes);
-            if length == 0 {
-                break;
+    // Each loop over the sums is so plain that it is unrolled: indexed at run time, they would live in memory.
+    if block.columns == PANELS * PANEL {
+        // SAFETY: whole vectors of the result and the residual, as the caller promises.
+        unsafe {
+            if block.bias.is_none() {
+                each(&mut sums, |row, column, sum| {
+                    *sum = simd.add_f32s(*sum, read::<S>(block.result.add(row * block.result_stride + column)));
+                });
             }
-            let offset = row * block.result_stride + column;
+            if let Some(residual) = block.residual {
+                each(&mut sums, |row, column, sum| {
+                    *sum = simd.add_f32s(*sum, read::<S>(residual.add(row * block.result_stride + column)));
+                });
+            }
+            each(&mut sums, |row, column, sum| {
+                block.result.add(row * block.result_stride + column).cast::<S::f32s>().write_unaligned(*sum);
+            });
+        }
+        return;
+    }
+    let mut tile = [[Line([0.0; PANEL]); PANELS]; ROWS];
+    let lines = tile.as_mut_ptr().cast::<f32>();
+    // SAFETY: the tile has as many values as there are sums.
+    each(&mut sums, |row, column, sum| unsafe {
+        lines.add(row * PANELS * PANEL + column).cast::<S::f32s>().write(*sum);
+    });
+    for (row, line) in tile.iter().enumerate() {
+        for column in (0..block.columns).step_by(lanes) {
+            let length = (block.columns - column).min(lanes);
             // SAFETY: `length` values from here on are inside the result and the residual, as the caller promises.
             unsafe {
+                let mut sum = line.as_ptr().cast::<f32>().add(column).cast::<S::f32s>().read();
+                let result = block.result.add(row * block.result_stride + column);
                 if block.bias.is_none() {
-                    sum = simd.add_f32s(sum, load(simd, block.result.add(offset), length));
+                    sum = simd.add_f32s(sum, load(simd, result, length));
                 }
                 if let Some(residual) = block.residual {
-                    sum = simd.add_f32s(sum, load(simd, residual.add(offset), length));
+                    sum = simd.add_f32s(sum, load(simd, residual.add(row * block.result_stride + column), length));
                 }
-                store(simd, block.result.add(offset), length, sum);
+                store(simd, result, length, sum);
             }
         }
     }
+}
+
+/// Calls `act` with the row, the column and the vector of each sum.
+#[inline(always)]
+fn each<V, const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
+    sums: &mut [[[V; VECTORS]; PANELS]; ROWS],
+    mut act: impl FnMut(usize, usize, &mut V),
+) {
+    for (row, sums) in sums.iter_mut().enumerate() {
+        for (panel, sums) in sums.iter_mut().enumerate() {
+            for (vector, sum) in sums.iter_mut().enumerate() {
+                act(row, panel * PANEL + vector * (PANEL / VECTORS), sum);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// A whole vector must be readable.
+#[inline(always)]
+unsafe fn read<S: Simd>(from: *const f32) -> S::f32s {
+    // SAFETY: the caller's promise.
+    unsafe { from.cast::<S::f32s>().read_unaligned() }
 }
