@@ -1,4 +1,4 @@
-//! Loads and stores of a vector register, or of its first values only.
+//! Loads and stores of a vector register, or of its first values only, and fetching ahead.
 
 use pulp::Simd;
 
@@ -32,4 +32,17 @@ pub unsafe fn store<S: Simd>(simd: S, to: *mut f32, length: usize, values: S::f3
             simd.mask_store_ptr_f32s(simd.mask_between_m32s(0, length as u32), to, values);
         }
     }
+}
+
+/// Begins to fetch what lies `count` elements after `from` into the first-level cache; there need not be anything.
+#[inline(always)]
+pub fn prefetch<T>(from: &T, count: usize) {
+    let address = std::ptr::from_ref(from).wrapping_add(count);
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch of any address is no access; SSE is part of x86-64.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }

@@ -4,7 +4,10 @@
 use pulp::Simd;
 
 use super::matrix::{Line, PANEL};
-use crate::ops::simd::{load, store};
+use crate::ops::simd::{load, prefetch, store};
+
+/// Lines of a panel that are fetched ahead: about as many as pass while the second-level cache answers.
+const PREFETCH: usize = 8;
 
 /// A block of rows and panels, as addresses. All of it lies inside its slices: the caller has checked.
 #[derive(Clone, Copy)]
@@ -73,6 +76,7 @@ pub unsafe fn multiply<S: Simd, const ROWS: usize, const PANELS: usize, const VE
             for (weights, panel) in weights.iter_mut().zip(block.panels) {
                 // SAFETY: a panel has a line for each step of the depth.
                 let lines = unsafe { panel.get_unchecked(step) };
+                prefetch(lines, PREFETCH);
                 weights.iter_mut().enumerate().for_each(|(vector, weight)| *weight = line(lines, vector));
             }
             for (row, sums) in sums.iter_mut().enumerate() {

@@ -210,11 +210,16 @@ impl Write<'_> {
                 multiply_rows(simd, below, rows.count);
             }
         }
-        if *activation != Activation::None {
-            for row in 0..rows.all() {
-                // SAFETY: these values have just been written, and nothing else refers to them.
-                let values =
-                    unsafe { std::slice::from_raw_parts_mut(block.result.add(row * self.target.stride), columns) };
+        if *activation == Activation::None {
+            return;
+        }
+        for row in 0..rows.all() {
+            // SAFETY: these values have just been written, and nothing else refers to them.
+            let values = unsafe { std::slice::from_raw_parts_mut(block.result.add(row * self.target.stride), columns) };
+            if let Some(values) = values.first_chunk_mut::<{ 2 * PANEL }>() {
+                // A length that is known while compiling leaves no loop and no remainder.
+                activation.apply_inlined(values);
+            } else {
                 activation.apply_inlined(values);
             }
         }
