@@ -93,6 +93,12 @@ impl Limits {
     }
 }
 
+/// Runs a loop compiled for the best vector instructions of this machine. All of it must be inlined: what is called as a
+/// function of its own is compiled for any machine.
+fn vectorized<R>(compute: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(compute)
+}
+
 /// Decodes a photo upright in sRGB.
 ///
 /// `short_side` is the least useful length of the shorter side: JPEGs of more than 4 megapixels may be decoded at a

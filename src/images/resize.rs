@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::transform::Interpolation;
+use super::vectorized;
 
 /// Fraction bits of a weight: 32 less 8 for a sample and 2 for sums above one.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
@@ -97,42 +98,65 @@ fn is_vertical_first(width: usize, height: usize, target: &Target) -> bool {
 }
 
 fn horizontal_pass(rgb: &[u8], width: usize, across: &[Taps]) -> Vec<u8> {
-    let mut narrow = Vec::with_capacity(rgb.len() / (width * 3) * across.len() * 3);
-    for row in rgb.chunks_exact(width * 3) {
-        let pixels = row.as_chunks::<3>().0;
-        for taps in across {
-            let mut sums = [HALF; 3];
-            for (pixel, weight) in pixels[taps.first..].iter().zip(&taps.weights) {
-                for (sum, sample) in sums.iter_mut().zip(pixel) {
-                    *sum += i32::from(*sample) * weight;
-                }
-            }
-            narrow.extend(sums.map(to_level));
-        }
+    let stride = width * 3;
+    let mut narrow = vec![0; rgb.len() / stride * across.len() * 3];
+    // Four samples at a time are the pixel and the next one's first, also behind the last pixel.
+    let mut padded = vec![0; stride + 1];
+    for (row, output) in rgb.chunks_exact(stride).zip(narrow.chunks_exact_mut((across.len() * 3).max(1))) {
+        padded[..stride].copy_from_slice(row);
+        vectorized(
+            #[inline(always)]
+            || narrow_row(&padded, across, output),
+        );
     }
     narrow
+}
+
+#[inline(always)]
+fn narrow_row(padded: &[u8], across: &[Taps], output: &mut [u8]) {
+    for (taps, output) in across.iter().zip(output.as_chunks_mut::<3>().0) {
+        let mut sums = [HALF; 4];
+        for (pixel, weight) in padded[taps.first * 3..].windows(4).step_by(3).zip(&taps.weights) {
+            for (sum, sample) in sums.iter_mut().zip(pixel) {
+                *sum += i32::from(*sample) * weight;
+            }
+        }
+        let [red, green, blue, _] = sums.map(to_level);
+        *output = [red, green, blue];
+    }
 }
 
 /// `rgb` begins with row `first_row` of the picture.
 fn vertical_pass(rgb: &[u8], width: usize, down: &[Taps], first_row: usize) -> Vec<u8> {
     let stride = width * 3;
     let mut sums = vec![0; stride];
-    let mut low = Vec::with_capacity(stride * down.len());
-    for taps in down {
-        sums.fill(HALF);
-        let rows = rgb[(taps.first - first_row) * stride..].chunks_exact(stride);
-        for (row, weight) in rows.zip(&taps.weights) {
-            for (sum, sample) in sums.iter_mut().zip(row) {
-                *sum += i32::from(*sample) * weight;
-            }
-        }
-        low.extend(sums.iter().map(|sum| to_level(*sum)));
+    let mut low = vec![0; stride * down.len()];
+    for (taps, output) in down.iter().zip(low.chunks_exact_mut(stride.max(1))) {
+        let rows = &rgb[(taps.first - first_row) * stride..];
+        vectorized(
+            #[inline(always)]
+            || blend_rows(rows, &taps.weights, &mut sums, output),
+        );
     }
     low
 }
 
+#[inline(always)]
+fn blend_rows(rows: &[u8], weights: &[i32], sums: &mut [i32], output: &mut [u8]) {
+    sums.fill(HALF);
+    for (row, weight) in rows.chunks_exact(sums.len()).zip(weights) {
+        for (sum, sample) in sums.iter_mut().zip(row) {
+            *sum += i32::from(*sample) * weight;
+        }
+    }
+    for (output, sum) in output.iter_mut().zip(sums) {
+        *output = to_level(*sum);
+    }
+}
+
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
 
+#[inline(always)]
 fn to_level(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }

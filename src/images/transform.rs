@@ -109,11 +109,17 @@ impl Transform {
     pub fn apply(&self, picture: &Picture) -> Vec<f32> {
         let levels = self.levels(picture);
         // ToTensor and Normalize in torchvision's order of operations, for each of the 256 levels once.
-        let tables: [[f32; 256]; 3] = std::array::from_fn(|channel| {
-            std::array::from_fn(|level| (level as f32 / 255.0 - self.mean[channel]) / self.std[channel])
-        });
-        let normalized = |pixel: &[u8; 3]| [0, 1, 2].map(|channel| tables[channel][usize::from(pixel[channel])]);
-        levels.as_chunks::<3>().0.iter().flat_map(normalized).collect()
+        let mut tables = [[0.0; 3]; 256];
+        for (level, normalized) in tables.iter_mut().enumerate() {
+            for ((value, mean), deviation) in normalized.iter_mut().zip(self.mean).zip(self.std) {
+                *value = (level as f32 / 255.0 - mean) / deviation;
+            }
+        }
+        let mut pixels = vec![0.0; levels.len()];
+        for (pixel, levels) in pixels.as_chunks_mut::<3>().0.iter_mut().zip(levels.as_chunks::<3>().0) {
+            *pixel = std::array::from_fn(|channel| tables[usize::from(levels[channel])][channel]);
+        }
+        pixels
     }
 
     /// The resized and cropped picture, 8 bits per channel.

@@ -1,7 +1,7 @@
 //! One colour channel of a JPEG while it is decoded: where its blocks go and how they become pixels.
 
 use super::header::{Component, Frame};
-use super::idct::{self, BlockFunction};
+use super::idct;
 
 /// Zigzag order to place in a block of 8 × 8.
 pub const NATURAL: [u8; 64] = [
@@ -60,6 +60,11 @@ impl Geometry {
         self.blocks_across * self.block_width
     }
 
+    /// Whether the coefficient at this place of a block has a part in its pixels.
+    fn needs(&self, place: u8) -> bool {
+        usize::from(place % 8) < self.block_width && usize::from(place / 8) < self.block_height
+    }
+
     pub fn blocks(&self) -> usize {
         self.blocks_across * self.blocks_down
     }
@@ -83,7 +88,8 @@ pub struct Channel {
     pub component: Component,
     pub geometry: Geometry,
     pub plane: Vec<u8>,
-    block_function: BlockFunction,
+    /// The last coefficient, in zigzag order, that a block's pixels depend on.
+    pub last_needed: usize,
     /// In zigzag order, as they stood at the channel's first scan.
     pub quantization: Option<[i32; 64]>,
 }
@@ -95,17 +101,17 @@ impl Channel {
             component,
             geometry,
             plane: vec![0; geometry.plane_bytes()],
-            block_function: idct::block_function(geometry.block_width, geometry.block_height),
+            last_needed: NATURAL.iter().rposition(|place| geometry.needs(*place)).unwrap_or(63),
             quantization: None,
         }
     }
 
     /// Turns the block's coefficients (dequantized, rows of 8) into its pixels.
-    #[inline]
+    #[inline(always)]
     pub fn write_block(&mut self, block_x: usize, block_y: usize, coefficients: &[i32; 64]) {
-        let stride = self.geometry.stride();
-        let start = block_y * self.geometry.block_height * stride + block_x * self.geometry.block_width;
-        (self.block_function)(coefficients, &mut self.plane[start..], stride);
+        let (stride, size) = (self.geometry.stride(), (self.geometry.block_width, self.geometry.block_height));
+        let start = block_y * size.1 * stride + block_x * size.0;
+        idct::inverse(size, coefficients, &mut self.plane[start..], stride);
     }
 }
 
@@ -124,7 +130,7 @@ impl Coefficients {
         let (width, height) = (geometry.block_width, geometry.block_height);
         let slots = NATURAL.map(|place| {
             let (x, y) = (usize::from(place) % 8, usize::from(place) / 8);
-            (x < width && y < height).then_some((y * width + x) as u8)
+            geometry.needs(place).then_some((y * width + x) as u8)
         });
         let per_block = width * height;
         Self { kept: vec![0; geometry.blocks() * per_block], is_set: vec![0; geometry.blocks()], per_block, slots }

@@ -69,6 +69,8 @@ struct Decoder<'a> {
     is_seen: Vec<bool>,
     quantization: [Option<[i32; 64]>; 4],
     tables: Tables,
+    /// Sequential and at a reduced scale: some coefficients are stepped over.
+    is_reduced: bool,
 }
 
 impl<'a> Decoder<'a> {
@@ -83,6 +85,7 @@ impl<'a> Decoder<'a> {
             channels,
             quantization: [None; 4],
             tables: Tables::default(),
+            is_reduced: !frame.progressive && scale < 8,
         }
     }
 
@@ -173,8 +176,13 @@ impl<'a> Decoder<'a> {
             let (counts, behind) = behind.split_first_chunk::<16>().ok_or_else(wrong)?;
             let symbols = counts.iter().map(|count| usize::from(*count)).sum();
             let (symbols, behind) = behind.split_at_checked(symbols).ok_or_else(wrong)?;
-            let tables = if kind >> 4 == 0 { &mut self.tables.dc } else { &mut self.tables.ac };
-            *tables.get_mut(usize::from(kind & 15)).ok_or_else(wrong)? = Some(Huffman::new(counts, symbols)?);
+            let mut table = Huffman::new(counts, symbols)?;
+            let is_for_constants = kind >> 4 == 0;
+            let tables = if is_for_constants { &mut self.tables.dc } else { &mut self.tables.ac };
+            if self.is_reduced && !is_for_constants {
+                table.prepare_skips();
+            }
+            *tables.get_mut(usize::from(kind & 15)).ok_or_else(wrong)? = Some(table);
             rest = behind;
         }
         Ok(())

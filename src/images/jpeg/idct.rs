@@ -28,42 +28,47 @@ fn table(size: usize) -> [[f32; 8]; 8] {
     table
 }
 
-/// Writes a block of `width` × `height` pixels to `output`, whose rows are `stride` apart.
-pub type BlockFunction = fn(coefficients: &[i32; 64], output: &mut [u8], stride: usize);
-
-/// The inverse DCT for blocks of this size (each of 1, 2, 4, 8). Coefficients are dequantized, in rows of 8.
-pub fn block_function(width: usize, height: usize) -> BlockFunction {
+/// Writes a block of `width` × `height` pixels (each of 1, 2, 4, 8) to `output`, whose rows are `stride` apart.
+/// Coefficients are dequantized, in rows of 8.
+#[inline(always)]
+pub fn inverse((width, height): (usize, usize), coefficients: &[i32; 64], output: &mut [u8], stride: usize) {
     match (width, height) {
-        (1, 1) => inverse::<1, 1>,
-        (1, 2) => inverse::<1, 2>,
-        (1, 4) => inverse::<1, 4>,
-        (1, 8) => inverse::<1, 8>,
-        (2, 1) => inverse::<2, 1>,
-        (2, 2) => inverse::<2, 2>,
-        (2, 4) => inverse::<2, 4>,
-        (2, 8) => inverse::<2, 8>,
-        (4, 1) => inverse::<4, 1>,
-        (4, 2) => inverse::<4, 2>,
-        (4, 4) => inverse::<4, 4>,
-        (4, 8) => inverse::<4, 8>,
-        (8, 1) => inverse::<8, 1>,
-        (8, 2) => inverse::<8, 2>,
-        (8, 4) => inverse::<8, 4>,
-        _ => islow::inverse,
+        (8, 8) => islow::inverse(coefficients, output, stride),
+        (4, 4) => reduced::<4, 4>(coefficients, output, stride),
+        (2, 2) => reduced::<2, 2>(coefficients, output, stride),
+        (1, 1) => reduced::<1, 1>(coefficients, output, stride),
+        _ => oblong(width, height)(coefficients, output, stride),
     }
 }
 
-fn inverse<const W: usize, const H: usize>(coefficients: &[i32; 64], output: &mut [u8], stride: usize) {
+type BlockFunction = fn(coefficients: &[i32; 64], output: &mut [u8], stride: usize);
+
+/// What a channel needs that is reduced more one way than the other: rare enough to do without vector instructions.
+fn oblong(width: usize, height: usize) -> BlockFunction {
+    match (width, height) {
+        (1, 2) => reduced::<1, 2>,
+        (1, 4) => reduced::<1, 4>,
+        (1, 8) => reduced::<1, 8>,
+        (2, 1) => reduced::<2, 1>,
+        (2, 4) => reduced::<2, 4>,
+        (2, 8) => reduced::<2, 8>,
+        (4, 1) => reduced::<4, 1>,
+        (4, 2) => reduced::<4, 2>,
+        (4, 8) => reduced::<4, 8>,
+        (8, 1) => reduced::<8, 1>,
+        (8, 2) => reduced::<8, 2>,
+        _ => reduced::<8, 4>,
+    }
+}
+
+#[inline(always)]
+fn reduced<const W: usize, const H: usize>(coefficients: &[i32; 64], output: &mut [u8], stride: usize) {
     let (across, down) = (basis(W), basis(H));
     let mut columns = [[0.0_f32; W]; H];
-    for (frequency, weights) in down.iter().enumerate().take(H) {
-        let row = &coefficients[frequency * 8..frequency * 8 + W];
-        // Most blocks have nothing but low frequencies.
-        if frequency > 0 && row.iter().all(|coefficient| *coefficient == 0) {
-            continue;
-        }
-        for (line, weight) in columns.iter_mut().zip(weights) {
-            line.iter_mut().zip(row).for_each(|(sum, coefficient)| *sum += weight * *coefficient as f32);
+    for frequency in 0..H {
+        let row: [f32; W] = std::array::from_fn(|x| coefficients[frequency * 8 + x] as f32);
+        for (y, line) in columns.iter_mut().enumerate() {
+            line.iter_mut().zip(row).for_each(|(sum, coefficient)| *sum += down[frequency][y] * coefficient);
         }
     }
     for (line, output) in columns.iter().zip(output.chunks_mut(stride)) {
@@ -72,8 +77,17 @@ fn inverse<const W: usize, const H: usize>(coefficients: &[i32; 64], output: &mu
         for (coefficient, weights) in line.iter().zip(across) {
             pixels.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += weight * coefficient);
         }
-        output.iter_mut().zip(pixels).for_each(|(output, pixel)| *output = pixel as u8);
+        output[..W].copy_from_slice(&pixels.map(level));
     }
+}
+
+/// `pixel as u8` in a form that has vector instructions: numbers of 24 bits end in their whole part.
+#[inline(always)]
+fn level(pixel: f32) -> u8 {
+    const WHOLE: f32 = (1 << 23) as f32;
+    let light = if pixel > 0.0 { pixel } else { 0.0 }; // what is no number is black
+    let light = if light < 255.0 { light } else { 255.0 };
+    (light.floor() + WHOLE).to_bits() as u8
 }
 
 #[cfg(test)]
@@ -87,7 +101,7 @@ mod tests {
         for width in [1, 2, 4, 8] {
             for height in [1, 2, 4, 8] {
                 let mut output = [0; 64];
-                block_function(width, height)(&coefficients, &mut output, 8);
+                inverse((width, height), &coefficients, &mut output, 8);
                 for row in output.chunks(8).take(height) {
                     assert!(row[..width].iter().all(|pixel| *pixel == 178), "{width} × {height}");
                 }

@@ -4,7 +4,7 @@
 use super::component::{Channel, Coefficients, NATURAL};
 use super::entropy::{Bits, Huffman};
 use super::header::{self, Frame, Segment};
-use crate::images::ImageError;
+use crate::images::{ImageError, vectorized};
 
 /// Which tables a channel of the scan uses.
 #[derive(Debug, Clone, Copy)]
@@ -99,83 +99,132 @@ pub fn decode(
     scan: &Scan,
     tables: &Tables,
     channels: &mut [Channel],
-    mut target: Target,
+    target: Target,
     mcus: (usize, usize),
 ) -> Result<usize, Fault> {
-    let mut bits = Bits::new(data);
-    let mut state = State { predictors: [0; 4], end_of_band_run: 0 };
-    let alone = scan.channels.len() == 1;
     let (across, down) = match scan.channels.as_slice() {
         [only] => (channels[only.channel].geometry.own_across, channels[only.channel].geometry.own_down),
         _ => mcus,
     };
-    let of = across * down;
-    for done in 0..of {
-        if tables.restart_interval > 0 && done > 0 && done % tables.restart_interval == 0 {
-            let number = ((done / tables.restart_interval - 1) % 8) as u8;
-            if !bits.restart(number) {
-                return Err(bits.fault(done, of));
-            }
-            state = State { predictors: [0; 4], end_of_band_run: 0 };
+    let state = State { predictors: [0; 4], end_of_band_run: 0 };
+    let mut reader = Reader { bits: Bits::new(data), scan, tables, channels, target, state, across, of: across * down };
+    for y in 0..down {
+        vectorized(
+            #[inline(always)]
+            || reader.row(y),
+        )?;
+    }
+    Ok(reader.bits.end())
+}
+
+/// A scan while it is read.
+struct Reader<'a, 'b> {
+    bits: Bits<'a>,
+    scan: &'a Scan,
+    tables: &'a Tables,
+    channels: &'a mut [Channel],
+    target: Target<'b>,
+    state: State,
+    /// Units in a row, and in all.
+    across: usize,
+    of: usize,
+}
+
+impl Reader<'_, '_> {
+    #[inline(always)]
+    fn row(&mut self, unit_y: usize) -> Result<(), Fault> {
+        for unit_x in 0..self.across {
+            self.unit(unit_x, unit_y)?;
         }
-        let (unit_x, unit_y) = (done % across, done / across);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn unit(&mut self, unit_x: usize, unit_y: usize) -> Result<(), Fault> {
+        let (scan, of) = (self.scan, self.of);
+        let done = unit_y * self.across + unit_x;
+        if self.tables.restart_interval > 0 && done > 0 && done.is_multiple_of(self.tables.restart_interval) {
+            self.restart(done)?;
+        }
         for member in &scan.channels {
-            let component = channels[member.channel].component;
-            let (wide, high) = if alone { (1, 1) } else { (component.horizontal, component.vertical) };
+            let component = self.channels[member.channel].component;
+            let (wide, high) =
+                if scan.channels.len() == 1 { (1, 1) } else { (component.horizontal, component.vertical) };
             for part in 0..wide * high {
-                let (x, y) = (unit_x * wide + part % wide, unit_y * high + part / wide);
-                let decoded = match &mut target {
-                    Target::Pixels => {
-                        sequential(&mut bits, tables, member, &mut state, &mut channels[member.channel], x, y)
-                    }
-                    Target::Kept(kept) => {
-                        let block = y * channels[member.channel].geometry.blocks_across + x;
-                        progressive(&mut bits, scan, tables, member, &mut state, &mut kept[member.channel], block)
-                    }
-                };
-                if bits.is_overrun() {
-                    return Err(bits.fault(done, of));
+                let decoded = self.block(member, unit_x * wide + part % wide, unit_y * high + part / wide);
+                if self.bits.is_overrun() {
+                    return Err(self.bits.fault(done, of));
                 }
                 decoded.map_err(|Nonsense| Fault::Damaged { done, of })?;
             }
         }
+        Ok(())
     }
-    Ok(bits.end())
+
+    fn restart(&mut self, done: usize) -> Result<(), Fault> {
+        let number = ((done / self.tables.restart_interval - 1) % 8) as u8;
+        if !self.bits.restart(number) {
+            return Err(self.bits.fault(done, self.of));
+        }
+        self.state = State { predictors: [0; 4], end_of_band_run: 0 };
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn block(&mut self, member: &ScanChannel, x: usize, y: usize) -> Result<(), Nonsense> {
+        let channel = &mut self.channels[member.channel];
+        match &mut self.target {
+            Target::Pixels => {
+                let predictor = &mut self.state.predictors[member.channel];
+                let mut coefficients = [0; 64];
+                let mut bits = self.bits;
+                let decoded = sequential(&mut bits, self.tables, member, predictor, channel, &mut coefficients);
+                self.bits = bits;
+                if decoded.is_ok() {
+                    channel.write_block(x, y, &coefficients);
+                }
+                decoded
+            }
+            Target::Kept(kept) => {
+                let block = y * channel.geometry.blocks_across + x;
+                let (state, kept) = (&mut self.state, &mut kept[member.channel]);
+                progressive(&mut self.bits, self.scan, self.tables, member, state, kept, block)
+            }
+        }
+    }
 }
 
-/// One block of a sequential scan, all the way to pixels.
+/// The coefficients of one block of a sequential scan, dequantized, in rows of 8: those the channel's scale needs, and
+/// perhaps others.
+#[inline(always)]
 fn sequential(
     bits: &mut Bits,
     tables: &Tables,
     member: &ScanChannel,
-    state: &mut State,
-    channel: &mut Channel,
-    x: usize,
-    y: usize,
+    predictor: &mut i32,
+    channel: &Channel,
+    coefficients: &mut [i32; 64],
 ) -> Result<(), Nonsense> {
     let (dc, ac) = (table(&tables.dc, member.dc)?, table(&tables.ac, member.ac)?);
-    let quantization = channel.quantization.ok_or(Nonsense)?;
-    let mut coefficients = [0; 64];
-    coefficients[0] = constant(bits, dc, &mut state.predictors[member.channel])?.wrapping_mul(quantization[0]);
+    let quantization = channel.quantization.as_ref().ok_or(Nonsense)?;
+    coefficients[0] = constant(bits, dc, predictor)?.wrapping_mul(quantization[0]);
     let mut at = 1;
-    while at < 64 {
-        let symbol = ac.decode(bits).ok_or(Nonsense)?;
-        let (run, size) = (usize::from(symbol >> 4), u32::from(symbol & 15));
-        if size == 0 {
-            if run < 15 {
-                break;
+    while at <= channel.last_needed {
+        let code = ac.peek(bits).ok_or(Nonsense)?;
+        at += code.run();
+        if code.size() > 0 {
+            let value = code.take_signed(bits);
+            let place = *NATURAL.get(at).ok_or(Nonsense)?;
+            coefficients[usize::from(place & 63)] = value * quantization[at];
+        } else {
+            code.take(bits);
+            if code.run() < 15 {
+                return Ok(());
             }
-            at += 16;
-            continue;
         }
-        at += run;
-        let value = bits.take_signed(size);
-        let place = *NATURAL.get(at).ok_or(Nonsense)?;
-        coefficients[usize::from(place)] = value * quantization[at];
         at += 1;
     }
-    channel.write_block(x, y, &coefficients);
-    Ok(())
+    ac.skip(bits, at).ok_or(Nonsense)
 }
 
 fn table(tables: &[Option<Huffman>; 4], number: usize) -> Result<&Huffman, Nonsense> {
@@ -183,12 +232,13 @@ fn table(tables: &[Option<Huffman>; 4], number: usize) -> Result<&Huffman, Nonse
 }
 
 /// The next constant coefficient: it is coded as the difference to the one before.
+#[inline(always)]
 fn constant(bits: &mut Bits, dc: &Huffman, predictor: &mut i32) -> Result<i32, Nonsense> {
-    let size = u32::from(dc.decode(bits).ok_or(Nonsense)?);
-    if size > 15 {
+    let code = dc.peek(bits).ok_or(Nonsense)?;
+    if code.symbol() > 15 {
         return Err(Nonsense);
     }
-    *predictor = predictor.wrapping_add(bits.take_signed(size));
+    *predictor = predictor.wrapping_add(code.take_signed(bits));
     Ok(*predictor)
 }
 
@@ -232,21 +282,23 @@ fn first_band(
     }
     let mut at = scan.first;
     while at <= scan.last {
-        let symbol = ac.decode(bits).ok_or(Nonsense)?;
-        let (run, size) = (usize::from(symbol >> 4), u32::from(symbol & 15));
-        if size > 0 {
+        let code = ac.peek(bits).ok_or(Nonsense)?;
+        let run = code.run();
+        if code.size() > 0 {
             at += run;
             if at > scan.last {
                 return Err(Nonsense);
             }
-            kept.set(block, at, bits.take_signed(size) << scan.shift);
+            kept.set(block, at, code.take_signed(bits) << scan.shift);
             at += 1;
-        } else if run == 15 {
-            at += 16;
-        } else {
+            continue;
+        }
+        code.take(bits);
+        if run < 15 {
             state.end_of_band_run = (1 << run) - 1 + bits.take(run as u32) as u32;
             break;
         }
+        at += 16;
     }
     Ok(())
 }

@@ -3,30 +3,42 @@
 
 use super::component::{Channel, Geometry};
 use super::header::Colors;
+use crate::images::vectorized;
 
 /// Interleaves the channels as gray, RGB or ink (255 is full ink), `width` × `height` pixels.
 pub fn interleave(channels: &[Channel], colors: Colors, width: usize, height: usize) -> Vec<u8> {
     let mut pixels = vec![0; width * height * channels.len()];
     let mut enlarge: Vec<Enlarge> = channels.iter().map(|channel| Enlarge::new(channel, width)).collect();
     for (y, line) in pixels.chunks_exact_mut(width * channels.len()).enumerate() {
-        match enlarge.as_mut_slice() {
-            [gray] => line.copy_from_slice(gray.row(y)),
-            [a, b, c] => {
-                let channels = a.row(y).iter().zip(b.row(y)).zip(c.row(y));
-                for (pixel, ((a, b), c)) in line.as_chunks_mut::<3>().0.iter_mut().zip(channels) {
-                    *pixel = if colors == Colors::YCbCr { rgb([*a, *b, *c]) } else { [*a, *b, *c] };
-                }
-            }
-            [a, b, c, d] => {
-                let channels = a.row(y).iter().zip(b.row(y)).zip(c.row(y)).zip(d.row(y));
-                for (pixel, (((a, b), c), d)) in line.as_chunks_mut::<4>().0.iter_mut().zip(channels) {
-                    *pixel = ink(colors, [*a, *b, *c, *d]);
-                }
-            }
-            _ => {}
-        }
+        vectorized(
+            #[inline(always)]
+            || interleave_row(&mut enlarge, colors, y, line),
+        );
     }
     pixels
+}
+
+#[inline(always)]
+fn interleave_row(channels: &mut [Enlarge], colors: Colors, y: usize, line: &mut [u8]) {
+    match channels {
+        [gray] => line.copy_from_slice(gray.row(y)),
+        [a, b, c] => {
+            let channels = a.row(y).iter().zip(b.row(y)).zip(c.row(y));
+            let pixels = line.as_chunks_mut::<3>().0.iter_mut().zip(channels);
+            if colors == Colors::YCbCr {
+                pixels.for_each(|(pixel, ((y, cb), cr))| *pixel = rgb([*y, *cb, *cr]));
+            } else {
+                pixels.for_each(|(pixel, ((r, g), b))| *pixel = [*r, *g, *b]);
+            }
+        }
+        [a, b, c, d] => {
+            let channels = a.row(y).iter().zip(b.row(y)).zip(c.row(y)).zip(d.row(y));
+            for (pixel, (((a, b), c), d)) in line.as_chunks_mut::<4>().0.iter_mut().zip(channels) {
+                *pixel = ink(colors, [*a, *b, *c, *d]);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Weights are in parts of this.
@@ -36,10 +48,9 @@ const WHOLE: u16 = 16;
 struct Enlarge<'a> {
     channel: &'a Channel,
     width: usize,
-    is_whole: bool,
-    /// For each pixel of a row the two samples beside it and the weight of the second.
-    across: Vec<(u16, u16, u16)>,
-    /// One row of samples, blended from two.
+    /// For each pixel of a row the nearest sample; empty where samples are doubled.
+    across: Vec<u16>,
+    /// One row of samples, blended from two, with the first and the last repeated at its ends.
     blended: Vec<u16>,
     row: Vec<u8>,
 }
@@ -47,47 +58,62 @@ struct Enlarge<'a> {
 impl<'a> Enlarge<'a> {
     fn new(channel: &'a Channel, width: usize) -> Self {
         let geometry = &channel.geometry;
-        let whole = |(pixels, samples): (usize, usize)| pixels == samples;
-        let is_whole = whole(geometry.pixels_across) && whole(geometry.pixels_down);
-        let across = |x: usize| {
-            let (left, right, weight) = neighbors(x, geometry.pixels_across, geometry.width);
-            (left as u16, right as u16, weight)
-        };
+        let (pixels, samples) = geometry.pixels_across;
+        let nearest = |x: usize| (x * samples / pixels).min(geometry.width - 1) as u16;
         Self {
             channel,
             width,
-            is_whole,
-            across: if is_whole { Vec::new() } else { (0..width).map(across).collect() },
-            blended: vec![0; geometry.width],
-            row: vec![0; width],
+            across: if is_doubled(geometry.pixels_across) { Vec::new() } else { (0..width).map(nearest).collect() },
+            blended: vec![0; geometry.width + 2],
+            row: vec![0; width.max(2 * geometry.width)],
         }
     }
 
+    #[inline(always)]
     fn row(&mut self, y: usize) -> &[u8] {
         let geometry = &self.channel.geometry;
         let line = |y: usize| &self.channel.plane[y * geometry.stride()..][..geometry.width];
         let (above, below, weight) = neighbors(y, geometry.pixels_down, geometry.height);
-        if self.is_whole {
+        let is_whole = |(pixels, samples): (usize, usize)| pixels == samples;
+        if is_whole(geometry.pixels_across) && is_whole(geometry.pixels_down) {
             return &line(above)[..self.width];
         }
-        for ((blended, above), below) in self.blended.iter_mut().zip(line(above)).zip(line(below)) {
+        for ((blended, above), below) in self.blended[1..].iter_mut().zip(line(above)).zip(line(below)) {
             *blended = u16::from(*above) * (WHOLE - weight) + u16::from(*below) * weight;
         }
         let rounding = rounding(geometry, y);
-        for (x, (pixel, (left, right, weight))) in self.row.iter_mut().zip(&self.across).enumerate() {
-            let (left, right) = (self.blended[usize::from(*left)], self.blended[usize::from(*right)]);
-            let sum = u32::from(left) * u32::from(WHOLE - weight) + u32::from(right) * u32::from(*weight);
-            *pixel = ((sum + rounding[x % 2]) / 256) as u8;
+        if is_doubled(geometry.pixels_across) {
+            self.blended[0] = self.blended[1];
+            self.blended[geometry.width + 1] = self.blended[geometry.width];
+            double(&self.blended, rounding, &mut self.row);
+        } else {
+            for (pixel, nearest) in self.row.iter_mut().zip(&self.across) {
+                *pixel = ((self.blended[usize::from(*nearest) + 1] * WHOLE + rounding[0]) / 256) as u8;
+            }
         }
-        &self.row
+        &self.row[..self.width]
     }
+}
+
+/// Twice as many pixels as there are samples between the first and the last: each is three parts of the nearest sample
+/// and one of the next nearest.
+#[inline(always)]
+fn double(samples: &[u16], rounding: [u16; 2], pixels: &mut [u8]) {
+    let neighbors = samples.iter().zip(&samples[1..]).zip(&samples[2..]);
+    for (pair, ((left, sample), right)) in pixels.as_chunks_mut::<2>().0.iter_mut().zip(neighbors) {
+        let sums = [left * 4 + sample * 12 + rounding[0], sample * 12 + right * 4 + rounding[1]];
+        *pair = sums.map(|sum| (sum / 256) as u8);
+    }
+}
+
+fn is_doubled((pixels, samples): (usize, usize)) -> bool {
+    pixels == 2 * samples
 }
 
 /// What libjpeg adds to even and odd pixels of row `y` before it cuts off, in parts of 256: it alternates, lest the
 /// picture grow lighter.
-fn rounding(geometry: &Geometry, y: usize) -> [u32; 2] {
-    let doubles = |(pixels, samples): (usize, usize)| pixels == 2 * samples;
-    match (doubles(geometry.pixels_across), doubles(geometry.pixels_down)) {
+fn rounding(geometry: &Geometry, y: usize) -> [u16; 2] {
+    match (is_doubled(geometry.pixels_across), is_doubled(geometry.pixels_down)) {
         (true, true) => [128, 112],
         (true, false) => [64, 128],
         (false, true) => [[64; 2], [128; 2]][y % 2],
@@ -101,7 +127,7 @@ fn rounding(geometry: &Geometry, y: usize) -> [u32; 2] {
 fn neighbors(at: usize, (pixels, samples): (usize, usize), count: usize) -> (usize, usize, u16) {
     let last = count - 1;
     let nearest = (at * samples / pixels).min(last);
-    match (pixels == 2 * samples, at % 2) {
+    match (is_doubled((pixels, samples)), at % 2) {
         (false, _) => (nearest, nearest, 0),
         (true, 0) => (nearest.saturating_sub(1), nearest, 12),
         (true, _) => (nearest, (nearest + 1).min(last), 4),
@@ -122,7 +148,7 @@ fn ink(colors: Colors, pixel: [u8; 4]) -> [u8; 4] {
 }
 
 /// BT.601 at full range in 16-bit fixed point, rounded as libjpeg does.
-#[inline]
+#[inline(always)]
 fn rgb([y, cb, cr]: [u8; 3]) -> [u8; 3] {
     const HALF: i32 = 1 << 15;
     let (y, cb, cr) = (i32::from(y), i32::from(cb) - 128, i32::from(cr) - 128);
