@@ -165,9 +165,8 @@ impl<const KERNEL: usize, const STRIDE: usize> WithSimd for Write<'_, KERNEL, ST
                 x += unsafe {
                     match out_width - x {
                         _ if channels < lanes => self.pixels::<S, 1, false>(simd, channel, x),
-                        14.. if S::REGISTER_COUNT >= 32 => self.pixels::<S, 14, true>(simd, channel, x),
+                        14.. if const { S::REGISTER_COUNT >= 32 } => self.pixels::<S, 14, true>(simd, channel, x),
                         7.. => self.pixels::<S, 7, true>(simd, channel, x),
-                        3.. => self.pixels::<S, 3, true>(simd, channel, x),
                         _ => self.pixels::<S, 1, true>(simd, channel, x),
                     }
                 };

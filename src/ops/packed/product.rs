@@ -267,7 +267,8 @@ unsafe fn rows<S: Simd, const ROWS: usize, const PANELS: usize, const VECTORS: u
     simd: S,
     block: &Block<PANELS>,
 ) -> usize {
-    if PANEL / VECTORS * size_of::<f32>() == size_of::<S::f32s>() {
+    // What does not fit this machine's registers is not compiled.
+    if const { PANEL / VECTORS * size_of::<f32>() == size_of::<S::f32s>() } {
         simd.vectorize(
             #[inline(always)]
             || {
