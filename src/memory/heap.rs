@@ -27,16 +27,16 @@ pub fn reset_peak() {
     PEAK.store(live(), Relaxed);
 }
 
-/// Sets glibc's allocator up for buffers that come and go: blocks up to 64 MB stay in one heap and are reused instead of
-/// being mapped and page-faulted anew for each operation, which costs several times the arithmetic. Call once, at the
-/// start of the program. Elsewhere it does nothing.
+/// Sets glibc's allocator up for buffers that come and go: blocks up to 1 GB stay in one heap and are reused instead of
+/// being mapped and page-faulted anew for each operation, which costs more than the arithmetic; what a job no longer
+/// needs is given back by [`release`]. Call once, at the start of the program. Elsewhere it does nothing.
 pub fn tune() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: mallopt only stores numbers; it is called before other threads exist.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 64 << 20);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 64 << 20);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 30);
     }
 }
 
