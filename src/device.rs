@@ -21,6 +21,21 @@ pub struct Chosen {
     pub reason: &'static str,
 }
 
+/// The vector instructions of this CPU among those that kernels choose from at run time.
+pub fn cpu_features() -> Vec<&'static str> {
+    macro_rules! detected {
+        ($detect:ident, $($feature:tt)*) => {
+            [$(($feature, std::arch::$detect!($feature))),*].into_iter().filter(|(_, is)| *is).map(|(name, _)| name).collect()
+        };
+    }
+    #[cfg(target_arch = "x86_64")]
+    return detected!(is_x86_feature_detected, "sse4.1" "avx2" "fma" "f16c" "avxvnni" "avx512f" "avx512bw" "avx512vnni");
+    #[cfg(target_arch = "aarch64")]
+    return detected!(is_aarch64_feature_detected, "neon" "dotprod" "i8mm" "fp16");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    Vec::new()
+}
+
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DeviceError {
     #[error("this system has no Metal device; choose the device auto or cpu")]

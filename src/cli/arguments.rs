@@ -16,7 +16,8 @@ Examples:
   galley classify sample-data/photos        classify photos with the starter model
   galley classify --model food.pth --out results.csv ~/Pictures
   galley inspect food.pth                   what a checkpoint holds
-  galley bench --arch resnet50 --batch 1,8  how fast this machine classifies, and in how much memory";
+  galley bench --arch resnet50 --batch 1,8  how fast this machine classifies, and in how much memory
+  galley doctor                             does every operation compute rightly on this machine";
 
 /// Classifies photos in the memory you have: a window, or the same work as commands.
 #[derive(Parser)]
@@ -33,6 +34,7 @@ pub enum Command {
     Classify(Box<ClassifyArguments>),
     Inspect(InspectArguments),
     Bench(Box<BenchArguments>),
+    Doctor(DoctorArguments),
 }
 
 /// Show what a checkpoint holds: network, classes, sizes, input transform
@@ -40,6 +42,18 @@ pub enum Command {
 pub struct InspectArguments {
     /// A .pth, .pt, .safetensors or .gguf file (known by its content)
     pub file: PathBuf,
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Compare every operation on this machine with the same computed slowly and exactly
+#[derive(Args)]
+#[command(after_help = "Exit codes: 0 all comparisons passed; 1 some failed.")]
+pub struct DoctorArguments {
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    pub device: Device,
     /// One JSON object instead of text
     #[arg(long)]
     pub json: bool,

@@ -5,6 +5,7 @@
 mod arguments;
 mod bench;
 mod classify;
+mod doctor;
 mod inspect;
 mod progress;
 mod rows;
@@ -34,6 +35,7 @@ pub fn run() -> Request {
         Some(Command::Classify(arguments)) => Request::Done(classify::run(*arguments)),
         Some(Command::Inspect(arguments)) => Request::Done(inspect::run(&arguments)),
         Some(Command::Bench(arguments)) => Request::Done(bench::run(*arguments)),
+        Some(Command::Doctor(arguments)) => Request::Done(doctor::run(&arguments)),
         None => window(arguments.paths),
     }
 }

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod brought;
 pub mod classify;
+pub mod doctor;
 pub mod export;
 pub mod inspect;
 pub mod thumbnails;

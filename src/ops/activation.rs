@@ -86,7 +86,8 @@ fn hard_sigmoid(x: f32) -> f32 {
 
 #[inline(always)]
 fn sigmoid(x: f32) -> f32 {
-    reciprocal(1.0 + exp(-x))
+    // Beyond, the sum would be out of the reciprocal's range; NaN passes.
+    reciprocal(1.0 + exp((-x).clamp(-87.0, 87.0)))
 }
 
 /// `1 / x` for `x` in [2⁻¹²⁶, 2¹²⁶], to the last bit or the one before: several times faster than a vector division.
@@ -276,6 +277,22 @@ mod tests {
             }
         }
         Ok(())
+    }
+
+    #[test]
+    fn activations_of_large_values_are_zero_or_the_value_itself() {
+        use Activation::*;
+        for activation in [Relu, Gelu, GeluTanh, Silu, HardSwish] {
+            for large in [50.0f32, 89.0, 200.0, 1e9] {
+                let mut values = [-large, large];
+                activation.apply(&mut values);
+                let [zero, same] = values;
+                assert!(zero.abs() < 1e-6 && (same - large).abs() <= 1e-6 * large, "{activation:?}({large}): {values:?}");
+            }
+        }
+        let mut values = [-1e9, 1e9, -89.0];
+        Sigmoid.apply(&mut values);
+        assert!(values[0].abs() < 1e-30 && values[1] == 1.0 && values[2] < 1e-30, "{values:?}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod checkpoint;
 mod classify;
 mod cli;
 mod decoding_memory;
+mod doctor;
 mod export;
 mod gradients;
 mod hostile_checkpoints;
