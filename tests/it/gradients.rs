@@ -118,7 +118,7 @@ fn evaluated_while_training_a_network_answers_as_for_inference() {
     for step in steps() {
         let weights = step.weights();
         let architecture = models::detect(weights.tensors()).unwrap();
-        let (folded, _) = models::build(&weights, &architecture, Strictness::Strict).unwrap();
+        let (folded, _) = models::build(&weights, &architecture, Strictness::Strict, &Device::Cpu).unwrap();
         assert!(folded.learned.is_empty() && folded.running.is_empty());
         let pixels = step.pixels().narrow(0, 0, 1).unwrap();
         let expected = folded.forward(&pixels).unwrap().to_vec2::<f32>().unwrap();
