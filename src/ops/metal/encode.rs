@@ -1,6 +1,7 @@
 //! Runs programs on a Metal device: kernels compiled once per device, matrix products by candle, buffers of our own.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::backend::BackendStorage;
@@ -132,11 +133,9 @@ fn pipeline(device: &MetalDevice, kernel: &'static str) -> Result<ComputePipelin
     type Compiled = (Library, HashMap<&'static str, ComputePipeline>);
     static DEVICES: OnceLock<Mutex<HashMap<DeviceId, Compiled>>> = OnceLock::new();
     let mut devices = DEVICES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-    if !devices.contains_key(&device.id()) {
-        devices.insert(device.id(), (library(device)?, HashMap::new()));
-    }
-    let Some((library, pipelines)) = devices.get_mut(&device.id()) else {
-        candle_core::bail!("the library was inserted above");
+    let (library, pipelines) = match devices.entry(device.id()) {
+        Entry::Occupied(entry) => entry.into_mut(),
+        Entry::Vacant(entry) => entry.insert((library(device)?, HashMap::new())),
     };
     if let Some(pipeline) = pipelines.get(kernel) {
         return Ok(pipeline.clone());
