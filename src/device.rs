@@ -46,20 +46,17 @@ pub enum DeviceError {
     Failed(String),
 }
 
-/// The device for a choice: `Auto` is Metal on a Mac with Apple silicon and the CPU everywhere else.
+/// The device for a choice. `Auto` is the CPU: Metal computes where it is asked for by name, until the self-check of a
+/// device runs, and is remembered, before its first use.
 pub fn choose(choice: DeviceChoice) -> Result<Chosen, DeviceError> {
     let cpu = |reason| Chosen { device: Device::Cpu, name: "CPU", reason };
-    let metal = |device, reason| Chosen { device, name: "Metal", reason };
     match choice {
         DeviceChoice::Cpu => Ok(cpu("chosen by you")),
-        DeviceChoice::Metal => Ok(metal(metal_device()?, "chosen by you")),
-        DeviceChoice::Auto if cfg!(not(target_os = "macos")) => Ok(cpu("this system has no Metal device")),
-        DeviceChoice::Auto if cfg!(not(target_arch = "aarch64")) => Ok(cpu("this Mac has no Apple silicon")),
-        DeviceChoice::Auto => Ok(match metal_device() {
-            Ok(device) => metal(device, "this Mac has Apple silicon"),
-            Err(DeviceError::OldSystem) => cpu("computing on Metal needs macOS 15 or newer"),
-            Err(DeviceError::NoMetal | DeviceError::Failed(_)) => cpu("Metal cannot be used on this Mac"),
-        }),
+        DeviceChoice::Metal => Ok(Chosen { device: metal_device()?, name: "Metal", reason: "chosen by you" }),
+        DeviceChoice::Auto if cfg!(target_os = "macos") => {
+            Ok(cpu("Metal is used when you choose it; `galley doctor --device metal` checks it first"))
+        }
+        DeviceChoice::Auto => Ok(cpu("this system has no Metal device")),
     }
 }
 
