@@ -38,7 +38,8 @@ impl Activation {
     pub fn apply_inlined(self, values: &mut [f32]) {
         match self {
             Self::None => {}
-            Self::Relu => map(values, |x| x.max(0.0)),
+            // Not f32::max, which would hide a NaN.
+            Self::Relu => map(values, |x| if x < 0.0 { 0.0 } else { x }),
             Self::Relu6 => map(values, |x| x.clamp(0.0, 6.0)),
             // Beyond, 1 + erf is 0 but for its last bit, which no large factor may blow up.
             Self::Gelu => map(values, |x| 0.5 * x.max(-5.7) * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))),
@@ -301,7 +302,8 @@ mod tests {
 
     #[test]
     fn activations_keep_nan_visible() {
-        for activation in [Activation::Gelu, Activation::Silu, Activation::HardSwish] {
+        use Activation::*;
+        for activation in [Relu, Relu6, Gelu, GeluTanh, Silu, HardSwish, HardSigmoid, Sigmoid] {
             let mut values = [f32::NAN];
             activation.apply(&mut values);
             assert!(values[0].is_nan(), "{activation:?}");

@@ -146,25 +146,11 @@ pub(crate) fn composed(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_close, assert_gradients, candle_conv, random, views};
+    use crate::ops::testing::{assert_close, assert_gradients, candle_conv, conv_windows, random, views};
 
     #[test]
     fn equals_candles_own_and_its_composed_form() -> Result<()> {
-        let each = |kernel, stride, padding| Window { kernel, stride, padding: Padding::Each(padding) };
-        let same = |kernel, stride| Window { kernel, stride, padding: Padding::Same };
-        for window in [
-            each(1, 1, 0),
-            each(1, 2, 0),
-            each(2, 2, 0),
-            each(4, 4, 0),
-            each(3, 1, 1),
-            each(3, 2, 1),
-            each(7, 2, 3),
-            each(7, 2, 0),
-            same(3, 2),
-            same(5, 2),
-            same(3, 1),
-        ] {
+        for window in conv_windows() {
             for x in views(&[2, 9, 12, 5])? {
                 let weight = random(&[window.kernel, window.kernel, 5, 6], 2)?;
                 let bias = random(&[6], 3)?;

@@ -4,7 +4,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Result, Tensor, Var};
 
 use super::samples::View;
-use super::window::Window;
+use super::window::{Padding, Window};
 
 pub use super::samples::random;
 
@@ -160,4 +160,12 @@ pub fn candle_conv(x: &Tensor, weight: &Tensor, bias: &Tensor, window: Window, g
     let x = to_nchw(x)?.pad_with_zeros(2, geometry.top, bottom)?.pad_with_zeros(3, geometry.left, right)?;
     let weight = weight.permute((3, 2, 0, 1))?.contiguous()?; // (outputs, inputs, kernel, kernel)
     to_nhwc(&x.conv2d(&weight, 0, window.stride, 1, groups)?)?.broadcast_add(bias)
+}
+
+/// Windows of every kind that networks' dense convolutions have.
+pub fn conv_windows() -> impl Iterator<Item = Window> {
+    let each = |(kernel, stride, padding)| Window { kernel, stride, padding: Padding::Each(padding) };
+    let same = |(kernel, stride)| Window { kernel, stride, padding: Padding::Same };
+    let padded = [(1, 1, 0), (1, 2, 0), (2, 2, 0), (4, 4, 0), (3, 1, 1), (3, 2, 1), (7, 2, 3), (7, 2, 0)];
+    padded.into_iter().map(each).chain([(3, 2), (5, 2), (3, 1)].into_iter().map(same))
 }

@@ -158,25 +158,11 @@ impl Tile {
 mod tests {
     use super::*;
     use crate::ops;
-    use crate::ops::testing::{assert_close, random, views};
+    use crate::ops::testing::{assert_close, conv_windows, random, views};
 
     #[test]
     fn equals_its_composed_form() -> Result<()> {
-        let each = |kernel, stride, padding| Window { kernel, stride, padding: Padding::Each(padding) };
-        let same = |kernel, stride| Window { kernel, stride, padding: Padding::Same };
-        for window in [
-            each(1, 1, 0),
-            each(1, 2, 0),
-            each(2, 2, 0),
-            each(4, 4, 0),
-            each(3, 1, 1),
-            each(3, 2, 1),
-            each(7, 2, 3),
-            each(7, 2, 0),
-            same(3, 2),
-            same(5, 2),
-            same(3, 1),
-        ] {
+        for window in conv_windows() {
             // Several images per tile, and several tiles per image.
             for shape in [[5, 9, 12, 5], [2, 40, 37, 3]] {
                 for x in views(&shape)? {
