@@ -44,6 +44,7 @@ def galley_seconds(program, checkpoint, photos, arguments):
     with tempfile.TemporaryDirectory() as journal:
         environment = os.environ | {"GALLEY_JOURNAL": str(pathlib.Path(journal) / "journal.sqlite")}
         flags = ["--threads", arguments.threads, "--batch-size", arguments.batch, "--device", "cpu", "--json"]
+        flags += ["--resize", 256, "--interpolation", "bilinear"]  # as images.py does for the peer
         command = [program, "classify", "--model", checkpoint, *map(str, flags), *photos]
         start = time.perf_counter()
         done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)

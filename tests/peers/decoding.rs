@@ -1,10 +1,7 @@
-//! Speed from photo files to network input, on all threads together:
-//!
-//! `cargo bench --bench decoding -- [--threads 2] [--seconds 3] PHOTO|FOLDER…`
+//! Speed from photo files to network input, on all threads together: `decoding [--threads 2] [--seconds 3] PHOTO|FOLDER…`
 //!
 //! Each thread takes the photos in turn, through the default transform (256, centre 224). Prints one line: photos per
-//! second, and how long the fastest photo took on its thread. `tests/peers/images.py` sets it beside other
-//! decoders.
+//! second, and how long the fastest photo took on its thread. `images.py` sets it beside other decoders.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +21,6 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Request, String>
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         match argument.as_str() {
-            "--bench" => (), // cargo adds it
             "--threads" => request.threads = value()?.parse().map_err(|error| format!("--threads: {error}"))?,
             "--seconds" => request.seconds = value()?.parse().map_err(|error| format!("--seconds: {error}"))?,
             _ => request.photos.extend(photos(Path::new(&argument))),
