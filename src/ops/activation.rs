@@ -1,4 +1,7 @@
 //! Activation functions, written without branches so that they vectorise, and softmax.
+//!
+//! Products that are added to are written as `mul_add`: one instruction wherever there are vector instructions to compile
+//! for. Elsewhere it is a library call, slow and right: so all that computes these is inlined into such a loop.
 
 mod backward;
 
@@ -7,6 +10,7 @@ use rayon::prelude::*;
 
 use super::backward::{gradient, read, sum_pairs};
 use super::composed::{at_least, at_most};
+use super::layer_norm::sum;
 use super::{Face, composed, elements, face, has_kernel, metal, output, vectorized};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +45,14 @@ impl Activation {
             // Not f32::max, which would hide a NaN.
             Self::Relu => map(values, |x| if x < 0.0 { 0.0 } else { x }),
             Self::Relu6 => map(values, |x| x.clamp(0.0, 6.0)),
-            // Beyond, 1 + erf is 0 but for its last bit, which no large factor may blow up.
-            Self::Gelu => map(values, |x| 0.5 * x.max(-5.7) * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))),
+            Self::Gelu => map(values, |x| {
+                // Below -5.7, 1 + erf is 0 but for its last bit, which no large factor may blow up.
+                let half = 0.5 * if x < -5.7 { -5.7 } else { x };
+                half.mul_add(erf(x * std::f32::consts::FRAC_1_SQRT_2), half)
+            }),
             Self::GeluTanh => {
-                map(values, |x| x * sigmoid(TWICE_ROOT_2_BY_PI as f32 * (x + 0.044_715 * x * x * x)));
+                const CUBIC: f32 = (0.044_715 * TWICE_ROOT_2_BY_PI) as f32;
+                map(values, |x| x * sigmoid(x * (x * x).mul_add(CUBIC, TWICE_ROOT_2_BY_PI as f32)));
             }
             Self::Silu => map(values, |x| x * sigmoid(x)),
             Self::HardSwish => map(values, |x| x * hard_sigmoid(x)),
@@ -89,61 +97,60 @@ fn hard_sigmoid(x: f32) -> f32 {
 #[inline(always)]
 fn sigmoid(x: f32) -> f32 {
     // Beyond, the sum would be out of the reciprocal's range; NaN passes.
-    reciprocal(1.0 + exp((-x).clamp(-87.0, 87.0)))
+    reciprocal(1.0 + exp_within(-x.clamp(-87.0, 87.0)))
 }
 
 /// `1 / x` for `x` in [2⁻¹²⁶, 2¹²⁶], to the last bit or the one before: several times faster than a vector division.
 #[inline(always)]
 fn reciprocal(x: f32) -> f32 {
     // Subtracting the bits negates the exponent. This constant leaves a twentieth of relative error (the least that was
-    // found by search), and each Newton step squares it.
-    let mut y = f32::from_bits(0x7EF3_11C7_u32.wrapping_sub(x.to_bits()));
-    for _ in 0..3 {
-        y += y * (1.0 - x * y);
-    }
-    y
+    // found by search); a step of the third order cubes it, and Newton's squares that.
+    let y = f32::from_bits(0x7EF3_11C7_u32.wrapping_sub(x.to_bits()));
+    let error = (-x).mul_add(y, 1.0);
+    let y = y.mul_add(error.mul_add(error, error), y);
+    y.mul_add((-x).mul_add(y, 1.0), y)
 }
 
 /// `eˣ` with a relative error under 2e-7, for `x` in [-87, 88]; beyond, the value at the end of that range.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
+    exp_within(x.clamp(-87.0, 88.0))
+}
+
+/// The same for `x` that is known to be in that range.
+#[inline(always)]
+fn exp_within(x: f32) -> f32 {
     // Adding 1.5·2²³ rounds to an integer and leaves it in the low bits.
     const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts, the first with few enough bits that its products are exact (Cody and Waite).
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    let x = x.clamp(-87.0, 88.0);
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    // Cephes' expf.
+    const COEFFICIENTS: [f32; 6] = [1.987_569_2e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = x - n * LN2_HIGH - n * LN2_LOW;
-    // Polynomial of Cephes' expf.
-    let mut p = 1.987_569_2e-4;
-    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        p = p * r + coefficient;
-    }
+    let r = (-n).mul_add(LN2_LOW, (-n).mul_add(LN2_HIGH, x));
     let power_of_two = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
-    (p * r * r + r + 1.0) * power_of_two
+    ((polynomial(&COEFFICIENTS, r) * r).mul_add(r, r) + 1.0) * power_of_two
+}
+
+/// The polynomial of these coefficients, the highest first.
+#[inline(always)]
+fn polynomial<const COUNT: usize>(coefficients: &[f32; COUNT], x: f32) -> f32 {
+    coefficients[1..].iter().fold(coefficients[0], |sum, coefficient| sum.mul_add(x, *coefficient))
 }
 
 /// The error function with an absolute error under 5e-7.
 #[inline(always)]
 fn erf(x: f32) -> f32 {
-    // Rational approximation of Eigen's generic_fast_erf_float; erf is ±1 in f32 beyond 4.
-    const NUMERATOR: [f32; 7] = [
-        -2.726_142_3e-10,
-        2.770_681_4e-8,
-        -2.101_024e-6,
-        -5.692_506_4e-5,
-        -7.349_906_3e-4,
-        -2.954_6e-3,
-        -1.609_603_3e-2,
-    ];
-    const DENOMINATOR: [f32; 5] = [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329_2e-3, -1.426_473_9e-2];
+    // Rational approximation of Eigen's generic_fast_erf_float, both signs turned, so that the denominator is positive;
+    // erf is ±1 in f32 beyond 4.
+    const NUMERATOR: [f32; 7] =
+        [2.726_142_3e-10, -2.770_681_4e-8, 2.101_024e-6, 5.692_506_4e-5, 7.349_906_3e-4, 2.954_6e-3, 1.609_603_3e-2];
+    const DENOMINATOR: [f32; 5] = [1.456_607_2e-5, 2.133_740_6e-4, 1.682_827e-3, 7.373_329_2e-3, 1.426_473_9e-2];
     let x = x.clamp(-4.0, 4.0);
     let square = x * x;
-    let polynomial = |coefficients: &[f32]| coefficients.iter().fold(0.0, |sum, c| sum * square + c);
-    // The denominator is negative everywhere.
-    -x * polynomial(&NUMERATOR) * reciprocal(-polynomial(&DENOMINATOR))
+    x * polynomial(&NUMERATOR, square) * reciprocal(polynomial(&DENOMINATOR, square))
 }
 
 /// Elements of one task.
@@ -219,23 +226,40 @@ impl CustomOp1 for Softmax {
 
 /// Turns the gradient of a row's softmax into the gradient of the row.
 pub fn softmax_row_backward(gradients: &mut [f32], results: &[f32]) {
-    vectorized(|| {
-        let mean = sum_pairs(gradients, results, |gradient, result| gradient * result);
-        for (gradient, result) in gradients.iter_mut().zip(results) {
-            *gradient = (*gradient - mean) * result;
-        }
-    });
+    vectorized(
+        #[inline(always)]
+        || {
+            let mean = sum_pairs(gradients, results, |gradient, result| gradient * result);
+            for (gradient, result) in gradients.iter_mut().zip(results) {
+                *gradient = (*gradient - mean) * result;
+            }
+        },
+    );
 }
 
 /// Softmax of one row in place. The largest value is subtracted first, so no value overflows.
 pub fn softmax_row(row: &mut [f32]) {
-    vectorized(|| {
-        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        row.iter_mut().for_each(|value| *value = exp(*value - largest));
-        let total: f32 = row.iter().sum();
-        let scale = 1.0 / total;
-        row.iter_mut().for_each(|value| *value *= scale);
-    });
+    vectorized(
+        #[inline(always)]
+        || {
+            let largest = largest(row);
+            row.iter_mut().for_each(|value| *value = exp(*value - largest));
+            let scale = 1.0 / sum(row, |value| value);
+            row.iter_mut().for_each(|value| *value *= scale);
+        },
+    );
+}
+
+/// The largest value, in sixteen lanes, which vectorise. NaN counts as none.
+#[inline(always)]
+fn largest(values: &[f32]) -> f32 {
+    let larger = |one: f32, other: f32| if other > one { other } else { one };
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let (chunks, rest) = values.as_chunks::<16>();
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, value)| *lane = larger(*lane, *value));
+    }
+    lanes.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, larger)
 }
 
 #[cfg(test)]

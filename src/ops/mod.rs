@@ -122,7 +122,8 @@ unsafe fn filled(shape: impl Into<Shape>, fill: impl FnOnce(&mut [MaybeUninit<f3
     Tensor::from_vec(values, shape, &Device::Cpu)
 }
 
-/// Runs a loop compiled for the best vector instructions of this machine.
+/// Runs a loop compiled for the best vector instructions of this machine. What is not inlined is compiled for any machine;
+/// a long closure is only certain to be inlined with `#[inline(always)]`.
 fn vectorized<R>(compute: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(compute)
 }
