@@ -18,7 +18,7 @@ pub enum DeviceChoice {
 pub struct Chosen {
     pub device: Device,
     pub name: &'static str,
-    pub reason: &'static str,
+    pub reason: String,
 }
 
 /// The vector instructions of this CPU among those that kernels choose from at run time.
@@ -36,53 +36,79 @@ pub fn cpu_features() -> Vec<&'static str> {
     Vec::new()
 }
 
+/// Why there is no Metal.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum DeviceError {
-    #[error("this system has no Metal device; choose the device auto or cpu")]
-    NoMetal,
-    #[error("computing on Metal needs macOS 15 or newer; choose the device auto or cpu")]
-    OldSystem,
-    #[error("Metal cannot be used: {0}; choose the device auto or cpu")]
-    Failed(String),
-}
+#[error("{0}; choose the device auto or cpu")]
+pub struct DeviceError(String);
 
-/// The device for a choice. `Auto` is the CPU: Metal computes where it is asked for by name, until the self-check of a
-/// device runs, and is remembered, before its first use.
+/// The device for a choice. `Auto` is Metal where there is one; whether it computes rightly is not asked here.
 pub fn choose(choice: DeviceChoice) -> Result<Chosen, DeviceError> {
     let cpu = |reason| Chosen { device: Device::Cpu, name: "CPU", reason };
+    let metal = |device, reason: &str| Chosen { device, name: "Metal", reason: reason.to_owned() };
     match choice {
-        DeviceChoice::Cpu => Ok(cpu("chosen by you")),
-        DeviceChoice::Metal => Ok(Chosen { device: metal_device()?, name: "Metal", reason: "chosen by you" }),
-        DeviceChoice::Auto if cfg!(target_os = "macos") => {
-            Ok(cpu("Metal is used when you choose it; `galley doctor --device metal` checks it first"))
-        }
-        DeviceChoice::Auto => Ok(cpu("this system has no Metal device")),
+        DeviceChoice::Cpu => Ok(cpu("chosen by you".to_owned())),
+        DeviceChoice::Metal => metal_device().map(|device| metal(device, "chosen by you")).map_err(DeviceError),
+        DeviceChoice::Auto => Ok(metal_device().map_or_else(cpu, |device| metal(device, "it is this Mac's GPU"))),
     }
 }
 
+/// Names the processor that computes: another one may err where this one does not.
+pub fn processor(device: &Device) -> String {
+    #[cfg(target_os = "macos")]
+    if let Device::Metal(device) = device {
+        return scoped(|| objc2_metal::MTLDevice::name(device.metal_device().as_ref()).to_string());
+    }
+    debug_assert!(device.is_cpu());
+    format!("{} {}", std::env::consts::ARCH, cpu_features().join(" ")).trim_end().to_owned()
+}
+
+/// Names the build of the operating system, and with it those of its drivers; empty where it cannot be had.
+pub fn system_build() -> String {
+    #[cfg(target_os = "macos")]
+    let build = system_value(c"kern.osversion");
+    #[cfg(not(target_os = "macos"))]
+    let build = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{} {}", std::env::consts::OS, build.trim()).trim_end().to_owned()
+}
+
+/// A text that the kernel knows; empty when it does not.
+#[cfg(target_os = "macos")]
+fn system_value(name: &std::ffi::CStr) -> String {
+    let mut text = [0u8; 64];
+    let mut length = text.len();
+    // SAFETY: the kernel writes at most `length` bytes, which `text` has, and nothing else is handed over.
+    let answer = unsafe {
+        libc::sysctlbyname(name.as_ptr(), text.as_mut_ptr().cast(), &raw mut length, std::ptr::null_mut(), 0)
+    };
+    let known = if answer == 0 { std::ffi::CStr::from_bytes_until_nul(&text).ok() } else { None };
+    known.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+const NO_METAL: &str = "this system has no Metal device";
+
 /// The process's Metal device: made once, for two devices of candle know nothing of each other's commands.
 #[cfg(target_os = "macos")]
-fn metal_device() -> Result<Device, DeviceError> {
+fn metal_device() -> Result<Device, String> {
     use std::sync::OnceLock;
-    static DEVICE: OnceLock<Result<Device, DeviceError>> = OnceLock::new();
+    static DEVICE: OnceLock<Result<Device, String>> = OnceLock::new();
     DEVICE.get_or_init(|| scoped(new_metal_device)).clone()
 }
 
 #[cfg(target_os = "macos")]
-fn new_metal_device() -> Result<Device, DeviceError> {
+fn new_metal_device() -> Result<Device, String> {
     // candle panics without either of these.
     if objc2::runtime::AnyClass::get(c"MTLResidencySetDescriptor").is_none() {
-        return Err(DeviceError::OldSystem);
+        return Err("computing on Metal needs macOS 15 or newer".to_owned());
     }
     if candle_metal_kernels::metal::Device::all().is_empty() {
-        return Err(DeviceError::NoMetal);
+        return Err(NO_METAL.to_owned());
     }
-    Device::new_metal(0).map_err(|error| DeviceError::Failed(error.to_string()))
+    Device::new_metal(0).map_err(|error| format!("Metal cannot be used: {error}"))
 }
 
 #[cfg(not(target_os = "macos"))]
-fn metal_device() -> Result<Device, DeviceError> {
-    Err(DeviceError::NoMetal)
+fn metal_device() -> Result<Device, String> {
+    Err(NO_METAL.to_owned())
 }
 
 /// Computes a batch or a training step. On macOS what Metal's objects leave behind on this thread is freed at the end;
@@ -104,6 +130,8 @@ mod tests {
             assert!(!choose(choice).unwrap().reason.is_empty());
         }
         assert!(choose(DeviceChoice::Cpu).unwrap().device.is_cpu());
+        assert!(processor(&Device::Cpu).starts_with(std::env::consts::ARCH));
+        assert!(system_build().starts_with(std::env::consts::OS));
         match choose(DeviceChoice::Metal) {
             Ok(chosen) => assert!(chosen.device.is_metal()),
             Err(error) => assert!(error.to_string().contains("choose the device auto or cpu")),

@@ -47,9 +47,14 @@ pub struct InspectArguments {
     pub json: bool,
 }
 
+const DOCTOR_NOTES: &str = "\
+Later runs on the device compute what failed in a slower way. GALLEY_VERDICTS names another folder for this knowledge.
+
+Exit codes: 0 all comparisons passed; 1 some failed.";
+
 /// Compare every operation on this machine with the same computed slowly and exactly
 #[derive(Args)]
-#[command(after_help = "Exit codes: 0 all comparisons passed; 1 some failed.")]
+#[command(after_help = DOCTOR_NOTES)]
 pub struct DoctorArguments {
     /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Auto)]

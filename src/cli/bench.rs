@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use super::arguments::BenchArguments;
-use super::print;
 use super::progress::Bar;
+use super::{print, say};
 use crate::format::{bytes_or_unknown, error_chain};
 use crate::jobs::bench::{self, BenchConfig, BenchNetwork, ChildAnswer, Measurement, Precision};
+use crate::jobs::doctor;
 use crate::worker::{BoxError, JobContext};
 
 /// Measured unless told otherwise: the network the goals for speed are set with.
@@ -22,17 +23,20 @@ pub fn run(arguments: BenchArguments) -> ExitCode {
 /// The child's side: one measurement, for the program that started it.
 fn measure_case(case: &str) -> Result<String, BoxError> {
     let case = serde_json::from_str(case)?;
-    let answer: ChildAnswer =
-        bench::measure(&case, &JobContext::detached()).map_err(|error| error_chain(error.as_ref()));
+    let answer: ChildAnswer = bench::measure(&case, &doctor::default_folder(), &JobContext::detached())
+        .map_err(|error| error_chain(error.as_ref()));
     Ok(serde_json::to_string(&answer)?)
 }
 
 fn bench_all(arguments: BenchArguments) -> Result<String, BoxError> {
     let json = arguments.json;
     let bar = Bar::start("Measuring");
-    let measured = bench::bench(&config(arguments), &JobContext::detached());
+    let measured = bench::bench(&config(arguments), &doctor::default_folder(), &JobContext::detached());
     bar.finish();
     let measured = measured?;
+    if let Some(first) = measured.first() {
+        first.notices.iter().for_each(|notice| say(&format!("note: {notice}")));
+    }
     match json {
         true => {
             let lines = measured.iter().map(|one| Ok(serde_json::to_string(one)? + "\n"));

@@ -9,8 +9,8 @@ use super::rows::{RowPrinter, RowStyle};
 use super::{failed, say, usage};
 use crate::export::{ExportOptions, ExportTarget, Exporter, Row};
 use crate::format::{count, counted, duration};
+use crate::jobs::Places;
 use crate::jobs::classify::{ClassifyConfig, ClassifyEvent, ClassifySummary, ModelSummary, classify};
-use crate::journal;
 use crate::predict::{ModelSource, Strictness};
 use crate::worker::{self, BoxError, Canceled, JobContext, Outcome};
 
@@ -30,7 +30,7 @@ pub fn run(arguments: ClassifyArguments) -> ExitCode {
     let mut output = Output::new(&arguments, targets, ctx.clone());
     let config = config(arguments);
     let outcome = worker::run(|| {
-        let summary = classify(&config, &journal::default_path(), &ctx, &mut |event| output.take(event))?;
+        let summary = classify(&config, &Places::default(), &ctx, &mut |event| output.take(event))?;
         output.finish_exports()?;
         Ok(summary)
     });
@@ -107,7 +107,9 @@ impl Output {
 
     fn take(&mut self, event: ClassifyEvent) -> Result<(), BoxError> {
         match event {
-            ClassifyEvent::Notice(notice) => self.bar.aside(|| say(&format!("note: {notice}"))),
+            ClassifyEvent::Notice(notice) | ClassifyEvent::DeviceNotice(notice) => {
+                self.bar.aside(|| say(&format!("note: {notice}")));
+            }
             ClassifyEvent::Model(model) => self.begin(&model)?,
             ClassifyEvent::Rows { rows, .. } => {
                 self.rows(&rows)?;

@@ -11,8 +11,8 @@ use super::{App, Page};
 use crate::export::{ExportOptions, ExportSummary, ExportTarget};
 use crate::format;
 use crate::jobs::brought::Brought;
-use crate::jobs::export;
 use crate::jobs::inspect::{self, Inspection};
+use crate::jobs::{doctor, export};
 use crate::predict::ModelSource;
 
 /// Something a page, a dialog or a finished task wants done.
@@ -37,6 +37,8 @@ pub enum Action {
     Cancel,
     Export(ExportTarget),
     Exported(ExportTarget, ExportSummary),
+    /// What a person should know about the device that computes.
+    DeviceChecked(Vec<String>),
     Failed(String),
 }
 
@@ -61,6 +63,7 @@ impl App {
             Action::Cancel => self.classify.cancel(),
             Action::Export(target) => self.export(ctx, target),
             Action::Exported(target, summary) => self.toasts.done(exported(&target, summary)),
+            Action::DeviceChecked(notices) => self.device_notices = notices,
             Action::Failed(reason) => self.toasts.error(reason),
         }
     }
@@ -168,7 +171,7 @@ impl App {
         (self.settings.top_k, self.settings.batch_size) = (self.classify.config.top_k, self.classify.config.batch_size);
         self.save_settings(ctx);
         self.library.configure(&mut self.classify.config);
-        self.classify.start(self.places.journal.clone(), ctx);
+        self.classify.start(self.places.jobs.clone(), ctx);
     }
 
     fn export(&mut self, ctx: &Context, target: ExportTarget) {
@@ -180,6 +183,14 @@ impl App {
             let rows = (0..results.len()).map(|index| results.row(index).expect("the index is below the length"));
             let summary = export::export(rows, &target, options, job)?;
             Ok(Some(Action::Exported(target, summary)))
+        });
+    }
+
+    /// Compares the device with the CPU at its first use, so that no run has to wait for it.
+    pub(super) fn check_device(&mut self, ctx: &Context) {
+        let (choice, folder) = (self.classify.config.device, self.places.jobs.verdicts.clone());
+        self.spawn(ctx, "check device", move |job| {
+            Ok(Some(Action::DeviceChecked(doctor::prepare(choice, &folder, job)?.notices)))
         });
     }
 

@@ -32,6 +32,7 @@ use theme::{Palette, STEP};
 use toasts::Toasts;
 
 use crate::export::Row;
+use crate::jobs;
 use crate::jobs::brought::{self, Brought};
 use crate::jobs::classify::{ClassifyEvent, ClassifySummary, ModelSummary};
 use crate::settings::Settings;
@@ -58,7 +59,7 @@ impl Page {
 /// Where the window keeps things.
 #[derive(Debug, Clone)]
 pub struct Places {
-    pub journal: PathBuf,
+    pub jobs: jobs::Places,
     /// `None`: settings are not kept.
     pub settings: Option<PathBuf>,
 }
@@ -75,6 +76,8 @@ pub struct App {
     toasts: Toasts,
     hover: Hover,
     actions: Vec<Action>,
+    /// What a person should know about the device that computes.
+    device_notices: Vec<String>,
 }
 
 impl App {
@@ -82,7 +85,7 @@ impl App {
     pub fn new(ctx: &Context, settings: Settings, places: Places, paths: Vec<PathBuf>) -> Self {
         theme::install(ctx);
         let actions = if paths.is_empty() { Vec::new() } else { vec![Action::LookAt(paths)] };
-        Self {
+        let mut app = Self {
             library: Library::new(&settings.recent_models),
             classify: Classify::new(&settings, brought::sample_photos()),
             places,
@@ -93,7 +96,10 @@ impl App {
             toasts: Toasts::default(),
             hover: Hover::default(),
             actions,
-        }
+            device_notices: Vec::new(),
+        };
+        app.check_device(ctx);
+        app
     }
 
     /// Takes the news of every job and does what was asked for. Also runs while the window is hidden, so that no job
@@ -153,6 +159,10 @@ impl App {
                 if widgets::nav_item(ui, icon, text, &shortcut, self.page == page).clicked() {
                     self.actions.push(Action::Show(page));
                 }
+            }
+            for notice in &self.device_notices {
+                ui.add_space(STEP * 2.0);
+                widgets::alert(ui, Icon::TriangleAlert, palette.warning, notice);
             }
         });
     }
@@ -257,7 +267,7 @@ pub fn run(paths: Vec<PathBuf>) -> Result<(), String> {
     let options = eframe::NativeOptions { viewport, ..Default::default() };
     let settings_path = crate::settings::default_path();
     let (settings, warnings) = settings_path.as_ref().map_or_else(|_| Default::default(), |path| Settings::load(path));
-    let places = Places { journal: crate::journal::default_path(), settings: settings_path.ok() };
+    let places = Places { jobs: jobs::Places::default(), settings: settings_path.ok() };
     let create = move |cc: &eframe::CreationContext<'_>| {
         let mut app = App::new(&cc.egui_ctx, settings, places, paths);
         warnings.into_iter().for_each(|warning| app.toasts.error(warning));

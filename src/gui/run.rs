@@ -1,6 +1,5 @@
 //! A classify run as the window sees it: its job, its rows, and how it stands.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use egui::Context;
@@ -8,6 +7,7 @@ use egui::Context;
 use super::results::Results;
 use super::tasks;
 use crate::format;
+use crate::jobs::Places;
 use crate::jobs::classify::{self, ClassifyConfig, ClassifyEvent, ClassifyJob, ClassifySummary, ModelSummary};
 use crate::worker::{Outcome, Progress};
 
@@ -39,10 +39,10 @@ pub struct Run {
 
 impl Run {
     /// Starts the job; a run that cannot start is a failed run.
-    pub fn start(config: ClassifyConfig, journal: PathBuf, ctx: &Context) -> Self {
+    pub fn start(config: ClassifyConfig, places: Places, ctx: &Context) -> Self {
         let ctx = ctx.clone();
         let mut run = Self::without_job(config);
-        match classify::start(run.config.clone(), journal, move || super::wake(&ctx)) {
+        match classify::start(run.config.clone(), places, move || super::wake(&ctx)) {
             Ok(job) => run.job = Some(job),
             Err(error) => run.state = RunState::Failed(error.to_string()),
         }
@@ -129,6 +129,7 @@ impl Run {
                 rows.into_iter().for_each(|row| self.results.push(row));
             }
             ClassifyEvent::Notice(notice) => self.notices.push(notice),
+            ClassifyEvent::DeviceNotice(_) => {}
         }
     }
 

@@ -7,3 +7,19 @@ pub mod doctor;
 pub mod export;
 pub mod inspect;
 pub mod thumbnails;
+
+use std::path::PathBuf;
+
+/// Where jobs keep things.
+#[derive(Debug, Clone)]
+pub struct Places {
+    pub journal: PathBuf,
+    /// The folder of what is known about devices.
+    pub verdicts: PathBuf,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self { journal: crate::journal::default_path(), verdicts: doctor::default_folder() }
+    }
+}

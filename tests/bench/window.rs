@@ -20,7 +20,9 @@ const WINDOW: [f32; 2] = [1280.0, 800.0];
 fn main() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let ctx = egui::Context::default();
-    let places = Places { journal: folder.path().join("journal.sqlite"), settings: None };
+    let jobs =
+        galley::jobs::Places { journal: folder.path().join("journal.sqlite"), verdicts: folder.path().to_owned() };
+    let places = Places { jobs, settings: None };
     let mut app = App::new(&ctx, Settings::default(), places, Vec::new());
     let heap_before = galley::memory::read().footprint;
     let labels = labels();

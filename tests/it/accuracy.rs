@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use galley::export::{Row, RowResult};
 use galley::images::transform::{Interpolation, Resize};
+use galley::jobs::Places;
 use galley::jobs::classify::{ClassifyConfig, ClassifyEvent, classify};
 use galley::predict::{ModelSource, TransformOverrides};
 use galley::worker::JobContext;
@@ -25,7 +26,8 @@ fn resize_256_center_224(interpolation: Interpolation) -> TransformOverrides {
 }
 
 fn rows(model: &Path, inputs: Vec<PathBuf>, transform: TransformOverrides, top_k: usize) -> Vec<Row> {
-    let journal = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let places = Places { journal: folder.path().join("journal.sqlite"), verdicts: folder.path().join("verdicts") };
     let config =
         ClassifyConfig { model: ModelSource::File(model.to_owned()), inputs, transform, top_k, ..Default::default() };
     let mut rows = Vec::new();
@@ -35,7 +37,7 @@ fn rows(model: &Path, inputs: Vec<PathBuf>, transform: TransformOverrides, top_k
         }
         Ok(())
     };
-    classify(&config, &journal.path().join("journal.sqlite"), &JobContext::detached(), &mut take).unwrap();
+    classify(&config, &places, &JobContext::detached(), &mut take).unwrap();
     rows
 }
 

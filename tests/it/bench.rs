@@ -8,7 +8,7 @@ use serde_json::Value;
 fn bench(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_galley"));
     command.args(["bench", "--rounds", "1", "--seconds", "0", "--threads", "2"]).args(arguments);
-    command.stdin(Stdio::null()).output().unwrap()
+    command.env("GALLEY_VERDICTS", env!("CARGO_TARGET_TMPDIR")).stdin(Stdio::null()).output().unwrap()
 }
 
 fn rows(output: &Output) -> Vec<Value> {

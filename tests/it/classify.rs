@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use galley::export::{Row, RowResult};
 use galley::images::transform::{Interpolation, Resize, Transform};
+use galley::jobs::Places;
 use galley::jobs::classify::{self, ClassifyConfig, ClassifyEvent, ClassifySummary, ModelSummary};
 use galley::predict::{ModelSource, TransformOverrides};
 use galley::worker::{JobContext, Outcome};
@@ -27,7 +28,7 @@ impl Heard {
     fn take(&mut self, event: ClassifyEvent) {
         match event {
             ClassifyEvent::Model(model) => self.model = Some(model),
-            ClassifyEvent::Notice(notice) => self.notices.push(notice),
+            ClassifyEvent::Notice(notice) | ClassifyEvent::DeviceNotice(notice) => self.notices.push(notice),
             ClassifyEvent::Rows { rows, resumed } => self.rows.push((rows, resumed)),
         }
     }
@@ -47,6 +48,10 @@ impl Kitchen {
 
     fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    fn places(&self) -> Places {
+        Places { journal: self.at("journal.sqlite"), verdicts: self.at("verdicts") }
     }
 
     fn add_photo(&self, number: u32) {
@@ -70,7 +75,7 @@ impl Kitchen {
             heard.take(event);
             Ok(())
         };
-        let summary = classify::classify(config, &self.at("journal.sqlite"), &JobContext::detached(), &mut take);
+        let summary = classify::classify(config, &self.places(), &JobContext::detached(), &mut take);
         summary.map(|summary| (summary, heard)).map_err(|error| galley::format::error_chain(&*error))
     }
 
@@ -107,7 +112,7 @@ fn a_canceled_job_keeps_what_it_did_and_a_paused_one_goes_on() {
     let kitchen = Kitchen::new(60);
     write_model(&kitchen.at("model.safetensors"), 3, 1);
     let journal = kitchen.at("journal.sqlite");
-    let mut job = classify::start(kitchen.config(), journal.clone(), || ()).unwrap();
+    let mut job = classify::start(kitchen.config(), kitchen.places(), || ()).unwrap();
     let mut seen = 0;
     while seen == 0 {
         if let Some(ClassifyEvent::Rows { rows, .. }) = job.poll() {

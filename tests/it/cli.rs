@@ -37,7 +37,8 @@ impl Kitchen {
     fn galley(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_galley"));
         command.current_dir(self.folder.path()).args(arguments);
-        command.env("GALLEY_JOURNAL", self.at("journal.sqlite")).stdin(Stdio::null());
+        command.env("GALLEY_JOURNAL", self.at("journal.sqlite")).env("GALLEY_VERDICTS", self.at("verdicts"));
+        command.stdin(Stdio::null());
         command
     }
 

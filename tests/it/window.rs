@@ -8,9 +8,11 @@ use egui::accesskit::Role;
 use egui::{Key, Modifiers};
 use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
+use galley::device::DeviceChoice;
 use galley::export::{ExportTarget, Row, RowResult};
 use galley::gui::{Action, App, Places};
 use galley::jobs::classify::ModelSummary;
+use galley::jobs::{self, doctor};
 use galley::predict::Prediction;
 use galley::settings::Settings;
 
@@ -38,9 +40,12 @@ impl Window<'_> {
     }
 
     fn with(theme: egui::Theme, prepare: impl FnOnce(&mut App) + 'static) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::in_folder(tempfile::tempdir().unwrap(), theme, prepare)
+    }
+
+    fn in_folder(folder: tempfile::TempDir, theme: egui::Theme, prepare: impl FnOnce(&mut App) + 'static) -> Self {
         let places = Places {
-            journal: folder.path().join("journal.sqlite"),
+            jobs: jobs::Places { journal: folder.path().join("journal.sqlite"), verdicts: folder.path().to_owned() },
             settings: Some(folder.path().join("settings.toml")),
         };
         let builder = Harness::builder().with_size([1280.0, 800.0]).with_theme(theme).with_step_dt(1.0 / 30.0);
@@ -159,6 +164,25 @@ fn the_strip_names_every_figure_on_every_page() {
             assert!(window.harness.query_all_by_label(figure).next().is_some(), "{figure} on {page}");
         }
     }
+}
+
+#[test]
+fn operations_that_are_switched_off_are_named_on_every_page() {
+    let folder = tempfile::tempdir().unwrap();
+    doctor::diagnose(DeviceChoice::Cpu, folder.path()).unwrap();
+    let file = folder.path().join("cpu.json");
+    let mut verdict: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    // What has no kernel: nothing else in this process computes differently.
+    verdict["verdict"]["composed"] = ["training-step"].as_slice().into();
+    std::fs::write(&file, verdict.to_string()).unwrap();
+
+    let mut window = Window::in_folder(folder, egui::Theme::Light, |_| ());
+    for page in ["Models", "Classify"] {
+        window.click(page);
+        assert!(window.says("Galley's fast way to compute training-step is wrong on this machine's CPU"));
+    }
+    window.harness.check_accessibility();
+    assert!(!Window::open().says("fast way"));
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! Measures one configuration in this process, the way a classification computes it.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rayon::ThreadPool;
 
 use super::{BenchError, BenchNetwork, BlockTime, Case, Measurement, Precision, median};
-use crate::device::{self, Chosen};
+use crate::device::Chosen;
 use crate::images::transform::Transform;
+use crate::jobs::doctor::{self, Prepared};
 use crate::memory;
 use crate::models::{self, BlockCost, Network, RandomWeights, Trial};
 use crate::predict::{self, ModelSource, Strictness, TransformOverrides};
@@ -25,8 +27,8 @@ const FEWEST_PASSES: usize = 3;
 const SHARE_FOR_BLOCKS: f64 = 0.3;
 
 /// Fails when the network cannot be had, and when the job is canceled.
-pub fn measure(case: &Case, ctx: &JobContext) -> Result<Measurement, BoxError> {
-    let chosen = device::choose(case.device)?;
+pub fn measure(case: &Case, verdicts: &Path, ctx: &JobContext) -> Result<Measurement, BoxError> {
+    let Prepared { chosen, notices } = doctor::prepare(case.device, verdicts, ctx)?;
     let (network, transform) = network(case, &chosen)?;
     let architecture = network.architecture.clone();
     let usual = transform.output_size().map(|(height, width)| height.max(width));
@@ -52,6 +54,7 @@ pub fn measure(case: &Case, ctx: &JobContext) -> Result<Measurement, BoxError> {
         peak_bytes: memory::read().peak,
         gflops_per_second: gflops / seconds,
         blocks,
+        notices,
     })
 }
 

@@ -5,12 +5,13 @@
 
 mod measure;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
 use crate::device::DeviceChoice;
+use crate::jobs::doctor;
 use crate::worker::{BoxError, JobContext, Progress};
 
 pub use measure::measure;
@@ -87,6 +88,8 @@ pub struct Measurement {
     /// Counts the arithmetic of convolutions, matrix products and attention.
     pub gflops_per_second: f64,
     pub blocks: Vec<BlockTime>,
+    /// What a person should know about the device: operations it computed in a slower way.
+    pub notices: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -110,7 +113,9 @@ pub enum BenchError {
 }
 
 /// Measures every configuration in child processes; results come in the order of batch sizes, precisions within.
-pub fn bench(config: &BenchConfig, ctx: &JobContext) -> Result<Vec<Measurement>, BoxError> {
+pub fn bench(config: &BenchConfig, verdicts: &Path, ctx: &JobContext) -> Result<Vec<Measurement>, BoxError> {
+    // Here, so that no child has the memory of a comparison in its peak.
+    doctor::prepare(config.device, verdicts, ctx)?;
     let cases = cases(config);
     let mut rounds: Vec<Vec<Measurement>> = vec![Vec::new(); cases.len()];
     let total = (cases.len() * config.rounds) as u64;
@@ -205,6 +210,7 @@ mod tests {
             peak_bytes: Some(peak),
             gflops_per_second: images_per_second,
             blocks: vec![BlockTime::new("stem".to_owned(), milliseconds, 4.0)],
+            notices: Vec::new(),
         };
         let merged = merged(vec![round(5.0, 10, 9.0), round(1.0, 30, 2.0), round(4.0, 20, 1.0)]).unwrap();
         assert_eq!((merged.images_per_second, merged.gflops_per_second, merged.peak_bytes), (4.0, 4.0, Some(30)));

@@ -5,13 +5,15 @@ mod progress;
 mod run;
 mod scan;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use self::run::Run;
-use crate::device::{self, DeviceChoice};
+use crate::device::DeviceChoice;
 use crate::format::{count, counted};
+use crate::jobs::Places;
+use crate::jobs::doctor::{self, Prepared};
 use crate::journal::Journal;
 use crate::memory::heap;
 use crate::ops;
@@ -70,6 +72,8 @@ pub enum ClassifyEvent {
     Rows { rows: Vec<Row>, resumed: bool },
     /// Something a person should know ("lenient: 3 tensors missing").
     Notice(String),
+    /// The same about the device, which the window says beside its pages.
+    DeviceNotice(String),
 }
 
 /// The loaded model, for people.
@@ -119,14 +123,18 @@ pub enum ClassifyError {
 /// Runs on the calling thread. Rows are in the journal before they are sent as events.
 pub fn classify(
     config: &ClassifyConfig,
-    journal: &Path,
+    places: &Places,
     ctx: &JobContext,
     on_event: &mut dyn FnMut(ClassifyEvent) -> Result<(), BoxError>,
 ) -> Result<ClassifySummary, BoxError> {
     check(config)?;
-    let device = device::choose(config.device)?.device;
+    let Prepared { chosen, notices: device_notices } = doctor::prepare(config.device, &places.verdicts, ctx)?;
+    let device = chosen.device;
+    for notice in device_notices {
+        on_event(ClassifyEvent::DeviceNotice(notice))?;
+    }
     ctx.report(Progress { phase: "Reading model".to_owned(), ..Progress::default() });
-    let journal = Journal::open(journal)?;
+    let journal = Journal::open(&places.journal)?;
     let labels = config.labels.as_deref();
     let classifier = predict::load(&config.model, labels, &config.transform, config.strictness, &device)?;
     for notice in notices(&classifier) {
@@ -197,10 +205,10 @@ fn summary_of(classifier: &Classifier) -> ModelSummary {
 /// The same as a job on its own thread. `wake` is called whenever there is something to see.
 pub fn start(
     config: ClassifyConfig,
-    journal: PathBuf,
+    places: Places,
     wake: impl Fn() + Send + Sync + 'static,
 ) -> std::io::Result<ClassifyJob> {
     Job::start("classify", wake, move |ctx, events: &Events<ClassifyEvent>| {
-        classify(&config, &journal, ctx, &mut |event| Ok(events.send(event)?))
+        classify(&config, &places, ctx, &mut |event| Ok(events.send(event)?))
     })
 }

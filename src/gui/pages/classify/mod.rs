@@ -22,6 +22,7 @@ use crate::gui::textures::Textures;
 use crate::gui::theme::{Palette, STEP};
 use crate::gui::view::{Query, View};
 use crate::gui::widgets::{self, Weight};
+use crate::jobs::Places;
 use crate::jobs::brought::Brought;
 use crate::jobs::classify::ClassifyConfig;
 use crate::settings::Settings;
@@ -109,12 +110,12 @@ impl Classify {
         self.add_inputs(paths);
     }
 
-    pub fn start(&mut self, journal: PathBuf, ctx: &Context) {
+    pub fn start(&mut self, places: Places, ctx: &Context) {
         let mut config = ClassifyConfig { inputs: self.inputs.clone(), ..self.config.clone() };
         let goes_on = std::mem::take(&mut self.goes_on);
         // The journal holds the rows of the run before, but those of another model may be old ones.
         config.fresh &= !(goes_on && self.run.as_ref().is_some_and(|run| same_model(&run.config, &config)));
-        self.show(Run::start(config, journal, ctx));
+        self.show(Run::start(config, places, ctx));
     }
 
     /// Shows a run from its beginning.

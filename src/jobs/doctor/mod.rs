@@ -1,0 +1,85 @@
+//! Compares every operation on a device, forward and backward, and some steps of training with the same computed slowly
+//! and exactly; tells what machine this is; and keeps what jobs then do without.
+
+mod prepare;
+mod verdict;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use self::prepare::Examined;
+use self::verdict::VerdictFile;
+use crate::device::{self, DeviceChoice};
+use crate::ops::selfcheck::Check;
+use crate::worker::{BoxError, JobContext};
+
+pub use prepare::{Prepared, prepare};
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Diagnosis {
+    pub version: &'static str,
+    /// `linux x86_64`.
+    pub system: String,
+    pub device: &'static str,
+    /// Why it is that device.
+    pub reason: String,
+    pub threads: usize,
+    /// Vector instructions that kernels use where they help.
+    pub cpu_features: Vec<&'static str>,
+    pub findings: Vec<Finding>,
+    /// Operations that jobs on this device compute in a slower way from now on.
+    pub composed: Vec<String>,
+    /// Operations that are wrong in every way: `auto` is another device then.
+    pub wrong: Vec<String>,
+    /// The file that says so to jobs.
+    pub kept_in: String,
+    /// Why it does not.
+    pub not_kept: Option<String>,
+}
+
+/// What came of one operation in one direction.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finding {
+    pub op: &'static str,
+    /// `forward` or `backward`.
+    pub pass: &'static str,
+    /// Infinite (in JSON null) when no number was computed.
+    pub worst_error: f32,
+    pub tolerance: f32,
+    pub ok: bool,
+}
+
+impl From<Check> for Finding {
+    fn from(Check { op, pass, worst_error, tolerance, ok, .. }: Check) -> Self {
+        Self { op, pass, worst_error, tolerance, ok }
+    }
+}
+
+/// Where verdicts are kept: `GALLEY_VERDICTS`, or the user's folder for what can be made again.
+pub fn default_folder() -> PathBuf {
+    let in_cache_folder = || Some(directories::ProjectDirs::from("", "", "Galley")?.cache_dir().join("verdicts"));
+    let named = std::env::var_os("GALLEY_VERDICTS").filter(|name| !name.is_empty()).map(PathBuf::from);
+    named.or_else(in_cache_folder).unwrap_or_else(|| "galley-verdicts".into())
+}
+
+/// Compares anew and keeps the verdict in `folder`. Fails only when there is no such device; operations that fail are
+/// findings.
+pub fn diagnose(choice: DeviceChoice, folder: &Path) -> Result<Diagnosis, BoxError> {
+    let chosen = device::choose(choice)?;
+    let file = VerdictFile::new(folder, &chosen);
+    let Examined { checks, verdict, not_kept } = prepare::examine_again(&chosen, &file, &JobContext::detached())?;
+    Ok(Diagnosis {
+        version: env!("CARGO_PKG_VERSION"),
+        system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        device: chosen.name,
+        reason: chosen.reason,
+        threads: rayon::current_num_threads(),
+        cpu_features: device::cpu_features(),
+        findings: checks.into_iter().map(Finding::from).collect(),
+        composed: verdict.composed.into_iter().collect(),
+        wrong: verdict.wrong.into_iter().collect(),
+        kept_in: file.path.display().to_string(),
+        not_kept,
+    })
+}
