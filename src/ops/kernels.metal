@@ -92,7 +92,8 @@ static inline float activated(uint activation, float x) {
     switch (activation) {
         case RELU: return x < 0.0f ? 0.0f : x;
         case RELU6: return between(0.0f, x, 6.0f);
-        case GELU: return x * normal_share(x);
+        // Beyond, the share is 0 but for its last bit, which no large factor may blow up.
+        case GELU: return (x < -5.7f ? -5.7f : x) * normal_share(x);
         // 2 sqrt(2/pi): tanh(u) is 2 sigmoid(2u) - 1.
         case GELU_TANH: return x * sigmoid(1.595769f * (x + 0.044715f * x * x * x));
         case SILU: return x * sigmoid(x);
