@@ -87,6 +87,9 @@ pub struct BenchArguments {
     /// How weights are held and multiplied
     #[arg(long, value_enum, value_delimiter = ',', default_value = "f32")]
     pub precision: Vec<PrecisionName>,
+    /// Measure steps of training: forward, loss, backward, and an update of every parameter
+    #[arg(long)]
+    pub train: bool,
     /// Threads that compute [default: one per core]
     #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, 1..=1024))]
     pub threads: Option<usize>,

@@ -6,7 +6,7 @@ use super::arguments::BenchArguments;
 use super::progress::Bar;
 use super::{print, say};
 use crate::format::{bytes_or_unknown, error_chain};
-use crate::jobs::bench::{self, BenchConfig, BenchNetwork, ChildAnswer, Measurement, Precision};
+use crate::jobs::bench::{self, BenchConfig, BenchNetwork, ChildAnswer, Measurement, Precision, Work};
 use crate::jobs::doctor;
 use crate::worker::{BoxError, JobContext};
 
@@ -53,6 +53,7 @@ fn config(arguments: BenchArguments) -> BenchConfig {
         image: arguments.image,
         batches: arguments.batch,
         precisions: arguments.precision.into_iter().map(Precision::from).collect(),
+        work: if arguments.train { Work::Training } else { Work::Inference },
         threads: arguments.threads.unwrap_or(0),
         device: arguments.device.choice(),
         rounds: arguments.rounds,
@@ -63,9 +64,13 @@ fn config(arguments: BenchArguments) -> BenchConfig {
 /// A line per configuration.
 fn summary(measured: &[Measurement]) -> String {
     let Some(first) = measured.first() else { return String::new() };
-    let Measurement { title, network, image, device, threads, .. } = first;
-    let mut text = format!("{title} ({network}), {image} px, {device}, threads: {threads}\n\n");
-    text += "batch  precision  images/s  ms/batch  GFLOP/s  peak memory\n";
+    let Measurement { title, network, work, image, device, threads, .. } = first;
+    let (work, time) = match work {
+        Work::Inference => ("", "ms/batch"),
+        Work::Training => ("training ", "ms/step "),
+    };
+    let mut text = format!("{work}{title} ({network}), {image} px, {device}, threads: {threads}\n\n");
+    text += &format!("batch  precision  images/s  {time}  GFLOP/s  peak memory\n");
     for one in measured {
         let milliseconds = 1e3 * one.batch as f64 / one.images_per_second;
         text += &format!(
@@ -82,7 +87,7 @@ fn summary(measured: &[Measurement]) -> String {
 
 /// Milliseconds and GFLOP/s of each block, a column per configuration.
 fn blocks(measured: &[Measurement]) -> String {
-    let Some(first) = measured.first() else { return String::new() };
+    let Some(first) = measured.first().filter(|first| !first.blocks.is_empty()) else { return String::new() };
     let width = first.blocks.iter().map(|block| block.name.len()).max().unwrap_or(0);
     let heads = measured.iter().map(|one| format!("{:>20}", format!("{} × {}", one.batch, one.precision.name())));
     let mut text = format!("{:<width$}{}   ms (GFLOP/s)\n", "block", heads.collect::<String>());

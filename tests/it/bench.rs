@@ -75,6 +75,29 @@ fn people_get_a_line_per_configuration_and_one_per_block() {
 }
 
 #[test]
+fn steps_of_training_are_measured_for_checkpoints_and_names() {
+    let starter = starter();
+    for network in [["--model", starter.as_str()], ["--arch", "resnet18"]] {
+        let options = ["--json", "--train", "--image", "64", "--batch", "2"];
+        let trained = rows(&bench(&[&network[..], &options].concat()));
+        assert_eq!((trained.len(), trained[0]["work"].as_str()), (1, Some("training")));
+        assert!(trained[0]["blocks"].as_array().unwrap().is_empty());
+        let options = ["--json", "--image", "64", "--batch", "2"];
+        let classified = rows(&bench(&[&network[..], &options].concat()));
+        assert_eq!(classified[0]["work"], "inference");
+        let gflops = |row: &Value| number(row, "gflops_per_second") / number(row, "images_per_second");
+        let times = gflops(&trained[0]) / gflops(&classified[0]);
+        // The starter's gates are one kernel of inference, which nobody counts.
+        assert!(times > 2.999 && times < 3.5, "{times} times the arithmetic");
+        // Every activation is kept for backward, and every weight has a gradient.
+        assert!(number(&trained[0], "peak_bytes") > number(&classified[0], "peak_bytes"));
+    }
+    let text =
+        String::from_utf8(bench(&["--train", "--model", &starter, "--image", "64", "--batch", "1"]).stdout).unwrap();
+    assert!(text.starts_with("training ") && text.contains("ms/step"), "{text}");
+}
+
+#[test]
 fn what_cannot_be_measured_is_said() {
     for (arguments, reason) in [
         (["--arch", "resnet-50"], "resnet50"),

@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use rayon::ThreadPool;
 
-use super::{BenchError, BenchNetwork, BlockTime, Case, Measurement, Precision, median};
+use super::{BenchError, BenchNetwork, BlockTime, Case, Measurement, Precision, Work, median};
+use crate::checkpoint::Checkpoint;
 use crate::device::Chosen;
 use crate::images::transform::Transform;
 use crate::jobs::doctor::{self, Prepared};
 use crate::memory;
-use crate::models::{self, BlockCost, Network, RandomWeights, Trial};
+use crate::models::{self, Architecture, BlockCost, Network, RandomWeights, Trial, Weights};
+use crate::ops::work;
 use crate::predict::{self, ModelSource, Strictness, TransformOverrides};
 use crate::worker::{BoxError, JobContext};
 
@@ -23,6 +25,9 @@ const WARM_UPS: usize = 2;
 /// Passes at least, however long they take.
 const FEWEST_PASSES: usize = 3;
 
+/// Backward descends as deep as the network is long.
+const STACK_BYTES: usize = 64 << 20;
+
 /// The share of the measuring time that is spent on passes block by block.
 const SHARE_FOR_BLOCKS: f64 = 0.3;
 
@@ -33,20 +38,30 @@ pub fn measure(case: &Case, verdicts: &Path, ctx: &JobContext) -> Result<Measure
     let architecture = network.architecture.clone();
     let usual = transform.output_size().map(|(height, width)| height.max(width));
     let image = case.image.or(usual).unwrap_or(224);
-    let compute = rayon::ThreadPoolBuilder::new().num_threads(case.threads).build()?;
+    let compute = rayon::ThreadPoolBuilder::new().num_threads(case.threads).stack_size(STACK_BYTES).build()?;
     let trial = Trial::new(network, case.batch, image, &chosen.device)?;
+    let before = work::total();
     for _ in 0..WARM_UPS {
         ctx.check()?;
-        compute.install(|| trial.pass())?;
+        compute.install(|| once(&trial, case.work))?;
     }
-    let seconds = passes(&trial, &compute, case.seconds * (1.0 - SHARE_FOR_BLOCKS), ctx)?;
-    let blocks = blocks(&trial, &compute, case.seconds * SHARE_FOR_BLOCKS, ctx)?;
-    let gflops: f64 = blocks.iter().map(|block| block.gflops).sum();
+    let forward = (work::total() - before) as f64 / 1e9 / WARM_UPS as f64;
+    let (share_for_blocks, gflops) = match case.work {
+        Work::Inference => (SHARE_FOR_BLOCKS, forward),
+        // Backward has two products for each of forward.
+        Work::Training => (0.0, 3.0 * forward),
+    };
+    let seconds = passes(&trial, case, &compute, case.seconds * (1.0 - share_for_blocks), ctx)?;
+    let blocks = match case.work {
+        Work::Inference => blocks(&trial, &compute, case.seconds * share_for_blocks, ctx)?,
+        Work::Training => Vec::new(),
+    };
     Ok(Measurement {
         network: architecture.name,
         title: architecture.title,
         batch: case.batch,
         precision: case.precision,
+        work: case.work,
         threads: compute.current_num_threads(),
         device: chosen.name.to_owned(),
         image,
@@ -62,6 +77,9 @@ fn network(case: &Case, chosen: &Chosen) -> Result<(Network, Transform), BoxErro
     if case.precision == Precision::Int8 {
         return Err(BenchError::NoInt8.into());
     }
+    if case.work == Work::Training {
+        return trainable(case, chosen);
+    }
     match &case.network {
         BenchNetwork::Arch(name) => {
             let architecture = models::named(name, CLASSES)?;
@@ -75,6 +93,34 @@ fn network(case: &Case, chosen: &Chosen) -> Result<(Network, Transform), BoxErro
             let classifier = predict::load(&source, None, &overrides, Strictness::Strict, &chosen.device)?;
             Ok((classifier.network, classifier.description.transform))
         }
+    }
+}
+
+/// The same with every parameter a variable.
+fn trainable(case: &Case, chosen: &Chosen) -> Result<(Network, Transform), BoxError> {
+    let build = |weights: &dyn Weights, architecture: &Architecture| {
+        models::build_trainable(weights, architecture, Strictness::Strict, 0, &chosen.device)
+    };
+    match &case.network {
+        BenchNetwork::Arch(name) => {
+            let architecture = models::named(name, CLASSES)?;
+            let (network, _) = build(&RandomWeights::of(&architecture)?, &architecture)?;
+            Ok((network, architecture.default_transform()))
+        }
+        BenchNetwork::File(path) => {
+            let checkpoint = Checkpoint::open(path)?;
+            let architecture = predict::recognise(&checkpoint)?;
+            let description = predict::describe(&checkpoint, &architecture, None, &TransformOverrides::default())?;
+            Ok((build(&checkpoint, &architecture)?.0, description.transform))
+        }
+    }
+}
+
+/// What is measured.
+fn once(trial: &Trial, work: Work) -> Result<Duration, models::ModelError> {
+    match work {
+        Work::Inference => trial.pass(),
+        Work::Training => trial.step(),
     }
 }
 
@@ -93,9 +139,9 @@ fn repeat<T>(
     Ok(results)
 }
 
-/// Seconds of the median pass.
-fn passes(trial: &Trial, compute: &ThreadPool, seconds: f64, ctx: &JobContext) -> Result<f64, BoxError> {
-    let passes = repeat(seconds, ctx, || compute.install(|| trial.pass()))?;
+/// Seconds of the median pass or step.
+fn passes(trial: &Trial, case: &Case, compute: &ThreadPool, seconds: f64, ctx: &JobContext) -> Result<f64, BoxError> {
+    let passes = repeat(seconds, ctx, || compute.install(|| once(trial, case.work)))?;
     Ok(median(passes.iter().map(Duration::as_secs_f64).collect()))
 }
 

@@ -1,4 +1,4 @@
-//! Measures inference: images per second, time per block and peak memory, at given batch sizes and precisions.
+//! Measures inference or training: images per second, time per block and peak memory, at given batch sizes and precisions.
 //!
 //! Each measurement is a child process of this program, so that its peak memory is its own and nothing is left over
 //! from the one before. Rounds alternate between the configurations, because machines change speed over minutes.
@@ -27,6 +27,7 @@ pub struct BenchConfig {
     pub image: Option<usize>,
     pub batches: Vec<usize>,
     pub precisions: Vec<Precision>,
+    pub work: Work,
     /// 0: one per core.
     pub threads: usize,
     pub device: DeviceChoice,
@@ -60,6 +61,16 @@ impl Precision {
     }
 }
 
+/// What is repeated while the clock runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Work {
+    /// Passes forward.
+    Inference,
+    /// Steps: forward, loss, backward, and an update of every parameter.
+    Training,
+}
+
 /// One configuration, measured once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Case {
@@ -67,6 +78,7 @@ pub struct Case {
     pub image: Option<usize>,
     pub batch: usize,
     pub precision: Precision,
+    pub work: Work,
     pub threads: usize,
     pub device: DeviceChoice,
     pub seconds: f64,
@@ -79,14 +91,17 @@ pub struct Measurement {
     pub title: String,
     pub batch: usize,
     pub precision: Precision,
+    pub work: Work,
     pub threads: usize,
     pub device: String,
     pub image: usize,
     pub images_per_second: f64,
     /// Highest memory use of a process that does nothing else, from its start; none where the system does not tell.
     pub peak_bytes: Option<u64>,
-    /// Counts the arithmetic of convolutions, matrix products and attention.
+    /// Counts the arithmetic of convolutions, matrix products and attention; a step of training, as is usual, three
+    /// times that of its forward pass.
     pub gflops_per_second: f64,
+    /// None of training.
     pub blocks: Vec<BlockTime>,
     /// What a person should know about the device: operations it computed in a slower way.
     pub notices: Vec<String>,
@@ -138,6 +153,7 @@ fn cases(config: &BenchConfig) -> Vec<Case> {
             image: config.image,
             batch,
             precision,
+            work: config.work,
             threads: config.threads,
             device: config.device,
             seconds: config.seconds,
@@ -203,6 +219,7 @@ mod tests {
             title: "N".to_owned(),
             batch: 2,
             precision: Precision::F32,
+            work: Work::Inference,
             threads: 1,
             device: "CPU".to_owned(),
             image: 32,
