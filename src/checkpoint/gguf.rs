@@ -1,24 +1,29 @@
-//! Reads `.gguf` files, versions 2 and 3: float tensors, and quantized ones that become `f32` when they are read.
+//! Reads `.gguf` files, versions 2 and 3: float tensors, and quantized ones, as blocks or as `f32`.
 //!
-//! Source of the layout: the GGUF specification of the ggml project (`docs/gguf.md`).
+//! Source of the layout: the GGUF specification of the ggml project (`docs/gguf.md`). Its rows are whole blocks; those of
+//! networks for images often are not. So a key `galley.shape.NAME` may hold the shape that the quantized tensor `NAME` has
+//! in PyTorch: stored is then a row for each of its outputs, over positions and then inputs, with zeros up to a whole block.
 
 use std::collections::HashSet;
 
 use candle_core::Device;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::ggml_file::qtensor_from_ggml;
+use half::f16;
 use serde_json::{Number, Value};
 
-use super::elements::{Stored, count};
+use super::elements::{Stored, count, row_major_strides};
 use super::error::{Fault, malformed, refused};
 use super::plain::Metadata;
 use super::reader::Reader;
 use super::rebuild::unreadable;
 use super::source::Source;
-use super::{Container, Contents, ElementType, TensorInfo, TensorKind};
+use super::{Blocks, Container, Contents, ElementType, TensorInfo, TensorKind};
 
 pub(super) const MAGIC: &[u8] = b"GGUF";
 const DEFAULT_ALIGNMENT: u64 = 32;
+/// Before a quantized tensor's name: the key of its shape.
+const SHAPE_KEY: &str = "galley.shape.";
 /// ggml's own limit is 4.
 const MAX_DIMENSIONS: u32 = 8;
 const MAX_NAME_BYTES: u64 = 512;
@@ -61,8 +66,17 @@ pub(super) fn open(source: Source) -> Result<Contents, Fault> {
         }
         let start =
             place(&info, offset, alignment, data_start, source.len()).map_err(|fault| fault.in_tensor(&info.name))?;
-        let stored = Stored::row_major(0, start, &info.shape);
-        tensors.push((info, Some(stored)));
+        let placed = match metadata.get(&format!("{SHAPE_KEY}{}", info.name)) {
+            Some(shape) => {
+                let name = info.name.clone();
+                in_rows(info, start, shape).map_err(|fault| fault.in_tensor(&name))?
+            }
+            None => {
+                let stored = Stored::row_major(0, start, &info.shape);
+                (info, stored)
+            }
+        };
+        tensors.push((placed.0, Some(placed.1)));
     }
     let found_as = format!("the tensors of a gguf file, version {version}");
     Ok(Contents { container: Container::Gguf, files: vec![source], tensors, metadata, found_as })
@@ -248,10 +262,26 @@ fn refuse_overlaps(described: &[(TensorInfo, u64)]) -> Result<(), Fault> {
     Ok(())
 }
 
+/// A tensor of the shape its key gives, whose rows the file holds as `info` says.
+fn in_rows(info: TensorInfo, start: u64, shape: &Value) -> Result<(TensorInfo, Stored), Fault> {
+    let wrong = || malformed(format!("its rows {:?} do not fit the shape {shape} of its key", info.shape));
+    let sizes = shape.as_array().into_iter().flatten().map(|size| size.as_u64().and_then(|size| size.try_into().ok()));
+    let shape: Vec<usize> = sizes.collect::<Option<_>>().ok_or_else(wrong)?;
+    let ([outputs, inputs, ..], Some(quantized)) = (&shape[..], quantized(info.element)) else { return Err(wrong()) };
+    let padded = count(&shape[1..])?.checked_next_multiple_of(quantized.block_size()).ok_or_else(wrong)?;
+    if info.shape != [*outputs, padded] || shape.contains(&0) {
+        return Err(wrong());
+    }
+    // The places of a row, one after the other in the file, hold all inputs each.
+    let of_positions = row_major_strides(&shape[2..]).into_iter().map(|stride| stride * inputs);
+    let strides = [padded, 1].into_iter().chain(of_positions).collect();
+    Ok((TensorInfo { shape, ..info }, Stored { file: 0, start, strides, big_endian: false }))
+}
+
 /// The elements of a tensor that is kept in quantized blocks.
 pub(super) fn dequantize(source: &Source, info: &TensorInfo, stored: &Stored) -> Result<Vec<f32>, Fault> {
     let Some(quantized) = quantized(info.element) else { return Err(unreadable("unknown blocks")) };
-    let elements = count(&info.shape)?;
+    let elements = (info.bytes as usize) / quantized.type_size() * quantized.block_size();
     let mut values = Vec::with_capacity(elements);
     let mut start = stored.start;
     while values.len() < elements {
@@ -260,7 +290,33 @@ pub(super) fn dequantize(source: &Source, info: &TensorInfo, stored: &Stored) ->
         values.extend(blocks_to_f32(quantized, &bytes, piece).map_err(|error| malformed(error.to_string()))?);
         start += bytes.len() as u64;
     }
-    Ok(values)
+    if stored.strides == row_major_strides(&info.shape) {
+        return Ok(values);
+    }
+    let mut places = vec![0];
+    for (size, stride) in info.shape.iter().zip(&stored.strides) {
+        places = places.iter().flat_map(|place| (0..*size).map(move |index| place + index * stride)).collect();
+    }
+    Ok(places.into_iter().map(|place: usize| values[place]).collect())
+}
+
+/// The blocks of a tensor, if each of its outputs is a row of Q8_0 or Q4_0 blocks over positions and then inputs.
+pub(super) fn blocks(source: &Source, info: &TensorInfo, stored: &Stored) -> Result<Option<Blocks>, Fault> {
+    let (ElementType::Quantized(kind @ ("Q8_0" | "Q4_0")), Some(quantized)) = (info.element, quantized(info.element))
+    else {
+        return Ok(None);
+    };
+    let [_, inputs, rest @ ..] = &info.shape[..] else { return Ok(None) };
+    let is_row = stored.strides[1] == 1 && (rest.is_empty() || stored.strides[stored.strides.len() - 1] == *inputs);
+    if !is_row {
+        return Ok(None);
+    }
+    let bytes = source.read(stored.start, info.bytes)?;
+    let scales = bytes.chunks_exact(quantized.type_size()).map(|block| f16::from_le_bytes([block[0], block[1]]));
+    if let Some(position) = scales.into_iter().position(|scale| !scale.is_finite()) {
+        return Err(malformed(format!("the scale of its block {position} is not a number to compute with")));
+    }
+    Ok(Some(Blocks { kind, bytes }))
 }
 
 fn blocks_to_f32(quantized: GgmlDType, bytes: &[u8], elements: usize) -> candle_core::Result<Vec<f32>> {

@@ -102,6 +102,15 @@ impl TensorInfo {
     }
 }
 
+/// A tensor as a file quantized it: for each output a row of blocks, over positions and then inputs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocks {
+    /// `Q8_0` or `Q4_0`.
+    pub kind: &'static str,
+    /// Row after row, each of whole blocks.
+    pub bytes: Vec<u8>,
+}
+
 /// An open checkpoint: its table of tensors is in memory, their elements are not.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -192,15 +201,26 @@ impl Checkpoint {
     /// Fails when the file changed since it was opened, and for values that are not finite: a network that holds one
     /// answers nonsense.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
-        let missing = || CheckpointError::Missing { path: self.path.clone(), name: name.to_owned() };
-        let (position, stored) = self.weights.get(name).ok_or_else(missing)?;
-        let (info, file) = self.tensors.get(*position).zip(self.files.get(stored.file)).ok_or_else(missing)?;
+        let (info, file, stored) = self.weight(name)?;
         let values = match info.element {
             ElementType::Quantized(_) => gguf::dequantize(file, info, stored),
             element => elements::read(file, element, &info.shape, stored),
         };
         let values = values.and_then(refuse_non_finite);
         values.map_err(|fault| fault.in_tensor(name).at(&self.path))
+    }
+
+    /// The weight `name` as it is stored, when that is in [`Blocks`]. Fails as [`Self::read_f32`] does.
+    pub fn read_blocks(&self, name: &str) -> Result<Option<Blocks>, CheckpointError> {
+        let (info, file, stored) = self.weight(name)?;
+        gguf::blocks(file, info, stored).map_err(|fault| fault.in_tensor(name).at(&self.path))
+    }
+
+    fn weight(&self, name: &str) -> Result<(&TensorInfo, &Source, &Stored), CheckpointError> {
+        let missing = || CheckpointError::Missing { path: self.path.clone(), name: name.to_owned() };
+        let (position, stored) = self.weights.get(name).ok_or_else(missing)?;
+        let (info, file) = self.tensors.get(*position).zip(self.files.get(stored.file)).ok_or_else(missing)?;
+        Ok((info, file, stored))
     }
 }
 

@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::device::DeviceChoice;
 use crate::images::transform::{Interpolation, Resize};
-use crate::jobs::bench::{CHILD_OPTION, Precision};
-use crate::predict::{Strictness, TransformOverrides};
+use crate::jobs::bench::CHILD_OPTION;
+use crate::predict::{Precision, Strictness, TransformOverrides};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -112,15 +112,22 @@ pub struct BenchArguments {
 
 #[derive(Clone, Copy, ValueEnum)]
 pub enum PrecisionName {
+    /// As the file holds them: 8-bit and 4-bit blocks as they are, all else in f32
+    Stored,
     F32,
+    /// Rounded to 8 bits
     Int8,
+    /// Rounded to 4 bits
+    Int4,
 }
 
 impl From<PrecisionName> for Precision {
     fn from(name: PrecisionName) -> Self {
         match name {
+            PrecisionName::Stored => Self::Stored,
             PrecisionName::F32 => Self::F32,
             PrecisionName::Int8 => Self::Int8,
+            PrecisionName::Int4 => Self::Int4,
         }
     }
 }
@@ -172,6 +179,9 @@ pub struct ClassifyArguments {
     /// Load what fits of a checkpoint and report the rest; `all` accepts also less than half of the weights
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "half", value_name = "all")]
     pub lenient: Option<Lenient>,
+    /// What weights are held in and multiplied: less memory and more speed for a little less accuracy
+    #[arg(long, value_enum, default_value = "stored")]
+    pub precision: PrecisionName,
     /// Call a photo "unsure" when its best class is less likely than this (0 to 1)
     #[arg(long, value_name = "X", default_value = "0", value_parser = probability)]
     pub threshold: f32,

@@ -6,8 +6,9 @@ use super::arguments::BenchArguments;
 use super::progress::Bar;
 use super::{print, say};
 use crate::format::{bytes_or_unknown, error_chain};
-use crate::jobs::bench::{self, BenchConfig, BenchNetwork, ChildAnswer, Measurement, Precision, Work};
+use crate::jobs::bench::{self, BenchConfig, BenchNetwork, ChildAnswer, Measurement, Work};
 use crate::jobs::doctor;
+use crate::predict::Precision;
 use crate::worker::{BoxError, JobContext};
 
 /// Measured unless told otherwise: the network the goals for speed are set with.

@@ -57,6 +57,7 @@ fn config(arguments: ClassifyArguments) -> ClassifyConfig {
         threads: arguments.threads.unwrap_or(0),
         device: arguments.device.choice(),
         strictness: arguments.lenient.map_or(Strictness::Strict, Lenient::strictness),
+        precision: arguments.precision.into(),
         threshold: arguments.threshold,
         fresh: arguments.fresh,
         logits: arguments.logits,

@@ -11,6 +11,7 @@ mod measure;
 mod mobilenet;
 mod named;
 mod parameter;
+mod precision;
 mod resnet;
 mod source;
 mod squeezenet;
@@ -31,6 +32,7 @@ pub use detect::{detect, detect_with_hint};
 pub use measure::{BlockCost, Trial};
 pub use named::{RandomWeights, named};
 pub use parameter::Parameter;
+pub use precision::Precision;
 pub use source::Weights;
 
 /// Whose names a checkpoint's tensors have.
@@ -88,6 +90,19 @@ pub enum Strictness {
     Lenient,
     /// The same without that refusal.
     LenientWhatever,
+}
+
+/// How a checkpoint becomes a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Loading {
+    pub strictness: Strictness,
+    pub precision: Precision,
+}
+
+impl From<Strictness> for Loading {
+    fn from(strictness: Strictness) -> Self {
+        Self { strictness, ..Self::default() }
+    }
 }
 
 /// What loading did, by tensor name.
@@ -237,10 +252,11 @@ fn is_learnable(name: &str) -> bool {
 pub fn build(
     weights: &dyn Weights,
     architecture: &Architecture,
-    strictness: Strictness,
+    loading: impl Into<Loading>,
     device: &Device,
 ) -> Result<(Network, LoadReport), ModelError> {
-    build_from(Source::new(weights, device)?, weights, architecture, strictness)
+    let Loading { strictness, precision } = loading.into();
+    build_from(Source::new(weights, precision, device)?, weights, architecture, strictness)
 }
 
 /// The same for training: variables, listed in the network, from block `frozen` on. The blocks before it stay as for

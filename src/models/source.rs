@@ -8,9 +8,9 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use super::layers::Layer;
 use super::parameter::{Parameter, TrainableNorm};
-use super::{Block, ModelError};
-use crate::checkpoint::{Checkpoint, CheckpointError, TensorInfo, TensorKind};
-use crate::ops::{self, PackedMatrix, Weight};
+use super::{Block, ModelError, Precision};
+use crate::checkpoint::{Blocks, Checkpoint, CheckpointError, TensorInfo, TensorKind};
+use crate::ops::{self, BlockType, PackedMatrix, QuantizedMatrix, Weight};
 
 /// Tensors by name.
 pub trait Weights {
@@ -18,6 +18,11 @@ pub trait Weights {
 
     /// The elements of `name`, row-major.
     fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError>;
+
+    /// The same as they are stored, when that is in blocks.
+    fn read_blocks(&self, _name: &str) -> Result<Option<Blocks>, CheckpointError> {
+        Ok(None)
+    }
 }
 
 impl Weights for Checkpoint {
@@ -28,12 +33,20 @@ impl Weights for Checkpoint {
     fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
         self.read_f32(name)
     }
+
+    fn read_blocks(&self, name: &str) -> Result<Option<Blocks>, CheckpointError> {
+        self.read_blocks(name)
+    }
 }
 
 /// True for tensors that no network needs at inference: counters of batch norm and of PyTorch's `AveragedModel`.
 pub fn is_ignorable(name: &str) -> bool {
     name.ends_with("num_batches_tracked") || name == "n_averaged"
 }
+
+/// Weights with so many elements at most are not rounded: that would save little and cost accuracy (the first layer's rows
+/// are the image itself, the last layer's the answer).
+const TINY: usize = 8 << 10;
 
 /// A weight or scale, and its bias or shift.
 pub type Affine = (Tensor, Tensor);
@@ -61,20 +74,22 @@ pub struct Source<'a> {
     finished_blocks: usize,
     pub learned: Vec<Parameter>,
     pub running: Vec<Parameter>,
+    /// Of what does not train.
+    precision: Precision,
     /// Where tensors are made.
     device: Device,
 }
 
 impl<'a> Source<'a> {
-    pub fn new(weights: &'a dyn Weights, device: &Device) -> Result<Self, ModelError> {
+    pub fn new(weights: &'a dyn Weights, precision: Precision, device: &Device) -> Result<Self, ModelError> {
         let held = weights.tensors().iter().filter(|tensor| tensor.kind == TensorKind::Weight);
         let held = held.map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice())).collect();
-        Ok(Self { weights: Some(weights), held, device: device.clone(), ..Self::asking()? })
+        Ok(Self { weights: Some(weights), held, precision, device: device.clone(), ..Self::asking()? })
     }
 
     /// The same for a network whose blocks train, but for the first `frozen` ones.
     pub fn training(weights: &'a dyn Weights, frozen: usize, device: &Device) -> Result<Self, ModelError> {
-        Ok(Self { first_trained: Some(frozen), ..Self::new(weights, device)? })
+        Ok(Self { first_trained: Some(frozen), ..Self::new(weights, Precision::F32, device)? })
     }
 
     /// A source that holds nothing: its tensors are empty.
@@ -88,6 +103,7 @@ impl<'a> Source<'a> {
             finished_blocks: 0,
             learned: Vec::new(),
             running: Vec::new(),
+            precision: Precision::F32,
             device: Device::Cpu,
         })
     }
@@ -110,9 +126,21 @@ impl<'a> Source<'a> {
 
     /// Elements in the file's order, `neutral` where the file has none that fit, nothing when only asking.
     fn values(&mut self, name: &str, shape: &[usize], neutral: f32) -> Result<Option<Vec<f32>>, ModelError> {
+        self.ask(name, shape);
+        self.read(name, shape, neutral)
+    }
+
+    fn ask(&mut self, name: &str, shape: &[usize]) {
         self.asked.push((name.to_owned(), shape.to_vec()));
+    }
+
+    fn holds(&self, name: &str, shape: &[usize]) -> bool {
+        self.held.get(name).is_some_and(|held| same_shape(held, shape))
+    }
+
+    fn read(&self, name: &str, shape: &[usize], neutral: f32) -> Result<Option<Vec<f32>>, ModelError> {
         let Some(weights) = self.weights else { return Ok(None) };
-        if !self.held.get(name).is_some_and(|held| same_shape(held, shape)) {
+        if !self.holds(name, shape) {
             return Ok(Some(vec![neutral; shape.iter().product()]));
         }
         let values = weights.read_f32(name)?;
@@ -220,9 +248,10 @@ impl<'a> Source<'a> {
             let (weight, bias, norm) = self.apart(name, norm, &file_shape, axes, &[kernel, kernel, inputs, outputs])?;
             return Ok(((Weight::Plain(weight), bias), norm));
         }
-        let weight = self.values(&format!("{name}.weight"), &file_shape, 0.0)?;
+        let weight = format!("{name}.weight");
+        self.ask(&weight, &file_shape);
         let fold = self.fold(norm, name, outputs)?;
-        Ok((self.weighted(weight, fold, axes, &[kernel, kernel, inputs, outputs])?, None))
+        Ok((self.weighted((&weight, &file_shape), fold, axes, &[kernel, kernel, inputs, outputs])?, None))
     }
 
     /// A convolution with a group per channel: `(kernel, kernel, channels)` and `(channels)`; norms as for [`Self::conv`].
@@ -285,9 +314,9 @@ impl<'a> Source<'a> {
         scale: Option<&str>,
     ) -> Result<(Weighted, Option<Tensor>), ModelError> {
         let (axes, file_shape) = ([outputs, inputs, 1], [outputs, inputs]);
-        let weights = self.values(weight, &file_shape, 0.0)?;
+        self.ask(weight, &file_shape);
         if self.trains() {
-            let weights = weights.map(|weights| turned(&weights, axes, &None));
+            let weights = self.read(weight, &file_shape, 0.0)?.map(|weights| turned(&weights, axes, &None));
             let weight = self.learned(weight, weights, &file_shape, Some((axes, &[inputs, outputs])))?;
             let bias = match bias {
                 Some(bias) => self.plain(bias, &[outputs])?,
@@ -301,14 +330,15 @@ impl<'a> Source<'a> {
         }
         let bias = match bias {
             Some(bias) => self.values(bias, &[outputs], 0.0)?,
-            None => weights.as_ref().map(|_| vec![0.0; outputs]),
+            None => self.weights.map(|_| vec![0.0; outputs]),
         };
         let scale = scale.map(|scale| self.values(scale, &[outputs], 1.0)).transpose()?.flatten();
         let bias = bias.map(|mut bias| {
             bias.iter_mut().zip(scale.iter().flatten()).for_each(|(bias, scale)| *bias *= scale);
             bias
         });
-        Ok((self.weighted(weights, bias.map(|bias| (scale, bias)), axes, &[inputs, outputs])?, None))
+        let fold = bias.map(|bias| (scale, bias));
+        Ok((self.weighted((weight, &file_shape), fold, axes, &[inputs, outputs])?, None))
     }
 
     /// What a convolution's outputs are multiplied by, and what is added then.
@@ -332,29 +362,68 @@ impl<'a> Source<'a> {
         Ok(Some((Some(scale), shift)))
     }
 
-    /// Scales the outputs of a weight of shape `[outputs, inputs, positions]`; its depth goes over positions, then inputs.
-    /// Packed where there are kernels for that, else a tensor of `shape`.
+    /// The weight `name`, in the file of shape `[outputs, inputs, positions]`, its outputs scaled; its depth goes over
+    /// positions, then inputs. Packed or quantized where there are kernels for that, else a tensor of `shape`.
     fn weighted(
         &self,
-        weight: Option<Vec<f32>>,
+        (name, file_shape): (&str, &[usize]),
         fold: Option<Fold>,
-        [outputs, inputs, positions]: [usize; 3],
+        axes: [usize; 3],
         shape: &[usize],
     ) -> Result<Weighted, ModelError> {
-        let (Some(weight), Some((scale, shift))) = (weight, fold) else {
+        let Some((scale, shift)) = fold else {
             return Ok((Weight::Plain(self.placeholder.clone()), self.placeholder.clone()));
         };
-        let depth = inputs * positions;
+        let shift = self.tensor(Some(shift), &[axes[0]])?;
+        if let Some(matrix) = self.stored_blocks(name, file_shape, axes, &scale)? {
+            return Ok((Weight::Quantized(matrix), shift));
+        }
+        let [outputs, inputs, positions] = axes;
+        let weight = self.read(name, file_shape, 0.0)?.unwrap_or_default();
         let scaled = |step: usize, output: usize| {
             weight[(output * inputs + step % inputs) * positions + step / inputs] * scale_of(&scale, output)
         };
-        let weight = if ops::uses_kernel("packed", &self.device) {
-            Weight::Packed(PackedMatrix::new(depth, outputs, scaled))
-        } else {
-            let values = (0..depth * outputs).map(|index| scaled(index / outputs, index % outputs)).collect();
-            Weight::Plain(self.tensor(Some(values), shape)?)
+        let depth = inputs * positions;
+        let segments = [positions.isqrt(), depth / positions.isqrt()];
+        let quantized = weight.len() > TINY && ops::uses_kernel("quantized", &self.device);
+        let weight = match self.precision {
+            Precision::Int8 if quantized => Weight::Quantized(QuantizedMatrix::new(segments, outputs, scaled)),
+            Precision::Int4 if quantized => Weight::Quantized(QuantizedMatrix::in_4_bits(segments, outputs, scaled)),
+            _ if ops::uses_kernel("packed", &self.device) => Weight::Packed(PackedMatrix::new(depth, outputs, scaled)),
+            _ => {
+                let values = (0..depth * outputs).map(|index| scaled(index / outputs, index % outputs)).collect();
+                Weight::Plain(self.tensor(Some(values), shape)?)
+            }
         };
-        Ok((weight, self.tensor(Some(shift), &[outputs])?))
+        Ok((weight, shift))
+    }
+
+    /// The same weight as the file quantized it, when that is how it is wanted.
+    fn stored_blocks(
+        &self,
+        name: &str,
+        file_shape: &[usize],
+        [outputs, inputs, positions]: [usize; 3],
+        scale: &Option<Vec<f32>>,
+    ) -> Result<Option<QuantizedMatrix>, ModelError> {
+        let Some(weights) = self.weights else { return Ok(None) };
+        if !self.holds(name, file_shape) || !ops::uses_kernel("quantized", &self.device) {
+            return Ok(None);
+        }
+        let kind = match self.precision {
+            Precision::F32 => return Ok(None),
+            Precision::Stored => None,
+            Precision::Int8 => Some(BlockType::Q8_0),
+            Precision::Int4 => Some(BlockType::Q4_0),
+        };
+        let Some(blocks) = weights.read_blocks(name)? else { return Ok(None) };
+        let stored = if blocks.kind == "Q8_0" { BlockType::Q8_0 } else { BlockType::Q4_0 };
+        if kind.is_some_and(|kind| kind != stored) {
+            return Ok(None);
+        }
+        let kernel = positions.isqrt();
+        let segments = [kernel, kernel * inputs];
+        Ok(QuantizedMatrix::from_blocks(stored, &blocks.bytes, segments, outputs, |output| scale_of(scale, output)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::{Activation, Face, Weight, face, is_tracked, layer_norm, metal, packed};
+use super::{Activation, Face, Weight, face, is_tracked, layer_norm, metal, packed, quantized};
 
 /// The layers of [`mlp`], each as weight and bias.
 #[derive(Debug)]
@@ -17,20 +17,32 @@ pub struct Mlp {
     pub project: (Weight, Tensor),
 }
 
+impl Mlp {
+    fn with<'a, W>(&'a self, expand: &'a W, project: &'a W) -> packed::Mlp<'a, W> {
+        packed::Mlp {
+            norm: &self.norm,
+            epsilon: self.epsilon,
+            expand: (expand, &self.expand.1),
+            activation: self.activation,
+            project: (project, &self.project.1),
+        }
+    }
+}
+
 /// `residual + project(activation(expand(layer norm(x))))`; `x`, `residual` and the result have shape `(…, channels)`.
 ///
-/// With packed weights and on Metal this is one pass, and the wide rows between the layers are never there at once.
+/// With packed or quantized weights and on Metal this is one pass, and the wide rows between the layers are never there at
+/// once.
 pub fn mlp(x: &Tensor, layers: &Mlp, residual: &Tensor) -> Result<Tensor> {
     let Mlp { norm, epsilon, expand, activation, project } = layers;
-    if let (Weight::Packed(wide), Weight::Packed(narrow)) = (&expand.0, &project.0) {
-        let packed = packed::Mlp {
-            norm,
-            epsilon: *epsilon,
-            expand: (wide, &expand.1),
-            activation: *activation,
-            project: (narrow, &project.1),
-        };
-        return packed::mlp(x, &packed, residual);
+    match (&expand.0, &project.0) {
+        (Weight::Packed(wide), Weight::Packed(narrow)) => {
+            return packed::mlp(x, &layers.with(wide, narrow), residual);
+        }
+        (Weight::Quantized(wide), Weight::Quantized(narrow)) => {
+            return quantized::mlp(x, &layers.with(wide, narrow), residual);
+        }
+        _ => {}
     }
     if let (Weight::Plain(wide), Weight::Plain(narrow)) = (&expand.0, &project.0)
         && face("mlp", x) == Face::Metal

@@ -29,6 +29,16 @@ pub fn with<R>(length: usize, compute: impl FnOnce(&mut [f32]) -> R) -> R {
     })
 }
 
+/// The same with floats and bytes.
+pub fn with_bytes<R>(floats: usize, bytes: usize, compute: impl FnOnce(&mut [f32], &mut [u8]) -> R) -> R {
+    with(floats + bytes.div_ceil(size_of::<f32>()), |buffer| {
+        let (floats, rest) = buffer.split_at_mut(floats);
+        // SAFETY: a byte has no alignment, and any content is one.
+        let (_, space, _) = unsafe { rest.align_to_mut() };
+        compute(floats, &mut space[..bytes])
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::packed::{self, PackedMatrix};
+use super::quantized::{self, QuantizedMatrix};
 use super::{Activation, Window};
 
 #[derive(Debug)]
@@ -11,6 +12,8 @@ pub enum Weight {
     Plain(Tensor),
     /// For inference on the CPU.
     Packed(PackedMatrix),
+    /// The same in 8 or 4 bits.
+    Quantized(QuantizedMatrix),
 }
 
 impl Weight {
@@ -25,6 +28,7 @@ impl Weight {
         match self {
             Self::Plain(weight) => super::linear(x, weight, bias, activation, residual),
             Self::Packed(weight) => packed::linear(x, weight, bias, activation, residual),
+            Self::Quantized(weight) => quantized::linear(x, weight, bias, activation, residual),
         }
     }
 
@@ -40,6 +44,7 @@ impl Weight {
         match self {
             Self::Plain(weight) => super::conv(x, weight, bias, window, activation, residual),
             Self::Packed(weight) => packed::conv(x, weight, bias, window, activation, residual),
+            Self::Quantized(weight) => quantized::conv(x, weight, bias, window, activation, residual),
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::models::{self, LoadReport, ModelError, Network};
 pub use describe::{Description, describe, recognise};
 pub use input::overridden;
 
-pub use crate::models::Strictness;
+pub use crate::models::{Loading, Precision, Strictness};
 
 /// The starter model's checkpoint.
 pub const STARTER: &[u8] = include_bytes!("../../resources/starter.safetensors");
@@ -152,7 +152,7 @@ pub fn load(
     source: &ModelSource,
     labels: Option<&Path>,
     overrides: &TransformOverrides,
-    strictness: Strictness,
+    loading: impl Into<Loading>,
     device: &Device,
 ) -> Result<Classifier, PredictError> {
     let checkpoint = open(source)?;
@@ -161,7 +161,7 @@ pub fn load(
     let architecture = recognise(&checkpoint).map_err(unusable)?;
     // Labels first: a wrong file should not cost the wait for the weights.
     let description = describe(&checkpoint, &architecture, labels, overrides)?;
-    let (network, load_report) = models::build(&checkpoint, &architecture, strictness, device).map_err(unusable)?;
+    let (network, load_report) = models::build(&checkpoint, &architecture, loading, device).map_err(unusable)?;
     Ok(Classifier { network, files, description, device: device.clone(), load_report })
 }
 

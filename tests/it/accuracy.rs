@@ -8,7 +8,7 @@ use galley::export::{Row, RowResult};
 use galley::images::transform::{Interpolation, Resize};
 use galley::jobs::Places;
 use galley::jobs::classify::{ClassifyConfig, ClassifyEvent, classify};
-use galley::predict::{ModelSource, TransformOverrides};
+use galley::predict::{ModelSource, Precision, TransformOverrides};
 use galley::worker::JobContext;
 use serde_json::Value;
 
@@ -26,10 +26,20 @@ fn resize_256_center_224(interpolation: Interpolation) -> TransformOverrides {
 }
 
 fn rows(model: &Path, inputs: Vec<PathBuf>, transform: TransformOverrides, top_k: usize) -> Vec<Row> {
+    rows_in(Precision::Stored, model, inputs, transform, top_k)
+}
+
+fn rows_in(
+    precision: Precision,
+    model: &Path,
+    inputs: Vec<PathBuf>,
+    transform: TransformOverrides,
+    top_k: usize,
+) -> Vec<Row> {
     let folder = tempfile::tempdir().unwrap();
     let places = Places { journal: folder.path().join("journal.sqlite"), verdicts: folder.path().join("verdicts") };
-    let config =
-        ClassifyConfig { model: ModelSource::File(model.to_owned()), inputs, transform, top_k, ..Default::default() };
+    let model = ModelSource::File(model.to_owned());
+    let config = ClassifyConfig { model, inputs, transform, top_k, precision, ..Default::default() };
     let mut rows = Vec::new();
     let mut take = |event| {
         if let ClassifyEvent::Rows { rows: more, .. } = event {
@@ -83,6 +93,28 @@ fn ten_kinds_of_food_are_told_apart_as_well_as_by_pytorch() {
         let rows = rows(&path, vec![photos], resize_256_center_224(Interpolation::Bilinear), 1);
         assert_eq!(rows.len(), 120);
         assert_accuracy(model, correct(&rows, class_of), 120, stated);
+    }
+}
+
+#[test]
+fn eight_bits_agree_with_floats() {
+    let Some(data) = test_data() else { return };
+    for (model, least) in [
+        ("convnext_atto-food10/model.safetensors", 0.99),
+        ("squeezenet1_0-food10/squeezenet1_0-food10.pth", 0.97),
+        ("mobilenet_v3_small-food10/model.safetensors", 0.97),
+    ] {
+        let path = data.join("checkpoints/made-with-pytorch").join(model);
+        let best = |precision| {
+            let photos = vec![data.join("food/food101-512")];
+            let rows = rows_in(precision, &path, photos, resize_256_center_224(Interpolation::Bilinear), 1);
+            rows.iter().map(|row| *classes(row).keys().next().unwrap()).collect::<Vec<_>>()
+        };
+        let (floats, bytes) = (best(Precision::F32), best(Precision::Int8));
+        assert_eq!((floats.len(), bytes.len()), (426, 426));
+        let same = floats.iter().zip(&bytes).filter(|(one, other)| one == other).count();
+        eprintln!("{model}: {same} of 426 alike in 8 bits and in floats");
+        assert!(same as f64 >= least * 426.0, "{model}: {same} of 426 alike");
     }
 }
 

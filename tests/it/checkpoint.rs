@@ -221,6 +221,61 @@ fn gguf_tensors_of_every_type_read_as_candle_reads_them() {
     }
 }
 
+/// A gguf file with one quantized tensor `w` of stored shape `(rows, length)`, and a key that gives it another shape.
+fn gguf_in_rows(kind: GgmlDType, rows: usize, length: usize, shape: &[u32]) -> (Vec<u8>, QTensor) {
+    let numbers: Vec<f32> = (0..rows * length).map(|n| (n as f32 * 0.37).sin()).collect();
+    let tensor = QTensor::quantize(&Tensor::from_vec(numbers, (rows, length), &Device::Cpu).unwrap(), kind).unwrap();
+    let shape = gguf_file::Value::Array(shape.iter().map(|size| gguf_file::Value::U32(*size)).collect());
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    gguf_file::write(&mut bytes, &[("galley.shape.w", &shape)], &[("w", &tensor)]).unwrap();
+    (bytes.into_inner(), tensor)
+}
+
+#[test]
+fn gguf_rows_of_any_length_have_the_shape_that_their_key_says() {
+    for (shape, length) in [(&[5, 40][..], 64), (&[4, 3, 3, 3], 32), (&[2, 32, 1, 1], 32), (&[3, 8, 2, 5], 96)] {
+        for kind in [GgmlDType::Q8_0, GgmlDType::Q4_0, GgmlDType::Q5_0] {
+            let (bytes, tensor) = gguf_in_rows(kind, shape[0] as usize, length, shape);
+            let checkpoint = Checkpoint::from_bytes("rows.gguf", bytes).unwrap();
+            let sizes: Vec<usize> = shape.iter().map(|size| *size as usize).collect();
+            assert_eq!(checkpoint.tensors()[0].shape, sizes);
+            let stored = tensor.dequantize(&Device::Cpu).unwrap().to_vec2::<f32>().unwrap();
+            let positions: usize = sizes[2..].iter().product();
+            let mut expected = Vec::new();
+            for row in &stored {
+                for input in 0..sizes[1] {
+                    expected.extend((0..positions).map(|position| row[position * sizes[1] + input]));
+                }
+            }
+            assert_eq!(checkpoint.read_f32("w").unwrap(), expected, "{shape:?} {kind:?}");
+            let blocks = checkpoint.read_blocks("w").unwrap();
+            match kind {
+                GgmlDType::Q5_0 => assert!(blocks.is_none()),
+                _ => assert_eq!(blocks.unwrap().bytes, *tensor.data().unwrap()),
+            }
+        }
+    }
+}
+
+#[test]
+fn gguf_rows_that_do_not_fit_their_key_are_refused() {
+    for shape in [&[4, 3, 3, 4][..], &[3, 27], &[4], &[4, u32::MAX, u32::MAX], &[4, 0]] {
+        let (bytes, _) = gguf_in_rows(GgmlDType::Q8_0, 4, 32, shape);
+        let error = Checkpoint::from_bytes("rows.gguf", bytes).unwrap_err();
+        let text = galley::format::error_chain(&error);
+        assert!(text.contains("do not fit the shape") && text.contains("tensor w"), "{text}");
+    }
+    let (bytes, _) = gguf_in_rows(GgmlDType::F32, 4, 32, &[4, 27]);
+    assert!(Checkpoint::from_bytes("rows.gguf", bytes).is_err());
+    let (mut bytes, tensor) = gguf_in_rows(GgmlDType::Q8_0, 4, 32, &[4, 27]);
+    let blocks = tensor.data().unwrap();
+    let scale = bytes.windows(blocks.len()).position(|window| window == &*blocks).unwrap() + 3 * 34;
+    bytes[scale..scale + 2].copy_from_slice(&half::f16::NAN.to_le_bytes());
+    let error = Checkpoint::from_bytes("rows.gguf", bytes).unwrap().read_blocks("w").unwrap_err();
+    let text = galley::format::error_chain(&error);
+    assert!(text.contains("block 3") && text.contains("tensor w"), "{text}");
+}
+
 fn safetensors(tensors: &[(&str, Dtype, &[usize], &[u8])]) -> Vec<u8> {
     let views = tensors
         .iter()

@@ -18,6 +18,7 @@ mod journal;
 mod layers;
 mod metal_kernels;
 mod networks;
+mod quantized;
 mod sample_data;
 mod starter;
 mod support;

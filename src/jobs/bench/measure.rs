@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rayon::ThreadPool;
 
-use super::{BenchError, BenchNetwork, BlockTime, Case, Measurement, Precision, Work, median};
+use super::{BenchError, BenchNetwork, BlockTime, Case, Measurement, Work, median};
 use crate::checkpoint::Checkpoint;
 use crate::device::Chosen;
 use crate::images::transform::Transform;
@@ -13,7 +13,7 @@ use crate::jobs::doctor::{self, Prepared};
 use crate::memory;
 use crate::models::{self, Architecture, BlockCost, Network, RandomWeights, Trial, Weights};
 use crate::ops::work;
-use crate::predict::{self, ModelSource, Strictness, TransformOverrides};
+use crate::predict::{self, Loading, ModelSource, Precision, Strictness, TransformOverrides};
 use crate::worker::{BoxError, JobContext};
 
 /// Classes of a network that is given by name, as in ImageNet.
@@ -74,23 +74,21 @@ pub fn measure(case: &Case, verdicts: &Path, ctx: &JobContext) -> Result<Measure
 }
 
 fn network(case: &Case, chosen: &Chosen) -> Result<(Network, Transform), BoxError> {
-    if case.precision == Precision::Int8 {
-        return Err(BenchError::NoInt8.into());
-    }
     if case.work == Work::Training {
         return trainable(case, chosen);
     }
+    let loading = Loading { precision: case.precision, ..Loading::default() };
     match &case.network {
         BenchNetwork::Arch(name) => {
             let architecture = models::named(name, CLASSES)?;
             let weights = RandomWeights::of(&architecture)?;
-            let (network, _) = models::build(&weights, &architecture, Strictness::Strict, &chosen.device)?;
+            let (network, _) = models::build(&weights, &architecture, loading, &chosen.device)?;
             Ok((network, architecture.default_transform()))
         }
         BenchNetwork::File(path) => {
             let source = ModelSource::File(path.clone());
             let overrides = TransformOverrides::default();
-            let classifier = predict::load(&source, None, &overrides, Strictness::Strict, &chosen.device)?;
+            let classifier = predict::load(&source, None, &overrides, loading, &chosen.device)?;
             Ok((classifier.network, classifier.description.transform))
         }
     }
@@ -98,6 +96,9 @@ fn network(case: &Case, chosen: &Chosen) -> Result<(Network, Transform), BoxErro
 
 /// The same with every parameter a variable.
 fn trainable(case: &Case, chosen: &Chosen) -> Result<(Network, Transform), BoxError> {
+    if !matches!(case.precision, Precision::F32 | Precision::Stored) {
+        return Err(BenchError::TrainsInFloats.into());
+    }
     let build = |weights: &dyn Weights, architecture: &Architecture| {
         models::build_trainable(weights, architecture, Strictness::Strict, 0, &chosen.device)
     };

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::DeviceChoice;
 use crate::jobs::doctor;
+use crate::models::Precision;
 use crate::worker::{BoxError, JobContext, Progress};
 
 pub use measure::measure;
@@ -42,23 +43,6 @@ pub enum BenchNetwork {
     /// A known network with random weights and 1,000 classes.
     Arch(String),
     File(PathBuf),
-}
-
-/// How weights are held and multiplied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    F32,
-    Int8,
-}
-
-impl Precision {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Int8 => "int8",
-        }
-    }
 }
 
 /// What is repeated while the clock runs.
@@ -119,8 +103,8 @@ pub struct BlockTime {
 
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    #[error("this version of Galley computes in f32 only; leave int8 out")]
-    NoInt8,
+    #[error("training computes in f32 only; leave --precision out or leave --train out")]
+    TrainsInFloats,
     #[error("the process that measures batch {batch} in {precision} ended early ({status})")]
     Ended { batch: usize, precision: &'static str, status: std::process::ExitStatus },
     #[error("{0}")]

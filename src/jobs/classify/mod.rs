@@ -17,7 +17,7 @@ use crate::jobs::doctor::{self, Prepared};
 use crate::journal::Journal;
 use crate::memory::heap;
 use crate::ops;
-use crate::predict::{self, Classifier, ModelSource, Row, Strictness, TransformOverrides};
+use crate::predict::{self, Classifier, Loading, ModelSource, Precision, Row, Strictness, TransformOverrides};
 use crate::worker::{BoxError, Events, Job, JobContext, Progress};
 
 /// Everything a classify run is told: the command line's flags, the page's fields, the journal's record.
@@ -36,6 +36,8 @@ pub struct ClassifyConfig {
     pub transform: TransformOverrides,
     /// Whether a checkpoint that does not fit its network is refused.
     pub strictness: Strictness,
+    /// What the network's weights are held in.
+    pub precision: Precision,
     /// Below this probability of the best class a photo is "unsure"; 0 turns that off.
     pub threshold: f32,
     /// Predict anew also what the journal holds.
@@ -56,6 +58,7 @@ impl Default for ClassifyConfig {
             device: DeviceChoice::Auto,
             transform: TransformOverrides::default(),
             strictness: Strictness::Strict,
+            precision: Precision::Stored,
             threshold: 0.0,
             fresh: false,
             logits: false,
@@ -136,7 +139,8 @@ pub fn classify(
     ctx.report(Progress { phase: "Reading model".to_owned(), ..Progress::default() });
     let journal = Journal::open(&places.journal)?;
     let labels = config.labels.as_deref();
-    let classifier = predict::load(&config.model, labels, &config.transform, config.strictness, &device)?;
+    let loading = Loading { strictness: config.strictness, precision: config.precision };
+    let classifier = predict::load(&config.model, labels, &config.transform, loading, &device)?;
     for notice in notices(&classifier) {
         on_event(ClassifyEvent::Notice(notice))?;
     }

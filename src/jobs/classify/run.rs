@@ -15,7 +15,7 @@ use super::{ClassifyConfig, ClassifyError, ClassifyEvent, ClassifySummary};
 use crate::format::error_chain;
 use crate::images::{ImageError, Input};
 use crate::journal::{Journal, PhotoIdentity, RunState, Stored};
-use crate::predict::{Classifier, ModelSource, Prediction, Row, RowResult, STARTER, top_k};
+use crate::predict::{Classifier, ModelSource, Precision, Prediction, Row, RowResult, STARTER, top_k};
 use crate::worker::{BoxError, Canceled, Job, JobContext};
 
 /// Network inputs that wait for their batch take at most so much memory together.
@@ -80,8 +80,11 @@ impl<'a> Run<'a> {
         if let Some(path) = classifier.changed_file() {
             return Err(ClassifyError::ModelChanged(path.to_owned()).into());
         }
-        let network = &classifier.network.architecture.name;
-        let journal_classifier = journal.classifier(&sha256, network, &description.labels, &description.transform)?;
+        let network = match config.precision {
+            Precision::Stored => classifier.network.architecture.name.clone(),
+            precision => format!("{} in {}", classifier.network.architecture.name, precision.name()),
+        };
+        let journal_classifier = journal.classifier(&sha256, &network, &description.labels, &description.transform)?;
         let run = journal.begin_run(journal_classifier, &config_text(config))?;
         let threads = match config.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),

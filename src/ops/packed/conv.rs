@@ -8,7 +8,8 @@ use rayon::prelude::*;
 
 use super::linear::{MAX_TILE_ROWS, by_columns, linear};
 use super::matrix::{PackedMatrix, lines};
-use super::product::{Product, Rows, Start, Target};
+use super::operands::{Rows, Start, Target};
+use super::product::Product;
 use crate::ops::window::Geometry;
 use crate::ops::{Activation, Padding, Window, filled, scratch, with_elements, work};
 
@@ -73,15 +74,15 @@ pub fn conv(
 }
 
 /// Output rows computed together: some of one image, or all of several.
-struct Tile {
-    image: usize,
-    images: usize,
-    y: usize,
-    rows: usize,
+pub struct Tile {
+    pub image: usize,
+    pub images: usize,
+    pub y: usize,
+    pub rows: usize,
 }
 
 /// Tiles in the order of the output.
-fn tiles_of(geometry: &Geometry) -> Vec<Tile> {
+pub fn tiles_of(geometry: &Geometry) -> Vec<Tile> {
     let Geometry { batch, out_height, out_width, .. } = *geometry;
     let share = batch.div_ceil(rayon::current_num_threads());
     let images = (MAX_TILE_ROWS / (out_height * out_width).max(1)).min(share);
@@ -97,12 +98,18 @@ fn tiles_of(geometry: &Geometry) -> Vec<Tile> {
 
 impl Tile {
     /// The output row, counted in positions, at which the tile begins.
-    fn first_row(&self, geometry: &Geometry) -> usize {
+    pub fn first_row(&self, geometry: &Geometry) -> usize {
         (self.image * geometry.out_height + self.y) * geometry.out_width
     }
 
     /// The windows over images of a width, the first of which begins with the first row that the tile reads.
-    fn windows<'a>(&self, geometry: &Geometry, elements: &'a [f32], width: usize, image_stride: usize) -> Rows<'a> {
+    pub fn windows<'a, T>(
+        &self,
+        geometry: &Geometry,
+        elements: &'a [T],
+        width: usize,
+        image_stride: usize,
+    ) -> Rows<'a, T> {
         let Geometry { window: Window { kernel, stride, .. }, channels, out_width, .. } = *geometry;
         Rows {
             elements,

@@ -140,7 +140,7 @@ pub unsafe fn multiply<S: Simd, const ROWS: usize, const PANELS: usize, const VE
 
 /// Calls `act` with the row, the column and the vector of each sum.
 #[inline(always)]
-fn each<V, const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
+pub fn each<V, const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
     sums: &mut [[[V; VECTORS]; PANELS]; ROWS],
     mut act: impl FnMut(usize, usize, &mut V),
 ) {

@@ -6,7 +6,8 @@ use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::matrix::{PANEL, PackedMatrix, lines};
-use super::product::{Product, Rows, Start, Target};
+use super::operands::{Rows, Start, Target};
+use super::product::Product;
 use crate::ops::{Activation, filled, with_elements, work};
 
 /// More rows per tile would push it out of the second-level cache.
@@ -14,7 +15,7 @@ pub const MAX_TILE_ROWS: usize = 252;
 /// Tiles are multiples of this many rows, the most that the kernel takes at once.
 const ROW_STEP: usize = 14;
 /// With fewer rows, a thread takes columns instead: each weight is then read by one thread only.
-const FEW_ROWS: usize = 64;
+pub const FEW_ROWS: usize = 64;
 
 /// Rows per tile, at most `most`, so that each thread gets the same number of tiles.
 pub fn tile_rows(rows: usize, most: usize) -> usize {

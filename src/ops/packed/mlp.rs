@@ -7,7 +7,8 @@ use rayon::prelude::*;
 
 use super::linear::tile_rows;
 use super::matrix::{Line, PANEL, PackedMatrix, lines};
-use super::product::{Product, Rows, Start, Target};
+use super::operands::{Rows, Start, Target};
+use super::product::Product;
 use crate::ops::backward::add;
 use crate::ops::layer_norm::normalize;
 use crate::ops::{Activation, filled, scratch, vectorized, with_elements, work};
@@ -17,15 +18,15 @@ const WIDE: usize = 16 * PANEL;
 
 /// The layers of [`mlp`], each as weight and bias.
 #[derive(Clone, Copy)]
-pub struct Mlp<'a> {
+pub struct Mlp<'a, W = PackedMatrix> {
     /// Layer norm: `(channels)` both.
     pub norm: &'a (Tensor, Tensor),
     pub epsilon: f32,
     /// `(channels, hidden)` and `(hidden)`.
-    pub expand: (&'a PackedMatrix, &'a Tensor),
+    pub expand: (&'a W, &'a Tensor),
     pub activation: Activation,
     /// `(hidden, channels)` and `(channels)`.
-    pub project: (&'a PackedMatrix, &'a Tensor),
+    pub project: (&'a W, &'a Tensor),
 }
 
 /// `residual + project(activation(expand(layer norm(x))))`; `x`, `residual` and the result have shape `(…, channels)`.

@@ -9,9 +9,12 @@ mod kernel;
 mod linear;
 mod matrix;
 mod mlp;
+mod operands;
 mod product;
 
-pub use conv::conv;
-pub use linear::linear;
-pub use matrix::PackedMatrix;
+pub use conv::{conv, tiles_of};
+pub use kernel::each;
+pub use linear::{FEW_ROWS, linear, tile_rows};
+pub use matrix::{Line, PANEL, PackedMatrix, lines};
 pub use mlp::{Mlp, mlp};
+pub use operands::{Rows, Start, Target};

@@ -1,119 +1,13 @@
 //! The product of a tile of rows with a packed weight, over any part of its depth and panels.
 
-use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
 use super::kernel::{self, Block};
-use super::matrix::{Line, PANEL, PackedMatrix};
+use super::matrix::{PANEL, PackedMatrix};
+use super::operands::{Rows, Start, Target};
 use crate::ops::Activation;
-
-/// The left factor: `images × groups × count` rows, counted in that order. The depth of a row lies in `segments` runs of
-/// `segment_length` values, so that the windows of a convolution need no copy of their own.
-#[derive(Clone, Copy)]
-pub struct Rows<'a> {
-    pub elements: &'a [f32],
-    pub images: usize,
-    pub image_stride: usize,
-    pub groups: usize,
-    pub group_stride: usize,
-    pub count: usize,
-    pub row_stride: usize,
-    pub segments: usize,
-    pub segment_stride: usize,
-    pub segment_length: usize,
-}
-
-impl<'a> Rows<'a> {
-    /// `count` rows of `depth` values, one after the other.
-    pub fn dense(elements: &'a [f32], count: usize, depth: usize) -> Self {
-        Self {
-            elements,
-            images: 1,
-            image_stride: 0,
-            groups: 1,
-            group_stride: 0,
-            count,
-            row_stride: depth,
-            segments: 1,
-            segment_stride: 0,
-            segment_length: depth,
-        }
-    }
-
-    fn depth(&self) -> usize {
-        self.segments * self.segment_length
-    }
-
-    fn all(&self) -> usize {
-        self.images * self.groups * self.count
-    }
-
-    /// One past the last element used.
-    fn end(&self) -> usize {
-        if self.all() * self.depth() == 0 {
-            return 0;
-        }
-        (self.images - 1) * self.image_stride
-            + (self.groups - 1) * self.group_stride
-            + (self.count - 1) * self.row_stride
-            + (self.segments - 1) * self.segment_stride
-            + self.segment_length
-    }
-}
-
-/// What the sums begin with.
-#[derive(Clone, Copy)]
-pub enum Start<'a> {
-    /// One value per column of the weight, in whole lines.
-    Bias(&'a [Line]),
-    /// What the result already holds.
-    Result,
-}
-
-/// Where a product is written: rows `stride` apart. Its parts can be written by several threads.
-pub struct Target<'a> {
-    first: *mut f32,
-    rows: usize,
-    columns: usize,
-    stride: usize,
-    holds_values: bool,
-    slice: PhantomData<&'a mut [f32]>,
-}
-
-// SAFETY: a target is an exclusive borrow of its own rows and columns.
-unsafe impl Send for Target<'_> {}
-
-impl<'a> Target<'a> {
-    /// Rows of `columns` values, one after the other, in memory that holds nothing yet.
-    pub fn new(space: &'a mut [MaybeUninit<f32>], columns: usize) -> Self {
-        let rows = space.len() / columns.max(1);
-        Self {
-            first: space.as_mut_ptr().cast(),
-            rows,
-            columns,
-            stride: columns,
-            holds_values: false,
-            slice: PhantomData,
-        }
-    }
-
-    /// The same where values are held: the only target for [`Start::Result`].
-    pub fn holding(values: &'a mut [f32], columns: usize) -> Self {
-        let rows = values.len() / columns.max(1);
-        Self { first: values.as_mut_ptr(), rows, columns, stride: columns, holds_values: true, slice: PhantomData }
-    }
-
-    /// The columns before and from `column` on.
-    pub fn split_at_column(self, column: usize) -> (Self, Self) {
-        let column = column.min(self.columns);
-        // SAFETY: `column` lies in the first row or one past it.
-        let first = unsafe { self.first.add(column) };
-        (Self { columns: column, ..self }, Self { first, columns: self.columns - column, ..self })
-    }
-}
 
 /// `result = activation(start + rows · weight[depth, panels] + residual)`, on the calling thread.
 #[derive(Clone)]
@@ -213,15 +107,13 @@ impl Write<'_> {
         if *activation == Activation::None {
             return;
         }
-        for row in 0..rows.all() {
-            // SAFETY: these values have just been written, and nothing else refers to them.
-            let values = unsafe { std::slice::from_raw_parts_mut(block.result.add(row * self.target.stride), columns) };
-            if let Some(values) = values.first_chunk_mut::<{ 2 * PANEL }>() {
-                // A length that is known while compiling leaves no loop and no remainder.
-                activation.apply_inlined(values);
-            } else {
-                activation.apply_inlined(values);
-            }
+        // SAFETY: these values have just been written.
+        unsafe {
+            self.target.activate(
+                column..column + columns,
+                #[inline(always)]
+                |values| activation.apply_inlined(values),
+            );
         }
     }
 }

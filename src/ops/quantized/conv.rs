@@ -1,0 +1,218 @@
+//! Dense convolution with a quantized weight: each image becomes a padded image of bytes once, and windows are read
+//! straight from that.
+
+use std::mem::MaybeUninit;
+
+use candle_core::{Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::activations::{Code, Range, encode_rows, range};
+use super::linear::linear;
+use super::matrix::QuantizedMatrix;
+use super::product::{Product, SLACK};
+use crate::ops::packed::{Start, Target, lines, tiles_of};
+use crate::ops::window::Geometry;
+use crate::ops::{Activation, Padding, Window, filled, vectorized, with_elements, work};
+
+/// `activation(convolution(x) + bias + residual)`, each image of `x` rounded to bytes; with a window of one pixel, each
+/// pixel.
+///
+/// `x` has shape `(n, h, w, inputs)`, `weight` `kernel` segments of `kernel · inputs` in that order, `bias` `(outputs)`;
+/// the result and `residual` have shape `(n, h', w', outputs)`.
+pub fn conv(
+    x: &Tensor,
+    weight: &QuantizedMatrix,
+    bias: &Tensor,
+    window: Window,
+    activation: Activation,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
+    if window.padding == Padding::Ceil {
+        candle_core::bail!("a convolution's windows lie inside its padded input");
+    }
+    if window == Window::centered(1, 1) {
+        return linear(x, weight, bias, activation, residual);
+    }
+    let geometry = window.over(x.dims())?;
+    let outputs = weight.columns();
+    let fits = weight.depth() == window.kernel.pow(2) * geometry.channels && weight.segments() == window.kernel;
+    if !fits || bias.elem_count() != outputs {
+        candle_core::bail!("conv weight of depth {} does not fit input {:?}", weight.depth(), x.dims());
+    }
+    let shape = Shape::from((geometry.batch, geometry.out_height, geometry.out_width, outputs));
+    if residual.is_some_and(|residual| residual.shape() != &shape) {
+        candle_core::bail!("conv was given a residual of another shape than {shape:?}");
+    }
+    work::product(geometry.batch * geometry.out_height * geometry.out_width, weight.depth(), outputs);
+    with_elements([x, bias].into_iter().chain(residual), |elements| {
+        let (x, bias, residual) = (elements[0], lines(elements[1]), elements.get(2).copied());
+        let coded = if window.kernel == 1 { Coded::pixels(&geometry, x) } else { Coded::images(&geometry, x) };
+        let write = |mut space: &mut [MaybeUninit<f32>]| {
+            let mut tiles = Vec::new();
+            for tile in tiles_of(&geometry) {
+                let (part, rest) = space.split_at_mut(tile.rows * tile.images * geometry.out_width * outputs);
+                tiles.push((tile, Target::new(part, outputs)));
+                space = rest;
+            }
+            let is_shared = tiles.len() < rayon::current_num_threads();
+            tiles.into_par_iter().for_each(|(tile, target)| {
+                let first = tile.first_row(&geometry);
+                let count = tile.images * tile.rows * geometry.out_width;
+                let read = coded.geometry;
+                let start = (tile.image * read.height + tile.y * read.window.stride) * read.width * read.channels;
+                let product = Product {
+                    rows: tile.windows(
+                        &read,
+                        &coded.bytes[start..],
+                        read.width,
+                        read.height * read.width * read.channels,
+                    ),
+                    codes: &coded.codes[first..][..count],
+                    weight,
+                    depth: 0..weight.depth(),
+                    panels: 0..weight.panels(),
+                    start: Start::Bias(&bias),
+                    residual: residual.map(|residual| &residual[first * outputs..]),
+                    activation,
+                };
+                if is_shared { product.write_shared(target) } else { product.write(target) }
+            });
+        };
+        // SAFETY: the tiles are all of the space, and the products fill their targets.
+        unsafe { filled(shape, write) }
+    })
+}
+
+/// Images as bytes, as large as the windows reach, and a code for each output position.
+struct Coded {
+    bytes: Vec<u8>,
+    codes: Vec<Code>,
+    /// The convolution over these images, which needs no padding.
+    geometry: Geometry,
+}
+
+impl Coded {
+    /// One code per image. What lies outside of it is zero.
+    fn images(geometry: &Geometry, x: &[f32]) -> Self {
+        let Geometry { window: Window { kernel, stride, .. }, batch, height, width, channels, top, left, .. } =
+            *geometry;
+        let (out_height, out_width) = (geometry.out_height, geometry.out_width);
+        let reach = |outputs: usize| (outputs - 1) * stride + kernel;
+        let (padded_height, padded_width) = (reach(out_height), reach(out_width));
+        let (row, padded_row) = (width * channels, padded_width * channels);
+        let mut bytes = vec![0; batch * padded_height * padded_row + SLACK];
+        let mut codes = vec![Code::default(); batch * out_height * out_width];
+        let images = bytes[..batch * padded_height * padded_row].par_chunks_mut((padded_height * padded_row).max(1));
+        let images = images.zip(codes.par_chunks_mut(out_height * out_width));
+        images.zip(x.par_chunks((height * row).max(1))).for_each(|((bytes, codes), x)| {
+            let ranges = x.par_chunks(row).map(range);
+            let coder = ranges.reduce(|| Range::ZERO, Range::and).coder();
+            codes.fill(coder.code);
+            bytes.par_chunks_mut(padded_row).enumerate().for_each(|(y, bytes)| {
+                let Some(y) = y.checked_sub(top).filter(|y| *y < height) else { return bytes.fill(coder.zero()) };
+                let inside = row.min(padded_row - left * channels);
+                let (before, rest) = bytes.split_at_mut(left * channels);
+                let (middle, after) = rest.split_at_mut(inside);
+                before.fill(coder.zero());
+                after.fill(coder.zero());
+                vectorized(
+                    #[inline(always)]
+                    || coder.encode(&x[y * row..][..inside], middle),
+                );
+            });
+        });
+        let geometry = Geometry { height: padded_height, width: padded_width, top: 0, left: 0, ..*geometry };
+        Self { bytes, codes, geometry }
+    }
+
+    /// Only the pixels that windows of one pixel see, a code for each.
+    fn pixels(geometry: &Geometry, x: &[f32]) -> Self {
+        let Geometry { window, batch, height, width, channels, top, left, out_height, out_width } = *geometry;
+        let mut bytes = vec![0; batch * out_height * out_width * channels + SLACK];
+        let mut codes = vec![Code::default(); batch * out_height * out_width];
+        let rows = bytes.par_chunks_mut((out_width * channels).max(1)).zip(codes.par_chunks_mut(out_width.max(1)));
+        rows.enumerate().for_each(|(index, (bytes, codes))| {
+            let y = (index % out_height * window.stride).wrapping_sub(top);
+            for (column, (bytes, code)) in bytes.chunks_exact_mut(channels).zip(codes.chunks_exact_mut(1)).enumerate() {
+                let x_place = (column * window.stride).wrapping_sub(left);
+                if y < height && x_place < width {
+                    let at = ((index / out_height * height + y) * width + x_place) * channels;
+                    encode_rows(&x[at..][..channels], channels, bytes, code);
+                }
+            }
+        });
+        let window = Window::centered(1, 1);
+        let geometry = Geometry { window, height: out_height, width: out_width, top: 0, left: 0, ..*geometry };
+        Self { bytes, codes, geometry }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops;
+    use crate::ops::quantized::testing::{rounded, rounded_rows};
+    use crate::ops::testing::{assert_close, conv_windows, random, views};
+
+    #[test]
+    fn equals_the_convolution_of_rounded_images_and_weights() -> Result<()> {
+        for window in conv_windows() {
+            let kernel = window.kernel;
+            // Several images per tile, and several tiles per image.
+            for shape in [[5, 9, 12, 5], [2, 40, 37, 3]] {
+                let (channels, outputs) = (shape[3], 18);
+                let plain: Vec<f32> = random(&[kernel * kernel * channels * outputs], 2)?.to_vec1()?;
+                let weight = QuantizedMatrix::new([kernel, kernel * channels], outputs, |row, column| {
+                    plain[row * outputs + column]
+                });
+                let values = |row| (0..outputs).map(move |column| (row, column));
+                let values = (0..weight.depth()).flat_map(values).map(|(row, column)| weight.value(row, column));
+                let plain = Tensor::from_vec(
+                    values.collect::<Vec<_>>(),
+                    (kernel, kernel, channels, outputs),
+                    &candle_core::Device::Cpu,
+                )?;
+                for x in views(&shape)? {
+                    let bias = random(&[outputs], 3)?;
+                    let coded = if kernel == 1 {
+                        rounded_rows(&x)?
+                    } else {
+                        let images: Vec<_> =
+                            (0..shape[0]).map(|image| rounded(&x.get(image)?)).collect::<Result<_>>()?;
+                        Tensor::stack(&images, 0)?
+                    };
+                    let none = Activation::None;
+                    let oracle = ops::conv::composed(&coded, &plain, &bias, window, none, None)?;
+                    let residual = random(oracle.dims(), 4)?;
+                    let ours = conv(&x, &weight, &bias, window, Activation::Relu, Some(&residual))?;
+                    assert_close(&ours, &(oracle + residual)?.relu()?, 1e-4)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn an_image_has_the_same_result_in_any_company() -> Result<()> {
+        let plain: Vec<f32> = random(&[3 * 3 * 8 * 20], 2)?.to_vec1()?;
+        let weight = QuantizedMatrix::new([3, 24], 20, |row, column| plain[row * 20 + column]);
+        let (x, bias) = (random(&[9, 11, 10, 8], 1)?, random(&[20], 3)?);
+        let window = Window::centered(3, 1);
+        let together = conv(&x, &weight, &bias, window, Activation::None, None)?;
+        for image in 0..9 {
+            let alone = conv(&x.narrow(0, image, 1)?, &weight, &bias, window, Activation::None, None)?;
+            let [alone, together] = [alone, together.narrow(0, image, 1)?].map(|x| x.flatten_all()?.to_vec1::<f32>());
+            assert_eq!(alone?, together?);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn an_image_smaller_than_the_window_is_an_error() -> Result<()> {
+        let (x, bias) = (random(&[1, 3, 3, 2], 1)?, random(&[2], 3)?);
+        let weight = QuantizedMatrix::new([7, 14], 2, |_, _| 1.0);
+        let window = Window { kernel: 7, stride: 1, padding: Padding::Each(0) };
+        assert!(conv(&x, &weight, &bias, window, Activation::None, None).is_err());
+        Ok(())
+    }
+}

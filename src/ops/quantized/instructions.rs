@@ -1,0 +1,147 @@
+//! Which instructions multiply bytes on this machine: found at run time, the same sums with all of them.
+
+#[cfg(target_arch = "aarch64")]
+mod arm;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use super::kernel::Block;
+use super::matrix::Form;
+
+/// Compiles the kernel for an instruction set: `$rows` (and `$block_rows` with scales per block) are the numbers of rows
+/// whose sums fit the registers, the most first, down to 1.
+macro_rules! compile_kernel {
+    (
+        $dot:ty, $(#[$features:meta])?, $vectors:literal, [$($rows:literal)*], [$($block_rows:literal)*]
+    ) => {
+        impl $dot {
+            /// `count` rows times the panels.
+            ///
+            /// # Safety
+            /// As for [`kernel::multiply`](crate::ops::quantized::kernel::multiply), with `count` rows; the machine must
+            /// have the instructions, which the existence of `self` says.
+            $(#[$features])?
+            pub unsafe fn multiply<const PANELS: usize>(
+                self,
+                form: $crate::ops::quantized::matrix::Form,
+                block: &$crate::ops::quantized::kernel::Block<PANELS>,
+                count: usize,
+            ) {
+                use $crate::ops::quantized::matrix::Form;
+                let (mut left, mut block) = (count, *block);
+                while left > 0 {
+                    // SAFETY: the caller's promise; at most the rows that are left are asked for.
+                    unsafe {
+                        let done = match form {
+                            Form::Columns => 'done: {
+                                $(if left >= $rows {
+                                    self.columns::<$rows, PANELS>(&block);
+                                    break 'done $rows;
+                                })*
+                                unreachable!("one row fits")
+                            }
+                            Form::Blocks => 'done: {
+                                $(if left >= $block_rows {
+                                    self.blocks::<$block_rows, PANELS, false>(&block);
+                                    break 'done $block_rows;
+                                })*
+                                unreachable!("one row fits")
+                            }
+                            Form::HalfBlocks => 'done: {
+                                $(if left >= $block_rows {
+                                    self.blocks::<$block_rows, PANELS, true>(&block);
+                                    break 'done $block_rows;
+                                })*
+                                unreachable!("one row fits")
+                            }
+                        };
+                        left -= done;
+                        if left > 0 {
+                            block = block.below(done);
+                        }
+                    }
+                }
+            }
+
+            /// Compiled on its own so that its sums get all registers.
+            $(#[$features])?
+            #[inline(never)]
+            unsafe fn columns<const ROWS: usize, const PANELS: usize>(
+                self,
+                block: &$crate::ops::quantized::kernel::Block<PANELS>,
+            ) {
+                // SAFETY: the caller's promise is passed on.
+                unsafe { $crate::ops::quantized::kernel::multiply::<Self, ROWS, PANELS, $vectors>(self, block) }
+            }
+
+            $(#[$features])?
+            #[inline(never)]
+            unsafe fn blocks<const ROWS: usize, const PANELS: usize, const HALVES: bool>(
+                self,
+                block: &$crate::ops::quantized::kernel::Block<PANELS>,
+            ) {
+                // SAFETY: the caller's promise is passed on.
+                unsafe {
+                    $crate::ops::quantized::kernel::multiply_blocks::<Self, ROWS, PANELS, $vectors, HALVES>(self, block);
+                }
+            }
+        }
+    };
+}
+use compile_kernel;
+
+/// The kernel of one instruction set, which this machine has.
+#[derive(Debug, Clone, Copy)]
+pub enum Instructions {
+    #[cfg(target_arch = "x86_64")]
+    Avx512(x86::Avx512Vnni),
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(x86::AvxVnni),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(x86::Avx2),
+    #[cfg(target_arch = "aarch64")]
+    Neon(arm::DotProduct),
+    Portable(portable::Portable),
+}
+
+impl Instructions {
+    /// All that this machine has, the fastest first.
+    pub fn all() -> impl Iterator<Item = Self> {
+        #[cfg(target_arch = "x86_64")]
+        let special = {
+            let (avx512, vnni) = (x86::Avx512Vnni::new().map(Self::Avx512), x86::AvxVnni::new().map(Self::AvxVnni));
+            avx512.into_iter().chain(vnni).chain(x86::Avx2::new().map(Self::Avx2))
+        };
+        #[cfg(target_arch = "aarch64")]
+        let special = arm::DotProduct::new().map(Self::Neon).into_iter();
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let special = std::iter::empty();
+        special.chain([Self::Portable(portable::Portable)])
+    }
+
+    pub fn best() -> Self {
+        Self::all().next().expect("the portable kernel runs everywhere")
+    }
+
+    /// `count` rows times the panels of a block.
+    ///
+    /// # Safety
+    /// As for [`super::kernel::multiply`], with `count` rows.
+    pub unsafe fn multiply<const PANELS: usize>(self, form: Form, block: &Block<PANELS>, count: usize) {
+        // SAFETY: the caller's promise is passed on; a kernel exists only where its instructions do.
+        unsafe {
+            match self {
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx512(kernel) => kernel.multiply(form, block, count),
+                #[cfg(target_arch = "x86_64")]
+                Self::AvxVnni(kernel) => kernel.multiply(form, block, count),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx2(kernel) => kernel.multiply(form, block, count),
+                #[cfg(target_arch = "aarch64")]
+                Self::Neon(kernel) => kernel.multiply(form, block, count),
+                Self::Portable(kernel) => kernel.multiply(form, block, count),
+            }
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! The product kernel: exact integer sums of a few rows times one or two panels stay in registers, and become floats only
+//! at the end of the depth, or of each block of it. One code for every instruction set, which says how bytes are
+//! multiplied and how many sums fit.
+
+use pulp::Simd;
+
+use super::activations::Code;
+use super::matrix::{BLOCK, Bytes, STEP};
+use crate::ops::packed::{Line, PANEL, each};
+use crate::ops::simd::{load, store};
+
+/// A block of rows and panels, as addresses. All of it lies inside its slices: the caller has checked.
+#[derive(Clone, Copy)]
+pub struct Block<'a, const PANELS: usize> {
+    /// First row of the left factor; its depth lies in `segments` runs of `segment_length` bytes.
+    pub rows: *const u8,
+    pub row_stride: usize,
+    pub segments: usize,
+    pub segment_stride: usize,
+    pub segment_length: usize,
+    /// One per row, from the first on.
+    pub codes: *const Code,
+    /// The panels' bytes and scales from the first step of this depth on.
+    pub bytes: [*const Bytes; PANELS],
+    pub scales: [*const Line; PANELS],
+    /// Sums of the weights of this depth, per column.
+    pub weight_sums: [&'a Line; PANELS],
+    pub result: *mut f32,
+    pub result_stride: usize,
+    /// Columns of the result, at most `PANELS * PANEL`.
+    pub columns: usize,
+    /// What the sums begin with: a bias per column (padded to whole panels), or what `result` holds.
+    pub bias: Option<[&'a Line; PANELS]>,
+    /// Added at the end, laid out as `result`.
+    pub residual: Option<*const f32>,
+}
+
+impl<const PANELS: usize> Block<'_, PANELS> {
+    /// The same block from `rows` further down.
+    ///
+    /// # Safety
+    /// The rows must be there.
+    pub unsafe fn below(&self, rows: usize) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            Self {
+                rows: self.rows.add(rows * self.row_stride),
+                codes: self.codes.add(rows),
+                result: self.result.add(rows * self.result_stride),
+                residual: self.residual.map(|residual| residual.add(rows * self.result_stride)),
+                ..*self
+            }
+        }
+    }
+}
+
+/// How an instruction set multiplies bytes: `VECTORS` vectors hold the sixteen columns of a panel.
+///
+/// All methods are unsafe because of the instructions they are made of: they may run inside functions compiled for them.
+pub trait Dot: Copy {
+    type Simd: Simd;
+    /// Four weights of each column of a vector.
+    type Weights: Copy;
+    /// Four bytes of a row, once per column.
+    type Values: Copy;
+    /// One sum per column, or more that add up to it.
+    type Sums: Copy;
+    const VECTORS: usize;
+    /// What is subtracted from every byte of a row before it is multiplied.
+    const SHIFT: f32;
+
+    fn simd(self) -> Self::Simd;
+    unsafe fn zero(self) -> Self::Sums;
+    /// The weights of vector number `vector` of a line.
+    unsafe fn weights(self, line: *const Bytes, vector: usize) -> Self::Weights;
+    /// The same from half bytes, the low or the high ones, that count from -8.
+    unsafe fn half_weights(self, line: *const Bytes, vector: usize, high: bool) -> Self::Weights;
+    unsafe fn values(self, bytes: *const u8) -> Self::Values;
+    unsafe fn add_products(self, sums: Self::Sums, values: Self::Values, weights: Self::Weights) -> Self::Sums;
+    unsafe fn floats(self, sums: Self::Sums) -> Floats<Self>;
+}
+
+pub type Floats<D> = <<D as Dot>::Simd as Simd>::f32s;
+
+/// Something for each vector of a block: by row, panel and vector.
+type Each<T, const ROWS: usize, const PANELS: usize, const VECTORS: usize> = [[[T; VECTORS]; PANELS]; ROWS];
+
+/// `result = start + rows · weights + residual` for `ROWS` rows, with one scale per column.
+///
+/// # Safety
+/// Must be inlined where `D`'s instructions are enabled. `ROWS` rows from `block.rows` on, each of all its segments rounded
+/// up to whole steps, must be readable, as many codes, and the panels' bytes and scales; `ROWS` rows of `block.columns`
+/// values must be writable from `block.result` on (and readable when there is no bias), and readable from `block.residual`.
+#[inline(always)]
+pub unsafe fn multiply<D: Dot, const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
+    dot: D,
+    block: &Block<PANELS>,
+) {
+    let simd = dot.simd();
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sums = [[[dot.zero(); VECTORS]; PANELS]; ROWS];
+        let mut line = 0;
+        for segment in 0..block.segments {
+            let start = block.rows.add(segment * block.segment_stride);
+            for offset in (0..block.segment_length).step_by(STEP) {
+                let mut weights = [[dot.weights(block.bytes[0].add(line), 0); VECTORS]; PANELS];
+                for (panel, weights) in weights.iter_mut().enumerate() {
+                    for (vector, weights) in weights.iter_mut().enumerate() {
+                        *weights = dot.weights(block.bytes[panel].add(line), vector);
+                    }
+                }
+                add_step(dot, &mut sums, start.add(offset), block.row_stride, &weights);
+                line += 1;
+            }
+        }
+        let scales: [[_; VECTORS]; PANELS] = vectors(dot, block.scales);
+        let mut totals: Each<_, ROWS, PANELS, VECTORS> = [[[simd.splat_f32s(0.0); VECTORS]; PANELS]; ROWS];
+        each(
+            &mut totals,
+            #[inline(always)]
+            |row, column, total| {
+                let (panel, vector) = (column / PANEL, column % PANEL / (PANEL / VECTORS));
+                *total = simd.mul_f32s(dot.floats(sums[row][panel][vector]), scales[panel][vector]);
+            },
+        );
+        finish(dot, block, totals);
+    }
+}
+
+/// The same with a scale per column and [`BLOCK`] steps of the depth, of whole bytes or half ones.
+///
+/// # Safety
+/// As for [`multiply`], with segments rounded up to whole blocks.
+#[inline(always)]
+pub unsafe fn multiply_blocks<
+    D: Dot,
+    const ROWS: usize,
+    const PANELS: usize,
+    const VECTORS: usize,
+    const HALVES: bool,
+>(
+    dot: D,
+    block: &Block<PANELS>,
+) {
+    let simd = dot.simd();
+    let lines = if HALVES { BLOCK / STEP / 2 } else { BLOCK / STEP };
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut totals: Each<_, ROWS, PANELS, VECTORS> = [[[simd.splat_f32s(0.0); VECTORS]; PANELS]; ROWS];
+        let mut index = 0;
+        for segment in 0..block.segments {
+            let start = block.rows.add(segment * block.segment_stride);
+            for offset in (0..block.segment_length).step_by(BLOCK) {
+                let mut sums = [[[dot.zero(); VECTORS]; PANELS]; ROWS];
+                for step in 0..BLOCK / STEP {
+                    let line = index * lines + step % lines;
+                    let mut weights = [[dot.weights(block.bytes[0].add(line), 0); VECTORS]; PANELS];
+                    for (panel, weights) in weights.iter_mut().enumerate() {
+                        for (vector, weights) in weights.iter_mut().enumerate() {
+                            let line = block.bytes[panel].add(line);
+                            *weights = match HALVES {
+                                true => dot.half_weights(line, vector, step >= lines),
+                                false => dot.weights(line, vector),
+                            };
+                        }
+                    }
+                    add_step(dot, &mut sums, start.add(offset + step * STEP), block.row_stride, &weights);
+                }
+                for panel in 0..PANELS {
+                    for vector in 0..VECTORS {
+                        let scale = part(dot, block.scales[panel].add(index), vector);
+                        for row in 0..ROWS {
+                            let total = &mut totals[row][panel][vector];
+                            *total = simd.mul_add_f32s(dot.floats(sums[row][panel][vector]), scale, *total);
+                        }
+                    }
+                }
+                index += 1;
+            }
+        }
+        finish(dot, block, totals);
+    }
+}
+
+/// Adds the products of four bytes of each row.
+///
+/// # Safety
+/// As for [`multiply`].
+#[inline(always)]
+unsafe fn add_step<D: Dot, const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
+    dot: D,
+    sums: &mut Each<D::Sums, ROWS, PANELS, VECTORS>,
+    bytes: *const u8,
+    row_stride: usize,
+    weights: &[[D::Weights; VECTORS]; PANELS],
+) {
+    for (row, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let values = dot.values(bytes.add(row * row_stride));
+            for (sums, weights) in sums.iter_mut().zip(weights) {
+                for (sums, weights) in sums.iter_mut().zip(weights) {
+                    *sums = dot.add_products(*sums, values, *weights);
+                }
+            }
+        }
+    }
+}
+
+/// Vector number `vector` of a line.
+///
+/// # Safety
+/// The line must be readable.
+#[inline(always)]
+unsafe fn part<D: Dot>(_: D, line: *const Line, vector: usize) -> Floats<D> {
+    // SAFETY: a line is `VECTORS` vectors long, and aligned to more than a vector.
+    unsafe { *line.cast::<f32>().add(vector * (PANEL / D::VECTORS)).cast() }
+}
+
+/// All vectors of a line per panel.
+///
+/// # Safety
+/// The lines must be readable.
+#[inline(always)]
+unsafe fn vectors<D: Dot, const PANELS: usize, const VECTORS: usize>(
+    dot: D,
+    lines: [*const Line; PANELS],
+) -> [[Floats<D>; VECTORS]; PANELS] {
+    let mut all = [[dot.simd().splat_f32s(0.0); VECTORS]; PANELS];
+    for (line, vectors) in lines.iter().zip(&mut all) {
+        for (index, vector) in vectors.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            *vector = unsafe { part(dot, *line, index) };
+        }
+    }
+    all
+}
+
+/// Writes `total · row scale + row offset · weight sums + start + residual`.
+///
+/// Each loop over the totals is so plain that it is unrolled: indexed at run time, they would live in memory.
+///
+/// # Safety
+/// As for [`multiply`].
+#[inline(always)]
+unsafe fn finish<D: Dot, const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
+    dot: D,
+    block: &Block<PANELS>,
+    mut totals: Each<Floats<D>, ROWS, PANELS, VECTORS>,
+) {
+    let simd = dot.simd();
+    let lanes = PANEL / VECTORS;
+    // SAFETY: the caller's promise: lines and codes, and whole vectors of the result and the residual.
+    unsafe {
+        let weight_sums: [[_; VECTORS]; PANELS] = vectors(dot, block.weight_sums.map(std::ptr::from_ref));
+        let bias = match block.bias {
+            Some(bias) => vectors(dot, bias.map(std::ptr::from_ref)),
+            None => [[simd.splat_f32s(0.0); VECTORS]; PANELS],
+        };
+        each(
+            &mut totals,
+            #[inline(always)]
+            |row, column, total| {
+                let (panel, vector) = (column / PANEL, column % PANEL / lanes);
+                let code = *block.codes.add(row);
+                let offset = simd.splat_f32s(code.offset + D::SHIFT * code.scale);
+                let start = simd.mul_add_f32s(offset, weight_sums[panel][vector], bias[panel][vector]);
+                *total = simd.mul_add_f32s(*total, simd.splat_f32s(code.scale), start);
+            },
+        );
+        if block.columns == PANELS * PANEL {
+            if block.bias.is_none() {
+                each(
+                    &mut totals,
+                    #[inline(always)]
+                    |row, column, total| {
+                        let held = block.result.add(row * block.result_stride + column);
+                        *total = simd.add_f32s(*total, held.cast::<Floats<D>>().read_unaligned());
+                    },
+                );
+            }
+            if let Some(residual) = block.residual {
+                each(
+                    &mut totals,
+                    #[inline(always)]
+                    |row, column, total| {
+                        let residual = residual.add(row * block.result_stride + column);
+                        *total = simd.add_f32s(*total, residual.cast::<Floats<D>>().read_unaligned());
+                    },
+                );
+            }
+            each(
+                &mut totals,
+                #[inline(always)]
+                |row, column, total| {
+                    let result = block.result.add(row * block.result_stride + column);
+                    result.cast::<Floats<D>>().write_unaligned(*total);
+                },
+            );
+            return;
+        }
+        let mut tile = [[Line([0.0; PANEL]); PANELS]; ROWS];
+        let lines = tile.as_mut_ptr().cast::<f32>();
+        each(
+            &mut totals,
+            #[inline(always)]
+            |row, column, total| lines.add(row * PANELS * PANEL + column).cast::<Floats<D>>().write(*total),
+        );
+        for (row, line) in tile.iter().enumerate() {
+            for column in (0..block.columns).step_by(lanes) {
+                let length = (block.columns - column).min(lanes);
+                let at = row * block.result_stride + column;
+                let mut total = line.as_ptr().cast::<f32>().add(column).cast::<Floats<D>>().read();
+                let result = block.result.add(at);
+                if block.bias.is_none() {
+                    total = simd.add_f32s(total, load(simd, result, length));
+                }
+                if let Some(residual) = block.residual {
+                    total = simd.add_f32s(total, load(simd, residual.add(at), length));
+                }
+                store(simd, result, length, total);
+            }
+        }
+    }
+}

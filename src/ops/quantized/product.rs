@@ -1,0 +1,329 @@
+//! The product of a tile of coded rows with a quantized weight, over whole parts of its depth and any of its panels.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::activate::activate;
+use super::activations::Code;
+use super::instructions::Instructions;
+use super::kernel::Block;
+use super::matrix::{BLOCK, PART, QuantizedMatrix};
+use crate::ops::packed::{PANEL, Rows, Start, Target};
+use crate::ops::{Activation, vectorized};
+
+/// Bytes that must follow a row's last: a kernel reads whole steps or blocks. Weights of zero meet what it finds there.
+pub const SLACK: usize = BLOCK;
+
+/// `result = activation(start + rows · weight[depth, panels] + residual)`, on the calling thread.
+#[derive(Clone)]
+pub struct Product<'a> {
+    pub rows: Rows<'a, u8>,
+    /// One per row.
+    pub codes: &'a [Code],
+    pub weight: &'a QuantizedMatrix,
+    pub depth: Range<usize>,
+    pub panels: Range<usize>,
+    pub start: Start<'a>,
+    /// As long as the result, and laid out alike.
+    pub residual: Option<&'a [f32]>,
+    pub activation: Activation,
+}
+
+impl Product<'_> {
+    /// Computes every value of `target`, whose first column is the first of `panels`.
+    pub fn write(&self, target: Target) {
+        self.write_with(target, Instructions::best());
+    }
+
+    fn write_with(&self, target: Target, instructions: Instructions) {
+        let Self { rows, weight, depth, panels, .. } = self;
+        let columns = (panels.end * PANEL).min(weight.columns()) - panels.start * PANEL;
+        assert_eq!((target.rows, target.columns), (rows.all(), columns), "the product fills its target");
+        if rows.all() == 0 || columns == 0 {
+            return;
+        }
+        let length = (rows.all() - 1) * target.stride + columns;
+        assert!(self.residual.is_none_or(|residual| length <= residual.len()), "the residual covers the result");
+        assert_eq!(rows.depth(), depth.len(), "inner lengths of a product");
+        let is_part =
+            depth.start.is_multiple_of(PART) && (depth.end.is_multiple_of(PART) || depth.end == weight.depth());
+        let is_whole = *depth == (0..weight.depth());
+        assert!(is_whole || is_part && depth.end <= weight.depth() && weight.segments() == 1, "parts of the depth");
+        assert!(rows.segments == weight.segments(), "segments of the depth");
+        assert!(panels.end <= weight.panels(), "a part of the weight");
+        let read_beyond = weight.padded(rows.segment_length) - rows.segment_length;
+        assert!(rows.end() + read_beyond <= rows.elements.len(), "rows lie in their slice");
+        assert_eq!(self.codes.len(), rows.all(), "a code per row");
+        match self.start {
+            Start::Bias(bias) => assert_eq!(bias.len(), weight.panels(), "a bias per column"),
+            Start::Result => assert!(target.holds_values, "a sum goes on from values"),
+        }
+        let pairs = panels.len() / 2;
+        for panel in (panels.start..panels.start + 2 * pairs).step_by(2) {
+            self.write_panels::<2>(&target, panel, instructions);
+        }
+        if panels.start + 2 * pairs < panels.end {
+            self.write_panels::<1>(&target, panels.end - 1, instructions);
+        }
+    }
+
+    /// All rows times `PANELS` panels from `first` on, while those are in the cache. The slices have been checked.
+    fn write_panels<const PANELS: usize>(&self, target: &Target, first: usize, instructions: Instructions) {
+        let Self { rows, codes, weight, depth, panels, start, residual, activation } = self;
+        let column = (first - panels.start) * PANEL;
+        let weight_sums: [_; PANELS] = std::array::from_fn(|index| weight.weight_sums(first + index, depth.clone()));
+        let block = Block::<PANELS> {
+            rows: rows.elements.as_ptr(),
+            row_stride: rows.row_stride,
+            segments: rows.segments,
+            segment_stride: rows.segment_stride,
+            segment_length: rows.segment_length,
+            codes: codes.as_ptr(),
+            bytes: std::array::from_fn(|index| weight.panel_bytes(first + index, depth.start).as_ptr()),
+            scales: std::array::from_fn(|index| weight.scales(first + index, depth.start).as_ptr()),
+            weight_sums: weight_sums.each_ref(),
+            // SAFETY: `column` is a column of the result's first row.
+            result: unsafe { target.first.add(column) },
+            result_stride: target.stride,
+            columns: (target.columns - column).min(PANELS * PANEL),
+            bias: match start {
+                Start::Bias(bias) => Some(std::array::from_fn(|index| &bias[first + index])),
+                Start::Result => None,
+            },
+            residual: residual.map(|residual| residual[column..].as_ptr()),
+        };
+        for index in 0..rows.images * rows.groups {
+            let first = index / rows.groups * rows.image_stride + index % rows.groups * rows.group_stride;
+            // SAFETY: `write` has checked rows, codes, result and residual; the weight has all steps of its depth.
+            unsafe {
+                let below = block.below(index * rows.count);
+                let group = Block { rows: block.rows.add(first), ..below };
+                instructions.multiply(weight.form(), &group, rows.count);
+            }
+        }
+        if *activation == Activation::None {
+            return;
+        }
+        vectorized(
+            #[inline(always)]
+            || {
+                let columns = column..column + block.columns;
+                // SAFETY: these values have just been written.
+                unsafe {
+                    target.activate(
+                        columns,
+                        #[inline(always)]
+                        |values| activate(*activation, values),
+                    );
+                }
+            },
+        );
+    }
+
+    /// The same on all threads, an equal share of panels for each.
+    pub fn write_shared(&self, mut target: Target) {
+        let panels = self.panels.len();
+        let share = panels.div_ceil(rayon::current_num_threads()).max(1);
+        let mut parts = Vec::new();
+        for first in (self.panels.start..self.panels.end).step_by(share) {
+            let (part, rest) = target.split_at_column(share * PANEL);
+            target = rest;
+            let residual = self.residual.map(|residual| &residual[(first - self.panels.start) * PANEL..]);
+            parts.push((Self { panels: first..(first + share).min(self.panels.end), residual, ..self.clone() }, part));
+        }
+        parts.into_par_iter().for_each(|(product, part)| product.write(part));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::packed::lines;
+    use crate::ops::quantized::matrix::{BlockType, Form};
+    use crate::ops::testing::random;
+
+    /// A sequence of numbers without pattern.
+    fn numbers(seed: u64) -> impl Iterator<Item = u64> {
+        (0..).map(move |index: u64| {
+            let z = (index + seed * 77).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            (z ^ (z >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 33
+        })
+    }
+
+    fn floats(length: usize, seed: u64) -> Vec<f32> {
+        random(&[length], seed).unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn sums_of_every_instruction_set_are_exact() {
+        for (rows, depth, columns) in [(1, 4, 16), (3, 33, 1), (14, 500, 40), (33, 64, 17), (29, 1, 32)] {
+            let bytes: Vec<u8> = numbers(1).map(|number| number as u8).take(rows * depth + SLACK).collect();
+            let weights: Vec<i64> =
+                numbers(2).map(|number| (number % 255) as i64 - 127).take(depth * columns).collect();
+            let weight = QuantizedMatrix::new([1, depth], columns, |row, column| match row {
+                // The largest weight decides on the scale, which is 1 then.
+                0 => 127.0,
+                _ => weights[row * columns + column] as f32,
+            });
+            let bias = lines(&vec![0.0; columns]);
+            for instructions in Instructions::all() {
+                let mut result = vec![f32::NAN; rows * columns];
+                let product = Product {
+                    rows: Rows::dense(&bytes, rows, depth),
+                    codes: &vec![Code { scale: 1.0, offset: 0.0 }; rows],
+                    weight: &weight,
+                    depth: 0..depth,
+                    panels: 0..weight.panels(),
+                    start: Start::Bias(&bias),
+                    residual: None,
+                    activation: Activation::None,
+                };
+                product.write_with(Target::holding(&mut result, columns), instructions);
+                for (index, value) in result.iter().enumerate() {
+                    let (row, column) = (index / columns, index % columns);
+                    let weight = |step: usize| if step == 0 { 127 } else { weights[step * columns + column] };
+                    let sum: i64 = (0..depth).map(|step| i64::from(bytes[row * depth + step]) * weight(step)).sum();
+                    assert_eq!(*value, sum as f32, "{instructions:?} {row} {column}");
+                }
+            }
+        }
+    }
+
+    /// Rows in groups and segments, parts of the depth and of the panels, all forms, both starts: against plain sums in
+    /// f64.
+    #[test]
+    fn every_shape_equals_plain_sums() {
+        for counts in [[1, 1, 1], [1, 1, 3], [2, 3, 7], [3, 2, 14], [1, 1, 31]] {
+            for (segments, length, columns) in [(1, 5, 16), (3, 4, 40), (2, 9, 33), (1, 64, 7)] {
+                let weights = floats(segments * length * columns, 2);
+                let element = |row: usize, column: usize| weights[row * columns + column];
+                let weight = QuantizedMatrix::new([segments, length], columns, element);
+                check(counts, &weight, 0..segments * length);
+                let halves = QuantizedMatrix::in_4_bits([segments, length], columns, element);
+                check(counts, &halves, 0..segments * length);
+            }
+            for (kind, form) in [(BlockType::Q8_0, Form::Blocks), (BlockType::Q4_0, Form::HalfBlocks)] {
+                for (depth, part) in [(40, 0..40), (300, 0..256), (300, 256..300), (300, 0..300)] {
+                    let columns = 35;
+                    let count = columns * usize::div_ceil(depth, BLOCK);
+                    let mut numbers = numbers(4);
+                    let block = |_| -> Vec<u8> {
+                        let scale = half::f16::from_f32(0.01 + (numbers.next().unwrap() % 64) as f32 * 1e-3);
+                        let values = numbers.by_ref().map(|number| number as u8).take(kind.bytes() - 2);
+                        scale.to_le_bytes().into_iter().chain(values).collect()
+                    };
+                    let stored: Vec<u8> = (0..count).flat_map(block).collect();
+                    let weight = QuantizedMatrix::from_blocks(kind, &stored, [1, depth], columns, |_| 0.5).unwrap();
+                    assert_eq!(weight.form(), form);
+                    check(counts, &weight, part);
+                }
+            }
+        }
+    }
+
+    fn check([images, groups, count]: [usize; 3], weight: &QuantizedMatrix, depth: Range<usize>) {
+        let (segments, columns) = (weight.segments(), weight.columns());
+        let segment_length = depth.len() / segments;
+        let (row_stride, segment_stride) = (segment_length + 1, (segment_length + 1) * count + 2);
+        let group_stride = segment_stride * segments + 3;
+        let image_stride = group_stride * groups + 5;
+        let bytes: Vec<u8> = numbers(1).map(|number| number as u8).take(image_stride * images + SLACK).collect();
+        let rows = Rows {
+            elements: &bytes,
+            images,
+            image_stride,
+            groups,
+            group_stride,
+            count,
+            row_stride,
+            segments,
+            segment_stride,
+            segment_length,
+        };
+        let codes: Vec<Code> =
+            (0..rows.all()).map(|row| Code { scale: 0.01 + row as f32 * 1e-3, offset: -(row as f32) * 0.1 }).collect();
+        for panels in [0..weight.panels(), weight.panels() - 1..weight.panels()] {
+            let first = panels.start * PANEL;
+            let width = columns - first;
+            let (before_columns, stride) = (3, width + 3);
+            let (held, residual) = (floats(rows.all() * stride, 3), floats(rows.all() * stride, 4));
+            let bias = floats(columns, 5);
+            let bias_lines = lines(&bias);
+            for (start, instructions) in [Start::Bias(&bias_lines), Start::Result]
+                .into_iter()
+                .flat_map(|start| Instructions::all().map(move |instructions| (start, instructions)))
+            {
+                let mut result = held.clone();
+                let product = Product {
+                    rows,
+                    codes: &codes,
+                    weight,
+                    depth: depth.clone(),
+                    panels: panels.clone(),
+                    start,
+                    residual: Some(&residual[before_columns..]),
+                    activation: Activation::Relu,
+                };
+                let target = Target::holding(&mut result, stride).split_at_column(before_columns).1;
+                product.write_with(target, instructions);
+                for (index, &value) in result.iter().enumerate() {
+                    let (row, column) = (index / stride, index % stride);
+                    let Some(column) = column.checked_sub(before_columns) else {
+                        assert_eq!(value, held[index], "other columns are left alone");
+                        continue;
+                    };
+                    let start = match start {
+                        Start::Bias(_) => f64::from(bias[first + column]),
+                        Start::Result => f64::from(held[index]),
+                    };
+                    let (mut sum, mut size) = (start + f64::from(residual[index]), 1.0);
+                    for step in 0..depth.len() {
+                        let at = row / count / groups * image_stride
+                            + row / count % groups * group_stride
+                            + row % count * row_stride
+                            + step / segment_length * segment_stride
+                            + step % segment_length;
+                        let value = f64::from(codes[row].offset) + f64::from(codes[row].scale) * f64::from(bytes[at]);
+                        let product = value * f64::from(weight.value(depth.start + step, first + column));
+                        sum += product;
+                        size += product.abs();
+                    }
+                    let error = (f64::from(value) - sum.max(0.0)).abs();
+                    assert!(error < 2e-6 * size, "{value} instead of {sum} by {instructions:?}, {weight:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn activations_and_ends_of_rows_are_right_with_every_instruction_set() {
+        use Activation::*;
+        let (rows, depth, columns) = (17, 8, 37);
+        let weights = floats(depth * columns, 1);
+        let weight = QuantizedMatrix::new([1, depth], columns, |row, column| weights[row * columns + column]);
+        let bytes: Vec<u8> = numbers(1).map(|number| number as u8).take(rows * depth + SLACK).collect();
+        let bias = lines(&floats(columns, 3));
+        for activation in [None, Relu, Relu6, Gelu, GeluTanh, Silu, HardSwish, HardSigmoid, Sigmoid] {
+            for instructions in Instructions::all() {
+                let [mut plain, mut ours] = [vec![0.0; rows * columns], vec![0.0; rows * columns]];
+                let product = |activation| Product {
+                    rows: Rows::dense(&bytes, rows, depth),
+                    codes: &[Code { scale: 0.01, offset: -1.0 }; 17],
+                    weight: &weight,
+                    depth: 0..depth,
+                    panels: 0..weight.panels(),
+                    start: Start::Bias(&bias),
+                    residual: Option::None,
+                    activation,
+                };
+                product(None).write_with(Target::holding(&mut plain, columns), instructions);
+                product(activation).write_with(Target::holding(&mut ours, columns), instructions);
+                activation.apply(&mut plain);
+                for (plain, ours) in plain.iter().zip(&ours) {
+                    assert!((plain - ours).abs() < 5e-5, "{activation:?} {instructions:?}: {ours} instead of {plain}");
+                }
+            }
+        }
+    }
+}
