@@ -68,6 +68,8 @@ pub struct Source<'a> {
     weights: Option<&'a dyn Weights>,
     held: HashMap<&'a str, &'a [usize]>,
     asked: Vec<(String, Vec<usize>)>,
+    /// How many of these belong to finished blocks.
+    in_blocks: usize,
     placeholder: Tensor,
     /// The first block that trains; none for inference.
     first_trained: Option<usize>,
@@ -98,6 +100,7 @@ impl<'a> Source<'a> {
             weights: None,
             held: HashMap::new(),
             asked: Vec::new(),
+            in_blocks: 0,
             placeholder: Tensor::zeros(0, DType::F32, &Device::Cpu)?,
             first_trained: None,
             finished_blocks: 0,
@@ -111,7 +114,9 @@ impl<'a> Source<'a> {
     /// A block of all that was asked for since the block before.
     pub fn block(&mut self, name: impl Into<String>, layer: impl Layer + 'static) -> Block {
         self.finished_blocks += 1;
-        Block { name: name.into(), layer: Box::new(layer) }
+        let weights = self.asked[self.in_blocks..].iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        self.in_blocks = self.asked.len();
+        Block { name: name.into(), weights, layer: Box::new(layer) }
     }
 
     /// True while the tensors of a block are variables.
