@@ -39,7 +39,7 @@ pub fn mlp(x: &Tensor, layers: &Mlp, residual: &Tensor) -> Result<Tensor> {
         (Weight::Packed(wide), Weight::Packed(narrow)) => {
             return packed::mlp(x, &layers.with(wide, narrow), residual);
         }
-        (Weight::Quantized(wide), Weight::Quantized(narrow)) => {
+        (Weight::Quantized(wide), Weight::Quantized(narrow)) if face("quantized", x) == Face::Cpu => {
             return quantized::mlp(x, &layers.with(wide, narrow), residual);
         }
         _ => {}

@@ -8,9 +8,9 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 
 use super::samples::{View, random};
 use super::{
-    Activation, Gate, Mlp, PackedMatrix, Padding, Weight, Window, activate, add, add_scaled, attention, batch_norm,
-    batch_norm_of_batch, conv, depthwise, global_average_pool, global_response_norm, layer_norm, linear, max_pool, mlp,
-    set_kernel, softmax, squeeze_excite, uses_kernel,
+    Activation, Gate, Mlp, PackedMatrix, Padding, QuantizedMatrix, Weight, Window, activate, add, add_scaled,
+    attention, batch_norm, batch_norm_of_batch, conv, depthwise, global_average_pool, global_response_norm, layer_norm,
+    linear, max_pool, mlp, set_kernel, softmax, squeeze_excite, uses_kernel,
 };
 use crate::device::scoped;
 
@@ -105,6 +105,12 @@ const CASES: &[Case] = &[
         (layers.expand.0, layers.project.0) = (packed(&args[3])?, packed(&args[5])?);
         mlp(&args[0], &layers, &args[7])
     }),
+    case("quantized", &[&[3, 70, 33], &[33, 17], &[17]], |args| {
+        quantized(&args[1])?.linear(&args[0], &args[2], Activation::HardSwish, None)
+    }),
+    case("quantized", &[IMAGES, &[3, 3, 5, 21], &[21]], |args| {
+        quantized(&args[1])?.conv(&args[0], &args[2], Window::centered(3, 2), Activation::None, None)
+    }),
     case("attention", &[&[2, 19, 36]], |args| attention(&args[0], 3)),
     case("global-response-norm", &[IMAGES, &[5], &[5]], |args| global_response_norm(&args[0], &args[1], &args[2])),
     case("squeeze-excite", &[IMAGES, &[5, 3], &[3], &[3, 5], &[5]], |args| {
@@ -152,6 +158,16 @@ fn packed(weight: &Tensor) -> Result<Weight> {
     Ok(Weight::Plain(weight.clone()))
 }
 
+/// In 8 bits.
+fn quantized(weight: &Tensor) -> Result<Weight> {
+    let (outputs, weight) = (weight.dim(weight.rank() - 1)?, weight.detach().to_dtype(DType::F32)?);
+    let segments = if weight.rank() == 4 { weight.dim(0)? } else { 1 };
+    let values = weight.flatten_all()?.to_vec1::<f32>()?;
+    let element = |row: usize, column: usize| values[row * outputs + column];
+    let lengths = [segments, values.len() / outputs / segments];
+    Ok(Weight::Quantized(QuantizedMatrix::new(lengths, outputs, element)))
+}
+
 /// A ConvNeXt of one block, up to the logarithms of its probabilities.
 fn small_network(args: &[Tensor]) -> Result<Tensor> {
     let patches = Window { kernel: 4, stride: 4, padding: Padding::Each(0) };
@@ -196,10 +212,13 @@ fn trained(images: &Tensor, weights: &[Var]) -> Result<Vec<Var>> {
     weights.iter().map(step).collect()
 }
 
+/// What only inference on the CPU has.
+const ON_CPU: [&str; 2] = ["packed", "quantized"];
+
 /// Tries all operations, one at each step of the iterator, and switches off the kernels that fail.
 pub fn run(device: &Device) -> impl Iterator<Item = Check> {
     let tried = CASES.chunk_by(|one, next| one.op == next.op);
-    tried.filter(|cases| cases[0].op != "packed" || device.is_cpu()).flat_map(|cases| check(cases, device))
+    tried.filter(|cases| !ON_CPU.contains(&cases[0].op) || device.is_cpu()).flat_map(|cases| check(cases, device))
 }
 
 /// Forward and backward of one operation.
@@ -305,7 +324,7 @@ mod tests {
         let checks: Vec<Check> = run(&Device::Cpu).collect();
         assert!(checks.iter().all(|check| check.ok), "{checks:#?}");
         assert!(checks.iter().all(|check| check.worst_error < TOLERANCE / 10.0), "{checks:#?}");
-        assert_eq!(checks.iter().filter(|check| check.pass == "backward").count(), 17);
+        assert_eq!(checks.iter().filter(|check| check.pass == "backward").count(), 18);
     }
 
     #[test]

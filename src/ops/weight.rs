@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::packed::{self, PackedMatrix};
 use super::quantized::{self, QuantizedMatrix};
-use super::{Activation, Window};
+use super::{Activation, Face, Window, face, is_tracked};
 
 #[derive(Debug)]
 pub enum Weight {
@@ -28,7 +28,10 @@ impl Weight {
         match self {
             Self::Plain(weight) => super::linear(x, weight, bias, activation, residual),
             Self::Packed(weight) => packed::linear(x, weight, bias, activation, residual),
-            Self::Quantized(weight) => quantized::linear(x, weight, bias, activation, residual),
+            Self::Quantized(weight) if has_integers(x, bias) => {
+                quantized::linear(x, weight, bias, activation, residual)
+            }
+            Self::Quantized(weight) => quantized::composed::linear(x, weight, bias, activation, residual),
         }
     }
 
@@ -44,7 +47,15 @@ impl Weight {
         match self {
             Self::Plain(weight) => super::conv(x, weight, bias, window, activation, residual),
             Self::Packed(weight) => packed::conv(x, weight, bias, window, activation, residual),
-            Self::Quantized(weight) => quantized::conv(x, weight, bias, window, activation, residual),
+            Self::Quantized(weight) if has_integers(x, bias) => {
+                quantized::conv(x, weight, bias, window, activation, residual)
+            }
+            Self::Quantized(weight) => quantized::composed::conv(x, weight, bias, window, activation, residual),
         }
     }
+}
+
+/// Whether a product with a quantized weight is one of integers: those have no gradient, not even for the bias.
+fn has_integers(x: &Tensor, bias: &Tensor) -> bool {
+    face("quantized", x) == Face::Cpu && !is_tracked(&[x, bias])
 }

@@ -253,7 +253,6 @@ impl QuantizedMatrix {
     }
 
     /// The value of an element.
-    #[cfg(test)]
     pub fn value(&self, row: usize, column: usize) -> f32 {
         let (panel, lane) = (column / PANEL, column % PANEL);
         let place = row / self.segment_length * self.padded_segment() + row % self.segment_length;

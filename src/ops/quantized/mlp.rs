@@ -114,7 +114,8 @@ mod tests {
     use super::*;
     use crate::ops::quantized::activate::activate;
     use crate::ops::quantized::activations::range;
-    use crate::ops::quantized::testing::{dequantized, rounded_rows, weights};
+    use crate::ops::quantized::composed::rounded;
+    use crate::ops::quantized::testing::weights;
     use crate::ops::testing::{random, views};
     use crate::ops::{layer_norm, linear};
 
@@ -135,21 +136,21 @@ mod tests {
                     for x in views(&[2, rows, channels])? {
                         let residual = random(x.dims(), 7)?;
                         let ours = mlp(&x, &layers, &residual)?;
-                        let normed = rounded_rows(&layer_norm::composed(&x, &norm.0, &norm.1, 1e-6)?)?;
-                        let wide = linear::composed(&normed, &dequantized(&expand)?, &biases, Activation::None, None)?;
+                        let normed = rounded(&layer_norm::composed(&x, &norm.0, &norm.1, 1e-6)?, 2)?;
+                        let wide = linear::composed(&normed, &expand.dequantized()?, &biases, Activation::None, None)?;
                         let mut values = wide.flatten_all()?.to_vec1::<f32>()?;
                         activate(activation, &mut values);
                         let wide = Tensor::from_vec(values, wide.shape(), wide.device())?;
                         let shares = (0..hidden)
                             .step_by(WIDE)
-                            .map(|first| rounded_rows(&wide.narrow(2, first, WIDE.min(hidden - first))?.contiguous()?));
+                            .map(|first| rounded(&wide.narrow(2, first, WIDE.min(hidden - first))?, 2));
                         // Weights are within ±1: a step of a normed value moves every wide one, and each of those a result.
                         let step = |x: &Tensor| Ok::<_, candle_core::Error>(range(&x.flatten_all()?.to_vec1::<f32>()?));
                         let [narrow_step, wide_step] =
                             [step(&normed)?, step(&wide)?].map(|range| range.coder().code.scale);
                         let most = 1.2 * narrow_step * hidden as f32 + 2.0 * wide_step;
                         let wide = Tensor::cat(&shares.collect::<Result<Vec<_>>>()?, 2)?;
-                        let narrow = dequantized(&project)?;
+                        let narrow = project.dequantized()?;
                         let oracle = linear::composed(&wide, &narrow, &bias, Activation::None, Some(&residual))?;
                         assert_nearly_all_close(&ours, &oracle, most)?;
                     }

@@ -7,6 +7,7 @@
 
 mod activate;
 mod activations;
+pub mod composed;
 mod conv;
 mod instructions;
 mod kernel;
