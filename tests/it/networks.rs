@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use galley::checkpoint::{Checkpoint, ElementType, TensorInfo, TensorKind};
-use galley::models::{self, ModelError, RandomWeights, Strictness, Weights as _};
+use galley::models::{self, Loading, ModelError, Precision, RandomWeights, Strictness, Weights as _};
 use galley::predict;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::Deserialize;
@@ -138,6 +138,30 @@ fn a_picture_gets_the_same_logits_alone_and_in_a_batch() {
         assert_logits(name, &logits.get(1).unwrap(), &reference.logits, 1e-3);
         let again = network.forward(&batch).unwrap().to_vec2::<f32>().unwrap();
         assert_eq!(logits.to_vec2::<f32>().unwrap(), again, "{name} repeats bit by bit");
+    }
+}
+
+#[test]
+fn no_number_of_threads_and_images_changes_a_logit() {
+    for name in ["timm-convnextv2_atto", "torchvision-mobilenet_v3_small", "torchvision-resnet18"] {
+        let weights = reference(name).weights();
+        let architecture = models::detect(weights.tensors()).unwrap();
+        for precision in [Precision::F32, Precision::Int8] {
+            let loading = Loading { precision, ..Loading::default() };
+            let (network, _) = models::build(&weights, &architecture, loading, &Device::Cpu).unwrap();
+            let image = synthetic_input(64);
+            let images: Vec<_> = (1..=5).map(|index| (&image * (0.2 * f64::from(index))).unwrap()).collect();
+            let logits = |threads: usize, images: &[Tensor]| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let batch = Tensor::cat(images, 0).unwrap();
+                pool.install(|| network.forward(&batch)).unwrap().to_vec2::<f32>().unwrap()
+            };
+            let alone: Vec<_> = images.iter().map(|image| logits(1, std::slice::from_ref(image)).remove(0)).collect();
+            // Lanes of one thread, of several with images left over, and more threads than images.
+            for threads in [1, 2, 3, 7] {
+                assert_eq!(logits(threads, &images), alone, "{name} {precision:?} {threads}");
+            }
+        }
     }
 }
 

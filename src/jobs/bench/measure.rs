@@ -52,6 +52,8 @@ pub fn measure(case: &Case, verdicts: &Path, ctx: &JobContext) -> Result<Measure
         Work::Training => (0.0, 3.0 * forward),
     };
     let seconds = passes(&trial, case, &compute, case.seconds * (1.0 - share_for_blocks), ctx)?;
+    // Block by block, every image of the batch is held at once, as in no classification.
+    let peak_bytes = memory::read().peak;
     let blocks = match case.work {
         Work::Inference => blocks(&trial, &compute, case.seconds * share_for_blocks, ctx)?,
         Work::Training => Vec::new(),
@@ -66,7 +68,7 @@ pub fn measure(case: &Case, verdicts: &Path, ctx: &JobContext) -> Result<Measure
         device: chosen.name.to_owned(),
         image,
         images_per_second: case.batch as f64 / seconds,
-        peak_bytes: memory::read().peak,
+        peak_bytes,
         gflops_per_second: gflops / seconds,
         blocks,
         notices,
