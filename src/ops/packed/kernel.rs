@@ -93,46 +93,91 @@ pub unsafe fn multiply<S: Simd, const ROWS: usize, const PANELS: usize, const VE
             step += 1;
         }
     }
-    // Each loop over the sums is so plain that it is unrolled: indexed at run time, they would live in memory.
-    if block.columns == PANELS * PANEL {
-        // SAFETY: whole vectors of the result and the residual, as the caller promises.
-        unsafe {
-            if block.bias.is_none() {
-                each(&mut sums, |row, column, sum| {
-                    *sum = simd.add_f32s(*sum, read::<S>(block.result.add(row * block.result_stride + column)));
-                });
+    let place = Place {
+        result: block.result,
+        stride: block.result_stride,
+        columns: block.columns,
+        holds_start: block.bias.is_none(),
+        residual: block.residual,
+    };
+    // SAFETY: the caller's promise.
+    unsafe { write(simd, sums, &place) };
+}
+
+/// Where the sums of a block go.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub result: *mut f32,
+    /// Between rows of the result, and of the residual.
+    pub stride: usize,
+    /// At most as many as the sums have.
+    pub columns: usize,
+    /// Whether the sums are added to what the result holds.
+    pub holds_start: bool,
+    pub residual: Option<*const f32>,
+}
+
+/// Writes the sums, with what is added to them.
+///
+/// Each loop over the sums is so plain that it is unrolled: indexed at run time, they would live in memory.
+///
+/// # Safety
+/// `ROWS` rows of `place.columns` values must be writable at the place (and readable where it holds a start), and
+/// readable from its residual.
+#[inline(always)]
+pub unsafe fn write<S: Simd, const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
+    simd: S,
+    mut sums: [[[S::f32s; VECTORS]; PANELS]; ROWS],
+    place: &Place,
+) {
+    let Place { result, stride, columns, holds_start, residual } = *place;
+    let lanes = PANEL / VECTORS;
+    // SAFETY: whole vectors of the result and the residual, as the caller promises.
+    unsafe {
+        if columns == PANELS * PANEL {
+            if holds_start {
+                each(
+                    &mut sums,
+                    #[inline(always)]
+                    |row, column, sum| *sum = simd.add_f32s(*sum, read::<S>(result.add(row * stride + column))),
+                );
             }
-            if let Some(residual) = block.residual {
-                each(&mut sums, |row, column, sum| {
-                    *sum = simd.add_f32s(*sum, read::<S>(residual.add(row * block.result_stride + column)));
-                });
+            if let Some(residual) = residual {
+                each(
+                    &mut sums,
+                    #[inline(always)]
+                    |row, column, sum| *sum = simd.add_f32s(*sum, read::<S>(residual.add(row * stride + column))),
+                );
             }
-            each(&mut sums, |row, column, sum| {
-                block.result.add(row * block.result_stride + column).cast::<S::f32s>().write_unaligned(*sum);
-            });
+            each(
+                &mut sums,
+                #[inline(always)]
+                |row, column, sum| result.add(row * stride + column).cast::<S::f32s>().write_unaligned(*sum),
+            );
+            return;
         }
-        return;
     }
     let mut tile = [[Line([0.0; PANEL]); PANELS]; ROWS];
     let lines = tile.as_mut_ptr().cast::<f32>();
-    // SAFETY: the tile has as many values as there are sums.
-    each(&mut sums, |row, column, sum| unsafe {
-        lines.add(row * PANELS * PANEL + column).cast::<S::f32s>().write(*sum);
-    });
+    each(
+        &mut sums,
+        #[inline(always)]
+        // SAFETY: the tile has as many values as there are sums.
+        |row, column, sum| unsafe { lines.add(row * PANELS * PANEL + column).cast::<S::f32s>().write(*sum) },
+    );
     for (row, line) in tile.iter().enumerate() {
-        for column in (0..block.columns).step_by(lanes) {
-            let length = (block.columns - column).min(lanes);
+        for column in (0..columns).step_by(lanes) {
+            let (length, at) = ((columns - column).min(lanes), row * stride + column);
             // SAFETY: `length` values from here on are inside the result and the residual, as the caller promises.
             unsafe {
                 let mut sum = line.as_ptr().cast::<f32>().add(column).cast::<S::f32s>().read();
-                let result = block.result.add(row * block.result_stride + column);
-                if block.bias.is_none() {
-                    sum = simd.add_f32s(sum, load(simd, result, length));
+                if holds_start {
+                    sum = simd.add_f32s(sum, load(simd, result.add(at), length));
                 }
-                if let Some(residual) = block.residual {
-                    sum = simd.add_f32s(sum, load(simd, residual.add(row * block.result_stride + column), length));
+                if let Some(residual) = residual {
+                    sum = simd.add_f32s(sum, load(simd, residual.add(at), length));
                 }
-                store(simd, result, length, sum);
+                store(simd, result.add(at), length, sum);
             }
         }
     }

@@ -13,7 +13,7 @@ mod operands;
 mod product;
 
 pub use conv::{conv, tiles_of};
-pub use kernel::each;
+pub use kernel::{Place, each, write};
 pub use linear::{FEW_ROWS, linear, tile_rows};
 pub use matrix::{Line, PANEL, PackedMatrix, lines};
 pub use mlp::{Mlp, mlp};

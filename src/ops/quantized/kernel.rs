@@ -6,8 +6,7 @@ use pulp::Simd;
 
 use super::activations::Code;
 use super::matrix::{BLOCK, Bytes, STEP};
-use crate::ops::packed::{Line, PANEL, each};
-use crate::ops::simd::{load, store};
+use crate::ops::packed::{Line, PANEL, Place, each, write};
 
 /// A block of rows and panels, as addresses. All of it lies inside its slices: the caller has checked.
 #[derive(Clone, Copy)]
@@ -239,8 +238,6 @@ unsafe fn vectors<D: Dot, const PANELS: usize, const VECTORS: usize>(
 
 /// Writes `total · row scale + row offset · weight sums + start + residual`.
 ///
-/// Each loop over the totals is so plain that it is unrolled: indexed at run time, they would live in memory.
-///
 /// # Safety
 /// As for [`multiply`].
 #[inline(always)]
@@ -251,7 +248,7 @@ unsafe fn finish<D: Dot, const ROWS: usize, const PANELS: usize, const VECTORS: 
 ) {
     let simd = dot.simd();
     let lanes = PANEL / VECTORS;
-    // SAFETY: the caller's promise: lines and codes, and whole vectors of the result and the residual.
+    // SAFETY: the caller's promise.
     unsafe {
         let weight_sums: [[_; VECTORS]; PANELS] = vectors(dot, block.weight_sums.map(std::ptr::from_ref));
         let bias = match block.bias {
@@ -269,58 +266,13 @@ unsafe fn finish<D: Dot, const ROWS: usize, const PANELS: usize, const VECTORS: 
                 *total = simd.mul_add_f32s(*total, simd.splat_f32s(code.scale), start);
             },
         );
-        if block.columns == PANELS * PANEL {
-            if block.bias.is_none() {
-                each(
-                    &mut totals,
-                    #[inline(always)]
-                    |row, column, total| {
-                        let held = block.result.add(row * block.result_stride + column);
-                        *total = simd.add_f32s(*total, held.cast::<Floats<D>>().read_unaligned());
-                    },
-                );
-            }
-            if let Some(residual) = block.residual {
-                each(
-                    &mut totals,
-                    #[inline(always)]
-                    |row, column, total| {
-                        let residual = residual.add(row * block.result_stride + column);
-                        *total = simd.add_f32s(*total, residual.cast::<Floats<D>>().read_unaligned());
-                    },
-                );
-            }
-            each(
-                &mut totals,
-                #[inline(always)]
-                |row, column, total| {
-                    let result = block.result.add(row * block.result_stride + column);
-                    result.cast::<Floats<D>>().write_unaligned(*total);
-                },
-            );
-            return;
-        }
-        let mut tile = [[Line([0.0; PANEL]); PANELS]; ROWS];
-        let lines = tile.as_mut_ptr().cast::<f32>();
-        each(
-            &mut totals,
-            #[inline(always)]
-            |row, column, total| lines.add(row * PANELS * PANEL + column).cast::<Floats<D>>().write(*total),
-        );
-        for (row, line) in tile.iter().enumerate() {
-            for column in (0..block.columns).step_by(lanes) {
-                let length = (block.columns - column).min(lanes);
-                let at = row * block.result_stride + column;
-                let mut total = line.as_ptr().cast::<f32>().add(column).cast::<Floats<D>>().read();
-                let result = block.result.add(at);
-                if block.bias.is_none() {
-                    total = simd.add_f32s(total, load(simd, result, length));
-                }
-                if let Some(residual) = block.residual {
-                    total = simd.add_f32s(total, load(simd, residual.add(at), length));
-                }
-                store(simd, result, length, total);
-            }
-        }
+        let place = Place {
+            result: block.result,
+            stride: block.result_stride,
+            columns: block.columns,
+            holds_start: block.bias.is_none(),
+            residual: block.residual,
+        };
+        write(simd, totals, &place);
     }
 }
