@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::backward::{gradient, read, sum_pairs};
 use super::composed::{at_least, at_most};
 use super::layer_norm::sum;
-use super::{Face, composed, elements, face, has_kernel, metal, output, vectorized};
+use super::{Face, composed, elements, face, has_kernel, metal, output};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
@@ -31,10 +31,7 @@ pub enum Activation {
 impl Activation {
     /// Applies the function to each value, on the calling thread.
     pub fn apply(self, values: &mut [f32]) {
-        vectorized(
-            #[inline(always)]
-            || self.apply_inlined(values),
-        );
+        vectorized!(|| self.apply_inlined(values));
     }
 
     /// The same inside a loop that is already compiled for this machine's vector instructions.
@@ -226,28 +223,22 @@ impl CustomOp1 for Softmax {
 
 /// Turns the gradient of a row's softmax into the gradient of the row.
 pub fn softmax_row_backward(gradients: &mut [f32], results: &[f32]) {
-    vectorized(
-        #[inline(always)]
-        || {
-            let mean = sum_pairs(gradients, results, |gradient, result| gradient * result);
-            for (gradient, result) in gradients.iter_mut().zip(results) {
-                *gradient = (*gradient - mean) * result;
-            }
-        },
-    );
+    vectorized!(|| {
+        let mean = sum_pairs(gradients, results, |gradient, result| gradient * result);
+        for (gradient, result) in gradients.iter_mut().zip(results) {
+            *gradient = (*gradient - mean) * result;
+        }
+    });
 }
 
 /// Softmax of one row in place. The largest value is subtracted first, so no value overflows.
 pub fn softmax_row(row: &mut [f32]) {
-    vectorized(
-        #[inline(always)]
-        || {
-            let largest = largest(row);
-            row.iter_mut().for_each(|value| *value = exp(*value - largest));
-            let scale = 1.0 / sum(row, |value| value);
-            row.iter_mut().for_each(|value| *value *= scale);
-        },
-    );
+    vectorized!(|| {
+        let largest = largest(row);
+        row.iter_mut().for_each(|value| *value = exp(*value - largest));
+        let scale = 1.0 / sum(row, |value| value);
+        row.iter_mut().for_each(|value| *value *= scale);
+    });
 }
 
 /// The largest value, in sixteen lanes, which vectorise. NaN counts as none.

@@ -3,7 +3,7 @@
 use candle_core::{Result, Storage, Tensor};
 use rayon::prelude::*;
 
-use super::{elements, vectorized};
+use super::elements;
 
 /// Calls `compute` with the elements of contiguous tensors on the CPU.
 pub fn read<const N: usize, R>(tensors: [&Tensor; N], compute: impl FnOnce([&[f32]; N]) -> Result<R>) -> Result<R> {
@@ -42,7 +42,7 @@ pub fn sum_in_order(parts: Vec<Vec<f32>>, length: usize) -> Vec<f32> {
 pub fn column_sums(values: &[f32], columns: usize) -> Vec<f32> {
     let parts = values.par_chunks((rows_per_task(columns) * columns).max(1)).map(|rows| {
         let mut sums = vec![0.0; columns];
-        vectorized(|| rows.chunks_exact(columns).for_each(|row| add(&mut sums, row)));
+        vectorized!(|| rows.chunks_exact(columns).for_each(|row| add(&mut sums, row)));
         sums
     });
     sum_in_order(parts.collect(), columns)

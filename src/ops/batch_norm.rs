@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::backward::{add, gradient, read, rows_per_task, sum_in_order};
-use super::{elements, has_kernel, output, vectorized};
+use super::{elements, has_kernel, output};
 
 /// What running averages are made of, `(channels)` each.
 #[derive(Debug, Clone)]
@@ -86,7 +86,7 @@ fn statistics(values: &[f32], channels: usize) -> (Vec<f32>, Vec<f32>) {
     let column_means = |function: &(dyn Fn(&mut [f32], &[f32]) + Sync)| {
         let parts = values.par_chunks(rows_per_task(channels) * channels).map(|rows| {
             let mut sums = vec![0.0; channels];
-            vectorized(|| rows.chunks_exact(channels).for_each(|row| function(&mut sums, row)));
+            vectorized!(|| rows.chunks_exact(channels).for_each(|row| function(&mut sums, row)));
             sums
         });
         let mut means = sum_in_order(parts.collect(), channels);
@@ -126,7 +126,7 @@ impl BatchNorm {
         let chunk = (rows_per_task(channels) * channels).max(1);
         let parts = inputs.par_chunks(chunk).zip(upstream.par_chunks(chunk)).map(|(inputs, upstream)| {
             let (mut of_weight, mut of_bias) = (vec![0.0; channels], vec![0.0; channels]);
-            vectorized(|| {
+            vectorized!(|| {
                 for (inputs, upstream) in inputs.chunks_exact(channels).zip(upstream.chunks_exact(channels)) {
                     add(&mut of_bias, upstream);
                     for channel in 0..channels {
@@ -161,7 +161,7 @@ impl BatchNorm {
         let chunk = (rows_per_task(channels) * channels).max(1);
         let mut result = upstream.to_vec();
         result.par_chunks_mut(chunk).zip(inputs.par_chunks(chunk)).for_each(|(gradients, inputs)| {
-            vectorized(|| {
+            vectorized!(|| {
                 for (gradients, inputs) in gradients.chunks_exact_mut(channels).zip(inputs.chunks_exact(channels)) {
                     for channel in 0..channels {
                         let centered = inputs[channel] - self.mean[channel];
@@ -198,7 +198,7 @@ impl CustomOp3 for BatchNorm {
         let factors: Vec<f32> = weights.iter().zip(&self.scale).map(|(weight, scale)| weight * scale).collect();
         let mut result = elements(x, x_layout)?.to_vec();
         result.par_chunks_mut((rows_per_task(channels) * channels).max(1)).for_each(|rows| {
-            vectorized(|| {
+            vectorized!(|| {
                 for row in rows.chunks_exact_mut(channels) {
                     for channel in 0..channels {
                         row[channel] = (row[channel] - self.mean[channel]) * factors[channel] + bias[channel];

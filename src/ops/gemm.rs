@@ -98,7 +98,7 @@ impl Epilogue<'_> {
     /// Finishes `rows`, which begin at `offset` in the whole result.
     pub fn finish(&self, rows: &mut [f32], offset: usize) {
         let columns = self.bias.len();
-        super::vectorized(|| {
+        vectorized!(|| {
             for (index, row) in rows.chunks_exact_mut(columns).enumerate() {
                 add(row, self.bias);
                 if let Some(residual) = self.residual {

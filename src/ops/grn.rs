@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::backward::{self, read, sum_in_order};
-use super::{elements, has_kernel, output, vectorized};
+use super::{elements, has_kernel, output};
 
 /// From the ConvNeXt V2 reference code.
 const EPSILON: f32 = 1e-6;
@@ -54,7 +54,7 @@ impl CustomOp3 for GlobalResponseNorm {
             let Norms { ratios, .. } = Norms::of(image, width * channels, channels);
             let scales: Vec<f32> = ratios.iter().zip(weight).map(|(ratio, weight)| 1.0 + weight * ratio).collect();
             image.par_chunks_mut(width * channels).for_each(|row| {
-                vectorized(|| {
+                vectorized!(|| {
                     for pixel in row.chunks_exact_mut(channels) {
                         for ((value, scale), bias) in pixel.iter_mut().zip(&scales).zip(bias) {
                             *value = *value * scale + bias;
@@ -114,7 +114,7 @@ fn sum_products(one: &[f32], other: &[f32], row_length: usize, channels: usize) 
     let rows = one.par_chunks(row_length.max(1)).zip(other.par_chunks(row_length.max(1)));
     let parts = rows.map(|(one, other)| {
         let mut sums = vec![0.0; channels];
-        vectorized(|| {
+        vectorized!(|| {
             for (one, other) in one.chunks_exact(channels).zip(other.chunks_exact(channels)) {
                 sums.iter_mut().zip(one).zip(other).for_each(|((sum, one), other)| *sum += one * other);
             }
@@ -141,7 +141,7 @@ fn backward_image(gradients: &mut [f32], image: &[f32], row_length: usize, weigh
     }
     let scales: Vec<f32> = ratios.iter().zip(weight).map(|(ratio, weight)| 1.0 + weight * ratio).collect();
     gradients.par_chunks_mut(row_length).zip(image.par_chunks(row_length)).for_each(|(gradients, image)| {
-        vectorized(|| {
+        vectorized!(|| {
             for (gradients, image) in gradients.chunks_exact_mut(channels).zip(image.chunks_exact(channels)) {
                 for channel in 0..channels {
                     gradients[channel] = gradients[channel] * scales[channel] + image[channel] * of_inputs[channel];

@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::backward::{self, read, rows_per_task, sum_in_order, sum_pairs};
-use super::{Face, elements, face, metal, output, vectorized};
+use super::{Face, elements, face, metal, output};
 
 /// `(x - mean) / sqrt(variance + epsilon) · weight + bias`, with the mean and biased variance of the last axis.
 ///
@@ -44,7 +44,7 @@ impl CustomOp3 for LayerNorm {
         let mut result = elements(x, x_layout)?.to_vec();
         let rows_per_task = (16 << 10) / channels.max(1) + 1;
         result.par_chunks_mut((rows_per_task * channels).max(1)).for_each(|rows| {
-            vectorized(|| rows.chunks_exact_mut(channels).for_each(|row| normalize(row, weight, bias, self.epsilon)));
+            vectorized!(|| rows.chunks_exact_mut(channels).for_each(|row| normalize(row, weight, bias, self.epsilon)));
         });
         Ok(output(result, x_layout.shape()))
     }
@@ -65,7 +65,7 @@ impl CustomOp3 for LayerNorm {
             let parts = result.par_chunks_mut(chunk).zip(inputs.par_chunks(chunk)).map(|(gradients, inputs)| {
                 let mut of_weight = vec![0.0; channels];
                 let mut of_bias = vec![0.0; channels];
-                vectorized(|| {
+                vectorized!(|| {
                     let rows = gradients.chunks_exact_mut(channels).zip(inputs.chunks_exact(channels));
                     rows.for_each(|(gradients, inputs)| {
                         backward_row(gradients, inputs, weights, self.epsilon, &mut of_weight, &mut of_bias);

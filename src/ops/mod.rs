@@ -8,6 +8,16 @@
 //! When an argument is tracked, the result can be differentiated: what one kernel fuses is then a sequence of operations
 //! with a backward each. A backward computes gradients for tracked arguments only, so frozen weights cost nothing.
 
+/// Runs a loop compiled for the best vector instructions of this machine: `vectorized!(|| …)`.
+macro_rules! vectorized {
+    (|| $compute:expr) => {
+        $crate::ops::vectorized(
+            #[inline(always)]
+            || $compute,
+        )
+    };
+}
+
 mod activation;
 mod attention;
 mod backward;
@@ -124,8 +134,8 @@ unsafe fn filled(shape: impl Into<Shape>, fill: impl FnOnce(&mut [MaybeUninit<f3
     Tensor::from_vec(values, shape, &Device::Cpu)
 }
 
-/// Runs a loop compiled for the best vector instructions of this machine. What is not inlined is compiled for any machine;
-/// a long closure is only certain to be inlined with `#[inline(always)]`.
+/// Runs a loop compiled for the best vector instructions of this machine. What is not inlined is compiled for any machine:
+/// a closure is only certain to be inlined with `#[inline(always)]`, which the macro of this name adds.
 fn vectorized<R>(compute: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(compute)
 }

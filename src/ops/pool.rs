@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::backward::{gradient, read};
 use super::composed::Windows;
 use super::window::{Geometry, Window};
-use super::{Face, elements, face, metal, output, vectorized};
+use super::{Face, elements, face, metal, output};
 
 /// The largest value of each window, per channel; padding never wins.
 ///
@@ -49,7 +49,7 @@ impl CustomOp1 for MaxPool {
         let mut result = vec![f32::NEG_INFINITY; batch * out_height * out_width * channels];
         result.par_chunks_mut((out_width * channels).max(1)).enumerate().for_each(|(index, row)| {
             let image = &x[index / out_height * height * width * channels..];
-            vectorized(|| max_row(image, &geometry, index % out_height, row));
+            vectorized!(|| max_row(image, &geometry, index % out_height, row));
         });
         Ok(output(result, (batch, out_height, out_width, channels)))
     }
@@ -64,7 +64,7 @@ impl CustomOp1 for MaxPool {
             let tasks = result.par_chunks_mut(image).zip(inputs.par_chunks(image));
             tasks.zip(upstream.par_chunks((out_height * out_width * channels).max(1))).for_each(
                 |((gradients, image), upstream)| {
-                    vectorized(|| to_first_maxima(gradients, image, upstream, &geometry));
+                    vectorized!(|| to_first_maxima(gradients, image, upstream, &geometry));
                 },
             );
             gradient(result, x).map(Some)
@@ -141,7 +141,7 @@ impl CustomOp1 for GlobalAveragePool {
         let image = height * width * channels;
         let scale = 1.0 / (height * width) as f32;
         result.par_chunks_mut(channels.max(1)).zip(x.par_chunks(image.max(1))).for_each(|(means, image)| {
-            vectorized(|| {
+            vectorized!(|| {
                 for pixel in image.chunks_exact(channels) {
                     means.iter_mut().zip(pixel).for_each(|(mean, value)| *mean += value);
                 }
@@ -158,7 +158,7 @@ impl CustomOp1 for GlobalAveragePool {
             let scale = 1.0 / (height * width) as f32;
             result.par_chunks_mut((width * channels).max(1)).enumerate().for_each(|(row, pixels)| {
                 let upstream = &upstream[row / height * channels..][..channels];
-                vectorized(|| {
+                vectorized!(|| {
                     for pixel in pixels.chunks_exact_mut(channels) {
                         pixel.iter_mut().zip(upstream).for_each(|(value, upstream)| *value = upstream * scale);
                     }

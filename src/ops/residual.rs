@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 use rayon::prelude::*;
 
 use super::backward::{column_sums, gradient, read};
-use super::{Activation, activate, elements, has_kernel, output, vectorized};
+use super::{Activation, activate, elements, has_kernel, output};
 
 /// Elements of one task.
 const CHUNK: usize = 16 << 10;
@@ -42,7 +42,7 @@ impl CustomOp2 for Add {
         }
         let mut result = elements(x, x_layout)?.to_vec();
         result.par_chunks_mut(CHUNK).zip(elements(y, y_layout)?.par_chunks(CHUNK)).for_each(|(sums, values)| {
-            vectorized(|| super::backward::add(sums, values));
+            vectorized!(|| super::backward::add(sums, values));
         });
         Ok(output(result, x_layout.shape()))
     }
@@ -130,7 +130,7 @@ fn each_row(result: &mut [f32], other: &[f32], columns: usize, compute: impl Fn(
     let chunk = (CHUNK / columns.max(1) + 1) * columns.max(1);
     result.par_chunks_mut(chunk).zip(other.par_chunks(chunk)).for_each(|(rows, others)| {
         let rows = rows.chunks_exact_mut(columns.max(1)).zip(others.chunks_exact(columns.max(1)));
-        vectorized(|| rows.for_each(|(row, other)| compute(row, other)));
+        vectorized!(|| rows.for_each(|(row, other)| compute(row, other)));
     });
 }
 

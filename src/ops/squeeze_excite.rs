@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::backward::{add, gradient, read};
-use super::{Activation, Weight, elements, global_average_pool, has_kernel, output, vectorized};
+use super::{Activation, Weight, elements, global_average_pool, has_kernel, output};
 
 /// The two linear layers of a gate, `(channels → squeezed → channels)`, and what follows each.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ fn scale(images: &mut [f32], scales: &[f32], height: usize, row_length: usize) {
     let channels = scales.len() * height * row_length / images.len().max(1);
     images.par_chunks_mut(row_length.max(1)).enumerate().for_each(|(index, row)| {
         let scales = &scales[index / height * channels..][..channels];
-        vectorized(|| {
+        vectorized!(|| {
             for pixel in row.chunks_exact_mut(channels) {
                 pixel.iter_mut().zip(scales).for_each(|(value, scale)| *value *= scale);
             }
@@ -102,7 +102,7 @@ fn scale(images: &mut [f32], scales: &[f32], height: usize, row_length: usize) {
 fn sum_products(sums: &mut [f32], inputs: &[f32], upstream: &[f32], width: usize) {
     let channels = sums.len();
     let mut row_sums = vec![0.0; channels];
-    vectorized(|| {
+    vectorized!(|| {
         for (inputs, upstream) in inputs.chunks_exact(width * channels).zip(upstream.chunks_exact(width * channels)) {
             row_sums.fill(0.0);
             for (inputs, upstream) in inputs.chunks_exact(channels).zip(upstream.chunks_exact(channels)) {

@@ -1,6 +1,6 @@
 //! Slopes of the activation functions.
 
-use super::{Activation, TWICE_ROOT_2_BY_PI, erf, exp, hard_sigmoid, sigmoid, vectorized};
+use super::{Activation, TWICE_ROOT_2_BY_PI, erf, exp, hard_sigmoid, sigmoid};
 
 /// The density of the normal distribution at zero: 1/sqrt(2π).
 const DENSITY_AT_ZERO: f32 = 0.398_942_3;
@@ -39,8 +39,5 @@ impl Activation {
 }
 
 fn map(gradients: &mut [f32], inputs: &[f32], slope: impl Fn(f32) -> f32) {
-    vectorized(
-        #[inline(always)]
-        || gradients.iter_mut().zip(inputs).for_each(|(gradient, x)| *gradient *= slope(*x)),
-    );
+    vectorized!(|| gradients.iter_mut().zip(inputs).for_each(|(gradient, x)| *gradient *= slope(*x)));
 }

@@ -7,7 +7,7 @@ use super::{Conv, gather};
 use crate::ops::backward::{add, column_sums, gradient, read, sum_in_order};
 use crate::ops::gemm::{Matrix, accumulate, multiply};
 use crate::ops::window::{Geometry, Window};
-use crate::ops::{Activation, scratch, vectorized};
+use crate::ops::{Activation, scratch};
 
 /// `convolution(x) + bias`.
 pub struct Tracked {
@@ -104,7 +104,7 @@ impl Band<'_> {
             scratch::with(count * depth, |windows| {
                 let upstream = Matrix::row_major(&upstream[position * outputs..], count, outputs);
                 multiply(windows, depth, upstream, weights, 1.0);
-                vectorized(|| self.scatter(windows, depth, position));
+                vectorized!(|| self.scatter(windows, depth, position));
             });
         }
     }

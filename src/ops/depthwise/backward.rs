@@ -4,9 +4,9 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{Depthwise, depthwise};
+use crate::ops::Activation;
 use crate::ops::backward::{column_sums, gradient, read, sum_in_order};
 use crate::ops::window::{Geometry, Padding, Window};
-use crate::ops::{Activation, vectorized};
 
 /// `depthwise convolution(x) + bias`.
 pub struct Tracked {
@@ -72,7 +72,7 @@ fn input_gradient(upstream: &Tensor, x: &Tensor, weight: &Tensor, geometry: Geom
         let mut result = vec![0.0; x.elem_count()];
         result.par_chunks_mut((width * channels).max(1)).enumerate().for_each(|(index, row)| {
             let row_of = Row { upstream, weights, geometry, image: index / height, y: index % height };
-            vectorized(|| row_of.compute(row));
+            vectorized!(|| row_of.compute(row));
         });
         gradient(result, x)
     })
@@ -144,7 +144,7 @@ fn weight_gradient(x: &[f32], upstream: &[f32], geometry: Geometry) -> Vec<f32> 
             rows: first..out_height.min(first + TASK_ROWS),
         };
         let mut sums = vec![0.0; length];
-        vectorized(|| rows.compute(&mut sums));
+        vectorized!(|| rows.compute(&mut sums));
         sums
     });
     sum_in_order(parts.collect(), length)

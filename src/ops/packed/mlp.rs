@@ -11,7 +11,7 @@ use super::operands::{Rows, Start, Target};
 use super::product::Product;
 use crate::ops::backward::add;
 use crate::ops::layer_norm::normalize;
-use crate::ops::{Activation, filled, scratch, vectorized, with_elements, work};
+use crate::ops::{Activation, filled, scratch, with_elements, work};
 
 /// Wide columns computed at a time: enough to keep the kernel busy, few enough to stay in the cache beside the tile.
 const WIDE: usize = 16 * PANEL;
@@ -57,7 +57,7 @@ pub fn mlp(x: &Tensor, layers: &Mlp, residual: &Tensor) -> Result<Tensor> {
                     scratch::with(rows * (channels + WIDE), |scratch| {
                         let (normed, wide) = scratch.split_at_mut(rows * channels);
                         normed.copy_from_slice(&x[first..][..rows * channels]);
-                        vectorized(|| {
+                        vectorized!(|| {
                             sums.chunks_exact_mut(channels).for_each(|row| add(row, bias));
                             normed.chunks_exact_mut(channels).for_each(|row| normalize(row, weight, shift, epsilon));
                         });
