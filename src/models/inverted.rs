@@ -219,8 +219,10 @@ struct InvertedResidual {
 impl Layer for InvertedResidual {
     fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
         let shortcut = self.shortcut.then(|| xs.clone());
-        let xs = if let Some(expand) = &self.expand { expand.forward(&xs, phase)? } else { xs };
-        let xs = self.depthwise.forward(&xs, phase)?;
+        let xs = match &self.expand {
+            Some(expand) => self.depthwise.forward_after(expand, &xs, phase)?,
+            None => self.depthwise.forward(&xs, phase)?,
+        };
         let xs = if let Some(gate) = &self.gate { ops::squeeze_excite(&xs, gate)? } else { xs };
         self.project.forward_with(&xs, shortcut.as_ref(), phase)
     }

@@ -60,6 +60,16 @@ impl Depthwise {
         let ys = norm.forward(&ops::depthwise(xs, weight, bias, self.window, Activation::None)?, phase)?;
         ops::activate_sum(ys, None, self.activation)
     }
+
+    /// What follows `expand`, a 1×1 convolution.
+    pub fn forward_after(&self, expand: &Conv, xs: &Tensor, phase: Phase) -> candle_core::Result<Tensor> {
+        if expand.norm.is_some() || self.norm.is_some() {
+            return self.forward(&expand.forward(xs, phase)?, phase);
+        }
+        let (wide, affine) = (&expand.weighted, &self.affine);
+        let wide = (&wide.0, &wide.1, expand.activation);
+        ops::expand_depthwise(xs, wide, (&affine.0, &affine.1, self.activation), self.window)
+    }
 }
 
 pub struct Linear {

@@ -100,7 +100,8 @@ impl CustomOp3 for Depthwise {
         let row_length = (out_width * channels).max(1);
         space.par_chunks_mut(row_length).enumerate().for_each(|(index, row)| {
             let image = &x[index / out_height * geometry.height * geometry.width * channels..];
-            kernel(Row { image, weight, bias, geometry, y: index % out_height, activation: self.activation }, row);
+            let y = index % out_height;
+            kernel(Row { image, held: geometry.height, weight, bias, geometry, y, activation: self.activation }, row);
         });
         // SAFETY: each row has been written whole.
         unsafe { result.set_len(batch * out_height * out_width * channels) };
@@ -109,10 +110,10 @@ impl CustomOp3 for Depthwise {
 }
 
 /// Computes a row of the output.
-type Kernel = fn(Row, &mut [MaybeUninit<f32>]);
+pub type Kernel = fn(Row, &mut [MaybeUninit<f32>]);
 
 /// Kernels are compiled for the windows that networks have.
-fn kernel_for(window: Window) -> Option<Kernel> {
+pub fn kernel_for(window: Window) -> Option<Kernel> {
     Some(match (window.kernel, window.stride) {
         (3, 1) => row::<3, 1>,
         (3, 2) => row::<3, 2>,
@@ -126,19 +127,21 @@ fn kernel_for(window: Window) -> Option<Kernel> {
 
 /// One output row of one image.
 #[derive(Clone, Copy)]
-struct Row<'a> {
-    image: &'a [f32],
-    weight: &'a [f32],
-    bias: &'a [f32],
-    geometry: Geometry,
-    y: usize,
-    activation: Activation,
+pub struct Row<'a> {
+    /// Its rows, or only those under the window: row `y` lies at place `y % held`.
+    pub image: &'a [f32],
+    pub held: usize,
+    pub weight: &'a [f32],
+    pub bias: &'a [f32],
+    pub geometry: Geometry,
+    pub y: usize,
+    pub activation: Activation,
 }
 
 /// Computes every value of `result`, a row of the output.
 fn row<const KERNEL: usize, const STRIDE: usize>(row: Row, result: &mut [MaybeUninit<f32>]) {
-    let Geometry { height, width, channels, out_width, .. } = row.geometry;
-    assert!(row.image.len() >= height * width * channels && result.len() == out_width * channels, "slices are whole");
+    let Geometry { width, channels, out_width, .. } = row.geometry;
+    assert!(row.image.len() >= row.held * width * channels && result.len() == out_width * channels, "slices are whole");
     assert!(row.weight.len() == KERNEL * KERNEL * channels && row.bias.len() == channels, "weights are whole");
     pulp::Arch::new().dispatch(Write::<KERNEL, STRIDE> { row, result: result.as_mut_ptr().cast() });
 }
@@ -156,33 +159,47 @@ impl<const KERNEL: usize, const STRIDE: usize> WithSimd for Write<'_, KERNEL, ST
     fn with_simd<S: Simd>(self, simd: S) {
         let Geometry { channels, out_width, .. } = self.row.geometry;
         let lanes = size_of::<S::f32s>() / size_of::<f32>();
-        for channel in (0..channels).step_by(lanes) {
-            // The last channels are computed together with some before them, a second time with the same result.
-            let channel = channel.min(channels.saturating_sub(lanes));
-            let mut x = 0;
-            while x < out_width {
-                // SAFETY: `row` has checked the slices; columns and channels are inside them.
-                x += unsafe {
-                    match out_width - x {
-                        _ if channels < lanes => self.pixels::<S, 1, false>(simd, channel, x),
-                        14.. if const { S::REGISTER_COUNT >= 32 } => self.pixels::<S, 14, true>(simd, channel, x),
-                        7.. => self.pixels::<S, 7, true>(simd, channel, x),
-                        _ => self.pixels::<S, 1, true>(simd, channel, x),
-                    }
-                };
-            }
-        }
-        if self.row.activation != Activation::None {
-            // SAFETY: the whole row has just been written, and nothing else refers to it.
-            let values = unsafe { std::slice::from_raw_parts_mut(self.result, out_width * channels) };
-            self.row.activation.apply_inlined(values);
+        let mut x = 0;
+        while x < out_width {
+            // SAFETY: `row` has checked the slices; columns are inside them.
+            x += unsafe {
+                match out_width - x {
+                    _ if channels < lanes => self.all_channels::<S, 1, false>(simd, x),
+                    14.. if const { S::REGISTER_COUNT >= 32 } => self.all_channels::<S, 14, true>(simd, x),
+                    7.. => self.all_channels::<S, 7, true>(simd, x),
+                    // The last pixels are computed together with some before them, a second time with the same result.
+                    left if out_width >= 7 => left + self.all_channels::<S, 7, true>(simd, out_width - 7) - 7,
+                    _ => self.all_channels::<S, 1, true>(simd, x),
+                }
+            };
         }
     }
 }
 
 impl<const KERNEL: usize, const STRIDE: usize> Write<'_, KERNEL, STRIDE> {
+    /// `PIXELS` outputs from column `x` on, a register of channels after the other, as they lie in memory. Returns `PIXELS`.
+    ///
+    /// # Safety
+    /// As for [`Self::pixels`]; when `FULL`, there is at least a register of channels.
+    #[inline(always)]
+    unsafe fn all_channels<S: Simd, const PIXELS: usize, const FULL: bool>(&self, simd: S, x: usize) -> usize {
+        let channels = self.row.geometry.channels;
+        let lanes = size_of::<S::f32s>() / size_of::<f32>();
+        for channel in (0..channels).step_by(lanes) {
+            // The last channels, like the last pixels, are computed together with some before them.
+            // SAFETY: the caller's promise.
+            unsafe { self.pixels::<S, PIXELS, FULL>(simd, channel.min(channels.saturating_sub(lanes)), x) };
+        }
+        if self.row.activation != Activation::None {
+            // SAFETY: these pixels have just been written, and nothing else refers to them.
+            let values = unsafe { std::slice::from_raw_parts_mut(self.result.add(x * channels), PIXELS * channels) };
+            self.row.activation.apply_inlined(values);
+        }
+        PIXELS
+    }
+
     /// `PIXELS` outputs from column `x` on, for a register of channels from `channel` on, or for the few channels there
-    /// are (not `FULL`). Returns `PIXELS`.
+    /// are (not `FULL`).
     ///
     /// The weights of a window row stay in registers while each input of the row is loaded once and added to every output
     /// that sees it.
@@ -190,13 +207,8 @@ impl<const KERNEL: usize, const STRIDE: usize> Write<'_, KERNEL, STRIDE> {
     /// # Safety
     /// The outputs lie in the row, the channels in the image, and the row's slices have been checked.
     #[inline(always)]
-    unsafe fn pixels<S: Simd, const PIXELS: usize, const FULL: bool>(
-        &self,
-        simd: S,
-        channel: usize,
-        x: usize,
-    ) -> usize {
-        let Row { image, weight, bias, geometry, y, .. } = self.row;
+    unsafe fn pixels<S: Simd, const PIXELS: usize, const FULL: bool>(&self, simd: S, channel: usize, x: usize) {
+        let Row { image, held, weight, bias, geometry, y, .. } = self.row;
         let Geometry { width, channels, left, .. } = geometry;
         let (first_y, window_rows) = geometry.rows(y);
         let count = if FULL { size_of::<S::f32s>() / size_of::<f32>() } else { channels };
@@ -204,7 +216,7 @@ impl<const KERNEL: usize, const STRIDE: usize> Write<'_, KERNEL, STRIDE> {
         let load = |values: &[f32], at: usize| unsafe { load(simd, values.as_ptr().add(at), count) };
         let mut sums = [load(bias, channel); PIXELS];
         for (offset, window_row) in window_rows.enumerate() {
-            let from = (first_y + offset) * width * channels + channel;
+            let from = (first_y + offset) % held * width * channels + channel;
             let weights: [S::f32s; KERNEL] =
                 std::array::from_fn(|column| load(weight, (window_row * KERNEL + column) * channels + channel));
             unroll!(INPUT in [
@@ -227,7 +239,6 @@ impl<const KERNEL: usize, const STRIDE: usize> Write<'_, KERNEL, STRIDE> {
             // SAFETY: as above.
             unsafe { store(simd, self.result.add((x + pixel) * channels + channel), count, sum) };
         }
-        PIXELS
     }
 }
 

@@ -5,6 +5,7 @@
 //! compute the same, and are the oracle.
 
 mod conv;
+mod depthwise;
 mod kernel;
 mod linear;
 mod matrix;
@@ -13,6 +14,7 @@ mod operands;
 mod product;
 
 pub use conv::{conv, tiles_of};
+pub use depthwise::{Layer, expand_depthwise};
 pub use kernel::{Place, each, write};
 pub use linear::{FEW_ROWS, linear, tile_rows};
 pub use matrix::{Line, PANEL, PackedMatrix, lines};
