@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::layers::{Conv, DEFAULT_MOMENTUM, Depthwise, Head, HeadStep, Layer, Linear, PooledHead};
 use super::source::{BatchNorm, Source};
 use super::{Block, ModelError, Naming, Phase};
-use crate::ops::{self, Activation, Gate, Padding, Window};
+use crate::ops::{Activation, Gate, Padding, Window};
 
 /// How a family names its tensors, beyond [`Naming`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -223,7 +223,9 @@ impl Layer for InvertedResidual {
             Some(expand) => self.depthwise.forward_after(expand, &xs, phase)?,
             None => self.depthwise.forward(&xs, phase)?,
         };
-        let xs = if let Some(gate) = &self.gate { ops::squeeze_excite(&xs, gate)? } else { xs };
-        self.project.forward_with(&xs, shortcut.as_ref(), phase)
+        match &self.gate {
+            Some(gate) => self.project.forward_gated(&xs, gate, shortcut.as_ref(), phase),
+            None => self.project.forward_with(&xs, shortcut.as_ref(), phase),
+        }
     }
 }

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::parameter::TrainableNorm;
 use super::source::{Affine, BatchNorm, Source, Weighted};
 use super::{ModelError, Phase};
-use crate::ops::{self, Activation, Window};
+use crate::ops::{self, Activation, Gate, Window};
 
 /// What a block does to its input.
 pub trait Layer: Send + Sync {
@@ -34,6 +34,20 @@ impl Conv {
         };
         let ys = norm.forward(&weight.conv(xs, bias, self.window, Activation::None, None)?, phase)?;
         ops::activate_sum(ys, residual, self.activation)
+    }
+
+    /// What follows a gate: a 1×1 convolution without an activation.
+    pub fn forward_gated(
+        &self,
+        xs: &Tensor,
+        gate: &Gate,
+        residual: Option<&Tensor>,
+        phase: Phase,
+    ) -> candle_core::Result<Tensor> {
+        if self.norm.is_some() {
+            return self.forward_with(&ops::squeeze_excite(xs, gate)?, residual, phase);
+        }
+        ops::project_gated(xs, gate, &self.weighted.0, &self.weighted.1, residual)
     }
 }
 

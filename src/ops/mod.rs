@@ -67,7 +67,7 @@ pub use packed::PackedMatrix;
 pub use pool::{global_average_pool, max_pool};
 pub use quantized::{BlockType, QuantizedMatrix};
 pub use residual::{activate_sum, add, add_scaled};
-pub use squeeze_excite::{Gate, squeeze_excite};
+pub use squeeze_excite::{Gate, project_gated, squeeze_excite};
 pub use weight::Weight;
 pub use window::{Geometry, Padding, Window};
 

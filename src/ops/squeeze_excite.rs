@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::backward::{add, gradient, read};
-use super::{Activation, Weight, elements, global_average_pool, has_kernel, output};
+use super::{Activation, Weight, Window, elements, global_average_pool, has_kernel, output, packed};
 
 /// The two linear layers of a gate, `(channels → squeezed → channels)`, and what follows each.
 #[derive(Debug)]
@@ -19,10 +19,33 @@ pub struct Gate {
 
 /// `x · gate(mean of x over height and width)`; `x` has shape `(n, h, w, channels)`.
 pub fn squeeze_excite(x: &Tensor, gate: &Gate) -> Result<Tensor> {
-    let means = global_average_pool(x)?;
-    let squeezed = gate.reduce.0.linear(&means, &gate.reduce.1, gate.inner, None)?;
-    let scales = gate.expand.0.linear(&squeezed, &gate.expand.1, gate.outer, None)?;
-    scale_channels(x, &scales)
+    scale_channels(x, &gate.scales(x)?)
+}
+
+/// `(x · gate(mean of x over height and width)) · weight + bias + residual`: the 1×1 convolution after the gate with it.
+///
+/// `x` has shape `(n, h, w, channels)`, the result and `residual` `(n, h, w, outputs)`. With a packed weight the scaled image
+/// is never there at once.
+pub fn project_gated(
+    x: &Tensor,
+    gate: &Gate,
+    weight: &Weight,
+    bias: &Tensor,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
+    let scales = gate.scales(x)?;
+    match weight {
+        Weight::Packed(weight) => packed::linear_scaled(x, &scales, weight, bias, residual),
+        _ => weight.conv(&scale_channels(x, &scales)?, bias, Window::centered(1, 1), Activation::None, residual),
+    }
+}
+
+impl Gate {
+    /// One factor per image and channel, `(n, channels)`.
+    fn scales(&self, x: &Tensor) -> Result<Tensor> {
+        let squeezed = self.reduce.0.linear(&global_average_pool(x)?, &self.reduce.1, self.inner, None)?;
+        self.expand.0.linear(&squeezed, &self.expand.1, self.outer, None)
+    }
 }
 
 /// Multiplies each image's channels: `x` has shape `(n, h, w, channels)`, `scales` `(n, channels)`.
@@ -135,6 +158,34 @@ mod tests {
             let scales = squeezed.matmul(&expand)?.broadcast_add(&gate.expand.1)?;
             let scales = Activation::HardSigmoid.composed(&scales)?.reshape((3, 1, 1, 13))?;
             assert_close(&squeeze_excite(&x, &gate)?, &x.broadcast_mul(&scales)?, 1e-5)?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_gated_projection_equals_one_layer_after_the_other() -> Result<()> {
+        let pair = |inputs, outputs, seed| -> Result<(Weight, Tensor)> {
+            Ok((Weight::Plain(random(&[inputs, outputs], seed)?), random(&[outputs], seed + 1)?))
+        };
+        let (inner, outer) = (Activation::Silu, Activation::Sigmoid);
+        let gate = Gate { reduce: pair(13, 4, 1)?, expand: pair(4, 13, 3)?, inner, outer };
+        let bias = random(&[21], 6)?;
+        let plain = random(&[1, 1, 13, 21], 5)?;
+        let packed = Weight::Packed(packed::PackedMatrix::from_tensor(&plain)?);
+        // Fewer rows than a tile, one tile over several images, and several.
+        for shape in [[2, 3, 5, 13], [3, 9, 11, 13], [2, 23, 17, 13]] {
+            for x in views(&shape)? {
+                let [batch, height, width, _] = shape;
+                for residual in [None, Some(random(&[batch, height, width, 21], 7)?)] {
+                    let gated = squeeze_excite(&x, &gate)?;
+                    let oracle =
+                        packed.conv(&gated, &bias, Window::centered(1, 1), Activation::None, residual.as_ref())?;
+                    let ours = project_gated(&x, &gate, &packed, &bias, residual.as_ref())?;
+                    assert_close(&ours, &oracle, 0.0)?;
+                    let composed = project_gated(&x, &gate, &Weight::Plain(plain.clone()), &bias, residual.as_ref())?;
+                    assert_close(&ours, &composed, 1e-5)?;
+                }
+            }
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ mod matrix;
 mod mlp;
 mod operands;
 mod product;
+mod scaled;
 
 pub use conv::{conv, tiles_of};
 pub use depthwise::{Layer, expand_depthwise};
@@ -20,3 +21,4 @@ pub use linear::{FEW_ROWS, linear, tile_rows};
 pub use matrix::{Line, PANEL, PackedMatrix, lines};
 pub use mlp::{Mlp, mlp};
 pub use operands::{Rows, Start, Target};
+pub use scaled::linear_scaled;
