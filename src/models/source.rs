@@ -10,7 +10,7 @@ use super::layers::Layer;
 use super::parameter::{Parameter, TrainableNorm};
 use super::{Block, ModelError, Precision};
 use crate::checkpoint::{Blocks, Checkpoint, CheckpointError, TensorInfo, TensorKind};
-use crate::ops::{self, BlockType, PackedMatrix, QuantizedMatrix, Weight};
+use crate::ops::{self, BlockMatrix, BlockType, PackedMatrix, QuantizedMatrix, Weight};
 
 /// Tensors by name.
 pub trait Weights {
@@ -380,8 +380,8 @@ impl<'a> Source<'a> {
             return Ok((Weight::Plain(self.placeholder.clone()), self.placeholder.clone()));
         };
         let shift = self.tensor(Some(shift), &[axes[0]])?;
-        if let Some(matrix) = self.stored_blocks(name, file_shape, axes, &scale)? {
-            return Ok((Weight::Quantized(matrix), shift));
+        if let Some(weight) = self.stored_blocks(name, file_shape, axes, &scale)? {
+            return Ok((weight, shift));
         }
         let [outputs, inputs, positions] = axes;
         let weight = self.read(name, file_shape, 0.0)?.unwrap_or_default();
@@ -391,7 +391,11 @@ impl<'a> Source<'a> {
         let depth = inputs * positions;
         let segments = [positions.isqrt(), depth / positions.isqrt()];
         let quantized = weight.len() > TINY && ops::uses_kernel("quantized", &self.device);
+        let blocks = weight.len() > TINY && self.multiplies_blocks(positions);
+        let in_blocks = |kind| BlockMatrix::new(kind, [depth, outputs], scaled, &self.device);
         let weight = match self.precision {
+            Precision::Int8 if blocks => Weight::Blocks(in_blocks(BlockType::Q8_0)?),
+            Precision::Int4 if blocks => Weight::Blocks(in_blocks(BlockType::Q4_0)?),
             Precision::Int8 if quantized => Weight::Quantized(QuantizedMatrix::new(segments, outputs, scaled)),
             Precision::Int4 if quantized => Weight::Quantized(QuantizedMatrix::in_4_bits(segments, outputs, scaled)),
             _ if ops::uses_kernel("packed", &self.device) => Weight::Packed(PackedMatrix::new(depth, outputs, scaled)),
@@ -403,6 +407,11 @@ impl<'a> Source<'a> {
         Ok((weight, shift))
     }
 
+    /// Whether the device has a kernel for weights in blocks, which are of one position.
+    fn multiplies_blocks(&self, positions: usize) -> bool {
+        positions == 1 && self.device.is_metal() && ops::uses_kernel("blocks", &self.device)
+    }
+
     /// The same weight as the file quantized it, when that is how it is wanted.
     fn stored_blocks(
         &self,
@@ -410,9 +419,10 @@ impl<'a> Source<'a> {
         file_shape: &[usize],
         [outputs, inputs, positions]: [usize; 3],
         scale: &Option<Vec<f32>>,
-    ) -> Result<Option<QuantizedMatrix>, ModelError> {
+    ) -> Result<Option<Weight>, ModelError> {
         let Some(weights) = self.weights else { return Ok(None) };
-        if !self.holds(name, file_shape) || !ops::uses_kernel("quantized", &self.device) {
+        let on_metal = self.multiplies_blocks(positions);
+        if !self.holds(name, file_shape) || !(on_metal || ops::uses_kernel("quantized", &self.device)) {
             return Ok(None);
         }
         let kind = match self.precision {
@@ -426,9 +436,16 @@ impl<'a> Source<'a> {
         if kind.is_some_and(|kind| kind != stored) {
             return Ok(None);
         }
+        if on_metal {
+            let matrix =
+                BlockMatrix::from_blocks(stored, &blocks.bytes, [inputs, outputs], scale.as_deref(), &self.device)?;
+            return Ok(matrix.map(Weight::Blocks));
+        }
         let kernel = positions.isqrt();
         let segments = [kernel, kernel * inputs];
-        Ok(QuantizedMatrix::from_blocks(stored, &blocks.bytes, segments, outputs, |output| scale_of(scale, output)))
+        let factor = |output| scale_of(scale, output);
+        let matrix = QuantizedMatrix::from_blocks(stored, &blocks.bytes, segments, outputs, factor);
+        Ok(matrix.map(Weight::Quantized))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
+use super::blocks::{self, BlockMatrix};
 use super::packed::{self, PackedMatrix};
 use super::quantized::{self, QuantizedMatrix};
 use super::{Activation, Face, Window, face, is_tracked};
@@ -14,6 +15,8 @@ pub enum Weight {
     Packed(PackedMatrix),
     /// The same in 8 or 4 bits.
     Quantized(QuantizedMatrix),
+    /// In 8 or 4 bits for inference on Metal, where windows are of one pixel.
+    Blocks(BlockMatrix),
 }
 
 impl Weight {
@@ -32,6 +35,7 @@ impl Weight {
                 quantized::linear(x, weight, bias, activation, residual)
             }
             Self::Quantized(weight) => quantized::composed::linear(x, weight, bias, activation, residual),
+            Self::Blocks(weight) => blocks::linear(x, weight, bias, activation, residual),
         }
     }
 
@@ -51,6 +55,7 @@ impl Weight {
                 quantized::conv(x, weight, bias, window, activation, residual)
             }
             Self::Quantized(weight) => quantized::composed::conv(x, weight, bias, window, activation, residual),
+            Self::Blocks(weight) => blocks::conv(x, weight, bias, window, activation, residual),
         }
     }
 }

@@ -20,5 +20,5 @@ mod testing;
 
 pub use conv::conv;
 pub use linear::linear;
-pub use matrix::{BlockType, QuantizedMatrix};
+pub use matrix::{BLOCK, BlockType, QuantizedMatrix};
 pub use mlp::mlp;
