@@ -34,10 +34,9 @@ pub unsafe fn store<S: Simd>(simd: S, to: *mut f32, length: usize, values: S::f3
     }
 }
 
-/// Begins to fetch what lies `count` elements after `from` into the first-level cache; there need not be anything.
+/// Begins to fetch what lies at an address into the first-level cache; there need not be anything.
 #[inline(always)]
-pub fn prefetch<T>(from: &T, count: usize) {
-    let address = std::ptr::from_ref(from).wrapping_add(count);
+pub fn prefetch<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch of any address is no access; SSE is part of x86-64.
     unsafe {

@@ -28,6 +28,8 @@ pub struct Block<'a, const PANELS: usize> {
     pub bias: Option<[&'a Line; PANELS]>,
     /// Added at the end, laid out as `result`.
     pub residual: Option<*const f32>,
+    /// Whether what is negative becomes zero after that.
+    pub is_rectified: bool,
 }
 
 impl<const PANELS: usize> Block<'_, PANELS> {
@@ -43,6 +45,19 @@ impl<const PANELS: usize> Block<'_, PANELS> {
             }
         }
     }
+
+    /// Where its sums go.
+    #[inline(always)]
+    fn place(&self) -> Place {
+        Place {
+            result: self.result,
+            stride: self.result_stride,
+            columns: self.columns,
+            holds_start: self.bias.is_none(),
+            residual: self.residual,
+            is_rectified: self.is_rectified,
+        }
+    }
 }
 
 /// Multiplies `ROWS` rows with `PANELS` panels of `VECTORS` vector registers each.
@@ -56,6 +71,8 @@ pub unsafe fn multiply<S: Simd, const ROWS: usize, const PANELS: usize, const VE
     block: &Block<PANELS>,
 ) {
     let lanes = PANEL / VECTORS;
+    let place = block.place();
+    place.fetch::<ROWS, PANELS>();
     debug_assert_eq!(size_of::<S::f32s>(), lanes * size_of::<f32>());
     let line = |line: &Line, vector: usize| -> S::f32s {
         // SAFETY: a line is `VECTORS` vectors long, and aligned to more than a vector.
@@ -76,7 +93,7 @@ pub unsafe fn multiply<S: Simd, const ROWS: usize, const PANELS: usize, const VE
             for (weights, panel) in weights.iter_mut().zip(block.panels) {
                 // SAFETY: a panel has a line for each step of the depth.
                 let lines = unsafe { panel.get_unchecked(step) };
-                prefetch(lines, PREFETCH);
+                prefetch(std::ptr::from_ref(lines).wrapping_add(PREFETCH));
                 weights.iter_mut().enumerate().for_each(|(vector, weight)| *weight = line(lines, vector));
             }
             for (row, sums) in sums.iter_mut().enumerate() {
@@ -93,13 +110,6 @@ pub unsafe fn multiply<S: Simd, const ROWS: usize, const PANELS: usize, const VE
             step += 1;
         }
     }
-    let place = Place {
-        result: block.result,
-        stride: block.result_stride,
-        columns: block.columns,
-        holds_start: block.bias.is_none(),
-        residual: block.residual,
-    };
     // SAFETY: the caller's promise.
     unsafe { write(simd, sums, &place) };
 }
@@ -115,6 +125,23 @@ pub struct Place {
     /// Whether the sums are added to what the result holds.
     pub holds_start: bool,
     pub residual: Option<*const f32>,
+    pub is_rectified: bool,
+}
+
+impl Place {
+    /// Begins to fetch what [`write`] needs: called before the sums are computed, so that it need not wait then.
+    #[inline(always)]
+    pub fn fetch<const ROWS: usize, const PANELS: usize>(&self) {
+        for row in 0..ROWS {
+            for panel in 0..PANELS {
+                let at = row * self.stride + panel * PANEL;
+                prefetch(self.result.wrapping_add(at));
+                if let Some(residual) = self.residual {
+                    prefetch(residual.wrapping_add(at));
+                }
+            }
+        }
+    }
 }
 
 /// Writes the sums, with what is added to them.
@@ -130,7 +157,7 @@ pub unsafe fn write<S: Simd, const ROWS: usize, const PANELS: usize, const VECTO
     mut sums: [[[S::f32s; VECTORS]; PANELS]; ROWS],
     place: &Place,
 ) {
-    let Place { result, stride, columns, holds_start, residual } = *place;
+    let Place { result, stride, columns, holds_start, residual, is_rectified } = *place;
     let lanes = PANEL / VECTORS;
     // SAFETY: whole vectors of the result and the residual, as the caller promises.
     unsafe {
@@ -147,6 +174,13 @@ pub unsafe fn write<S: Simd, const ROWS: usize, const PANELS: usize, const VECTO
                     &mut sums,
                     #[inline(always)]
                     |row, column, sum| *sum = simd.add_f32s(*sum, read::<S>(residual.add(row * stride + column))),
+                );
+            }
+            if is_rectified {
+                each(
+                    &mut sums,
+                    #[inline(always)]
+                    |_, _, sum| *sum = rectified(simd, *sum),
                 );
             }
             each(
@@ -177,6 +211,9 @@ pub unsafe fn write<S: Simd, const ROWS: usize, const PANELS: usize, const VECTO
                 if let Some(residual) = residual {
                     sum = simd.add_f32s(sum, load(simd, residual.add(at), length));
                 }
+                if is_rectified {
+                    sum = rectified(simd, sum);
+                }
                 store(simd, result.add(at), length, sum);
             }
         }
@@ -196,6 +233,13 @@ pub fn each<V, const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
             }
         }
     }
+}
+
+/// Zero for what is less than that; not the larger of both, which might hide a NaN.
+#[inline(always)]
+fn rectified<S: Simd>(simd: S, values: S::f32s) -> S::f32s {
+    let zero = simd.splat_f32s(0.0);
+    simd.select_f32s(simd.less_than_f32s(values, zero), zero, values)
 }
 
 /// # Safety

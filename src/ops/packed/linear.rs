@@ -110,6 +110,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_a_number_passes_the_activation() -> Result<()> {
+        // Whole panels, and a part of one.
+        for outputs in [32, 37] {
+            let weight = PackedMatrix::from_tensor(&random(&[4, outputs], 2)?)?;
+            let x = Tensor::new(&[[1f32, -1.0, 0.5, 2.0], [1.0, f32::NAN, 0.0, 0.0]], &candle_core::Device::Cpu)?;
+            let result = linear(&x, &weight, &random(&[outputs], 3)?, Activation::Relu, None)?.to_vec2::<f32>()?;
+            assert!(result[0].iter().all(|value| *value >= 0.0) && result[1].iter().all(|value| value.is_nan()));
+        }
+        Ok(())
+    }
+
+    #[test]
     fn wrong_lengths_are_errors() -> Result<()> {
         let weight = PackedMatrix::from_tensor(&random(&[4, 3], 2)?)?;
         assert!(linear(&random(&[2, 5], 1)?, &weight, &random(&[3], 3)?, Activation::None, None).is_err());

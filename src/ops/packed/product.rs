@@ -95,6 +95,7 @@ impl Write<'_> {
                 Start::Result => None,
             },
             residual: residual.map(|residual| residual[column..].as_ptr()),
+            is_rectified: *activation == Activation::Relu,
         };
         for index in 0..rows.images * rows.groups {
             let first = index / rows.groups * rows.image_stride + index % rows.groups * rows.group_stride;
@@ -104,7 +105,7 @@ impl Write<'_> {
                 multiply_rows(simd, below, rows.count);
             }
         }
-        if *activation == Activation::None {
+        if block.is_rectified || *activation == Activation::None {
             return;
         }
         // SAFETY: these values have just been written.

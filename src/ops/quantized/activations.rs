@@ -1,6 +1,6 @@
 //! The left factor in bytes: each row, or each image, is coded by the range of its own values.
 
-use crate::ops::vectorized;
+use pulp::{Arch, Simd, WithSimd};
 
 /// A byte `b` stands for `offset + scale · b`. Zero is among the values that a code has.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -17,7 +17,7 @@ pub struct Coder {
     zero: f32,
 }
 
-/// Smallest and largest of some values and zero, and their sum times zero: NaN if one was not finite.
+/// Smallest and largest of some values and zero, and the sum of all times zero: NaN if one was not finite.
 #[derive(Clone, Copy)]
 pub struct Range {
     least: f32,
@@ -25,37 +25,26 @@ pub struct Range {
     taint: f32,
 }
 
-/// Values that are looked at together: two of the widest registers.
-const LANES: usize = 32;
-
 impl Range {
     pub const ZERO: Self = Self { least: 0.0, most: 0.0, taint: 0.0 };
 
     #[inline(always)]
-    fn of(values: &[f32]) -> Self {
-        let [mut least, mut most, mut sum] = [[0.0; LANES]; 3];
-        let (chunks, rest) = values.as_chunks::<LANES>();
-        for chunk in chunks {
-            for lane in 0..LANES {
-                least[lane] = lesser(chunk[lane], least[lane]);
-                most[lane] = greater(chunk[lane], most[lane]);
-                sum[lane] += chunk[lane];
-            }
+    fn of<S: Simd>(simd: S, values: &[f32]) -> Self {
+        let (vectors, rest) = S::as_simd_f32s(values);
+        let (pairs, single) = vectors.as_chunks::<2>();
+        // Two of each, as one would have to wait for itself.
+        let (mut first, mut second) = (Seen::nothing(simd), Seen::nothing(simd));
+        for pair in pairs {
+            first.take(simd, pair[0]);
+            second.take(simd, pair[1]);
         }
-        let (chunks, rest) = rest.as_chunks::<8>();
-        for chunk in chunks {
-            for lane in 0..8 {
-                least[lane] = lesser(chunk[lane], least[lane]);
-                most[lane] = greater(chunk[lane], most[lane]);
-                sum[lane] += chunk[lane];
-            }
+        for vector in single {
+            first.take(simd, *vector);
         }
-        for (lane, &value) in rest.iter().enumerate() {
-            least[lane] = lesser(value, least[lane]);
-            most[lane] = greater(value, most[lane]);
-            sum[lane] += value;
+        if !rest.is_empty() {
+            second.take(simd, simd.partial_load_f32s(rest));
         }
-        Self { least: folded(least, lesser), most: folded(most, greater), taint: folded(sum, |a, b| a + b) * 0.0 }
+        first.and(simd, second).range(simd)
     }
 
     /// Takes in what `other` has seen.
@@ -91,17 +80,44 @@ fn greater(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
 
-/// Halves with halves, so that it is done in few steps.
-#[inline(always)]
-fn folded(mut lanes: [f32; LANES], pair: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut half = LANES;
-    while half > 1 {
-        half /= 2;
-        for lane in 0..half {
-            lanes[lane] = pair(lanes[lane], lanes[lane + half]);
+/// A [`Range`] in each lane of vectors.
+struct Seen<S: Simd> {
+    least: S::f32s,
+    most: S::f32s,
+    taint: S::f32s,
+}
+
+impl<S: Simd> Seen<S> {
+    #[inline(always)]
+    fn nothing(simd: S) -> Self {
+        let zero = simd.splat_f32s(0.0);
+        Self { least: zero, most: zero, taint: zero }
+    }
+
+    #[inline(always)]
+    fn take(&mut self, simd: S, values: S::f32s) {
+        self.least = simd.min_f32s(values, self.least);
+        self.most = simd.max_f32s(values, self.most);
+        self.taint = simd.mul_add_f32s(values, simd.splat_f32s(0.0), self.taint);
+    }
+
+    #[inline(always)]
+    fn and(self, simd: S, other: Self) -> Self {
+        Self {
+            least: simd.min_f32s(self.least, other.least),
+            most: simd.max_f32s(self.most, other.most),
+            taint: simd.add_f32s(self.taint, other.taint),
         }
     }
-    lanes[0]
+
+    #[inline(always)]
+    fn range(self, simd: S) -> Range {
+        Range {
+            least: simd.reduce_min_f32s(self.least),
+            most: simd.reduce_max_f32s(self.most),
+            taint: simd.reduce_sum_f32s(self.taint),
+        }
+    }
 }
 
 impl Coder {
@@ -124,31 +140,38 @@ impl Coder {
 
 /// Codes rows of `length` values each, one after the other; `bytes` is as long as `values`, `codes` has one per row.
 pub fn encode_rows(values: &[f32], length: usize, bytes: &mut [u8], codes: &mut [Code]) {
-    vectorized(
+    struct Encode<'a>(&'a [f32], usize, &'a mut [u8], &'a mut [Code]);
+
+    impl WithSimd for Encode<'_> {
+        type Output = ();
+
         #[inline(always)]
-        || {
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Self(values, length, bytes, codes) = self;
             let rows = values.chunks_exact(length).zip(bytes.chunks_exact_mut(length));
             for ((values, bytes), code) in rows.zip(codes) {
-                *code = encode_row(values, bytes);
+                let coder = Range::of(simd, values).coder();
+                coder.encode(values, bytes);
+                *code = coder.code;
             }
-        },
-    );
-}
-
-/// One row, inside a loop that is already compiled for this machine's vector instructions.
-#[inline(always)]
-pub fn encode_row(values: &[f32], bytes: &mut [u8]) -> Code {
-    let coder = Range::of(values).coder();
-    coder.encode(values, bytes);
-    coder.code
+        }
+    }
+    Arch::new().dispatch(Encode(values, length, bytes, codes));
 }
 
 /// The range of many values.
 pub fn range(values: &[f32]) -> Range {
-    vectorized(
+    struct Measure<'a>(&'a [f32]);
+
+    impl WithSimd for Measure<'_> {
+        type Output = Range;
+
         #[inline(always)]
-        || Range::of(values),
-    )
+        fn with_simd<S: Simd>(self, simd: S) -> Range {
+            Range::of(simd, self.0)
+        }
+    }
+    Arch::new().dispatch(Measure(values))
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ pub struct Block<'a, const PANELS: usize> {
     pub bias: Option<[&'a Line; PANELS]>,
     /// Added at the end, laid out as `result`.
     pub residual: Option<*const f32>,
+    /// Whether what is negative becomes zero after that.
+    pub is_rectified: bool,
 }
 
 impl<const PANELS: usize> Block<'_, PANELS> {
@@ -49,6 +51,19 @@ impl<const PANELS: usize> Block<'_, PANELS> {
                 residual: self.residual.map(|residual| residual.add(rows * self.result_stride)),
                 ..*self
             }
+        }
+    }
+
+    /// Where its sums go.
+    #[inline(always)]
+    fn place(&self) -> Place {
+        Place {
+            result: self.result,
+            stride: self.result_stride,
+            columns: self.columns,
+            holds_start: self.bias.is_none(),
+            residual: self.residual,
+            is_rectified: self.is_rectified,
         }
     }
 }
@@ -96,6 +111,7 @@ pub unsafe fn multiply<D: Dot, const ROWS: usize, const PANELS: usize, const VEC
     block: &Block<PANELS>,
 ) {
     let simd = dot.simd();
+    block.place().fetch::<ROWS, PANELS>();
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [[[dot.zero(); VECTORS]; PANELS]; ROWS];
@@ -144,6 +160,7 @@ pub unsafe fn multiply_blocks<
 ) {
     let simd = dot.simd();
     let lines = if HALVES { BLOCK / STEP / 2 } else { BLOCK / STEP };
+    block.place().fetch::<ROWS, PANELS>();
     // SAFETY: the caller's promise.
     unsafe {
         let mut totals: Each<_, ROWS, PANELS, VECTORS> = [[[simd.splat_f32s(0.0); VECTORS]; PANELS]; ROWS];
@@ -266,13 +283,6 @@ unsafe fn finish<D: Dot, const ROWS: usize, const PANELS: usize, const VECTORS: 
                 *total = simd.mul_add_f32s(*total, simd.splat_f32s(code.scale), start);
             },
         );
-        let place = Place {
-            result: block.result,
-            stride: block.result_stride,
-            columns: block.columns,
-            holds_start: block.bias.is_none(),
-            residual: block.residual,
-        };
-        write(simd, totals, &place);
+        write(simd, totals, &block.place());
     }
 }

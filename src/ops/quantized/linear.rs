@@ -124,8 +124,11 @@ mod tests {
         values[5] = f32::INFINITY;
         let x = Tensor::from_vec(values, (2, 4), &candle_core::Device::Cpu)?;
         for weight in weights(4, 3)? {
-            let result = linear(&x, &weight, &random(&[3], 3)?, Activation::None, None)?.to_vec2::<f32>()?;
-            assert!(result[0].iter().all(|value| value.is_finite()) && result[1].iter().all(|value| value.is_nan()));
+            for activation in [Activation::None, Activation::Relu, Activation::Relu6] {
+                let result = linear(&x, &weight, &random(&[3], 3)?, activation, None)?.to_vec2::<f32>()?;
+                assert!(result[0].iter().all(|value| value.is_finite()), "{activation:?}");
+                assert!(result[1].iter().all(|value| value.is_nan()), "{activation:?}");
+            }
         }
         Ok(())
     }

@@ -5,7 +5,7 @@
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::activations::{Code, encode_row, encode_rows};
+use super::activations::{Code, encode_rows};
 use super::matrix::{PART, QuantizedMatrix};
 use super::product::{Product, SLACK};
 use crate::ops::backward::add;
@@ -56,7 +56,7 @@ pub fn mlp(x: &Tensor, layers: &Mlp<QuantizedMatrix>, residual: &Tensor) -> Resu
                                 for ((x, bytes), code) in rows.zip(&mut codes) {
                                     normed.copy_from_slice(x);
                                     normalize(normed, weight, shift, epsilon);
-                                    *code = encode_row(normed, bytes);
+                                    encode_rows(normed, channels, bytes, std::slice::from_mut(code));
                                 }
                             },
                         );

@@ -92,6 +92,7 @@ impl Product<'_> {
                 Start::Result => None,
             },
             residual: residual.map(|residual| residual[column..].as_ptr()),
+            is_rectified: *activation == Activation::Relu,
         };
         for index in 0..rows.images * rows.groups {
             let first = index / rows.groups * rows.image_stride + index % rows.groups * rows.group_stride;
@@ -102,7 +103,7 @@ impl Product<'_> {
                 instructions.multiply(weight.form(), &group, rows.count);
             }
         }
-        if *activation == Activation::None {
+        if block.is_rectified || *activation == Activation::None {
             return;
         }
         vectorized(
