@@ -8,9 +8,7 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::{ExportError, ExportOptions, ExportSummary, Row, RowResult, failed, temporary_in};
-
-/// The file that marks a folder of sorted copies, so that no scan takes them for photos of their own.
-pub const SORTED_MARK: &str = ".galley-sorted";
+use crate::images::folder::SORTED_MARK;
 
 /// Longest folder name in bytes: far below the 255 of common file systems.
 const LONGEST_NAME: usize = 100;

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-pub use self::folders::SORTED_MARK;
 use self::folders::SortedFolders;
 pub use self::json::json_line;
+pub use crate::images::folder::SORTED_MARK;
 use crate::predict::Prediction;
 pub use crate::predict::{Row, RowResult};
 

@@ -7,6 +7,7 @@
 mod budget;
 mod color;
 mod error;
+pub mod folder;
 mod formats;
 mod gif;
 mod jpeg;
@@ -46,10 +47,24 @@ impl Picture {
         }
         let scaled = |length: u32| (u64::from(length) * u64::from(side)).div_ceil(u64::from(longest)) as u32;
         let (width, height) = (scaled(self.width), scaled(self.height));
+        self.resized_to(width, height, Interpolation::Bilinear)
+    }
+
+    /// The part of the picture that starts at `left` and `top`; it must lie inside.
+    pub fn cut(&self, left: u32, top: u32, width: u32, height: u32) -> Self {
+        let stride = self.width as usize * 3;
+        let columns = left as usize * 3..(left + width) as usize * 3;
+        let rows = self.rgb.chunks_exact(stride).skip(top as usize).take(height as usize);
+        let mut rgb = Vec::with_capacity(columns.len() * height as usize);
+        rows.for_each(|row| rgb.extend_from_slice(&row[columns.clone()]));
+        Self { width, height, rgb, ..*self }
+    }
+
+    /// The picture in another size, by Pillow's antialiased resize.
+    pub fn resized_to(&self, width: u32, height: u32, interpolation: Interpolation) -> Self {
         let target = Target::whole(width as usize, height as usize);
-        let (from_width, from_height) = (self.width as usize, self.height as usize);
-        let rgb = resize::resize(&self.rgb, from_width, from_height, &target, Interpolation::Bilinear);
-        Self { width, height, rgb, ..self }
+        let rgb = resize::resize(&self.rgb, self.width as usize, self.height as usize, &target, interpolation);
+        Self { width, height, rgb, ..*self }
     }
 }
 
@@ -149,6 +164,22 @@ pub fn load_input(
     drop(picture);
     drop(permit);
     Ok(input)
+}
+
+/// A photo resized and not cropped ([`Transform::resized`]), under one permit as [`load_input`].
+pub fn load_resized(
+    path: &Path,
+    transform: &Transform,
+    limits: &Limits,
+    budget: &ImageBudget,
+) -> Result<Picture, ImageError> {
+    let (file, bytes) = source::open(path, limits)?;
+    let (picture, permit) = decode_reader(BufReader::new(file), bytes, Some(transform.short_side()), limits, budget)?;
+    transform.check_output(&picture)?;
+    let resized = transform.resized(&picture);
+    drop(picture);
+    drop(permit);
+    Ok(resized)
 }
 
 fn decode_reader<'a, R: BufRead + Seek>(

@@ -41,6 +41,9 @@ pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 /// Longest side that a transform may ask for.
 const MAX_SIDE: u32 = 4096;
 
+/// How many times as long as the longer of resize and crop a [`Transform::resized`] picture may be.
+const MAX_RESIZED_ASPECT: u64 = 4;
+
 /// Most pixels of network input, where the transform alone does not bound them.
 const MAX_INPUT_PIXELS: u64 = 1 << 24;
 
@@ -108,6 +111,13 @@ impl Transform {
     /// Pixels of shape `(height, width, 3)`, normalized.
     pub fn apply(&self, picture: &Picture) -> Vec<f32> {
         let levels = self.levels(picture);
+        let mut pixels = vec![0.0; levels.len()];
+        self.normalize(&levels, &mut pixels);
+        pixels
+    }
+
+    /// Samples of 8 bits as network input; both slices are of one length, a multiple of 3.
+    pub fn normalize(&self, levels: &[u8], pixels: &mut [f32]) {
         // ToTensor and Normalize in torchvision's order of operations, for each of the 256 levels once.
         let mut tables = [[0.0; 3]; 256];
         for (level, normalized) in tables.iter_mut().enumerate() {
@@ -115,11 +125,47 @@ impl Transform {
                 *value = (level as f32 / 255.0 - mean) / deviation;
             }
         }
-        let mut pixels = vec![0.0; levels.len()];
         for (pixel, levels) in pixels.as_chunks_mut::<3>().0.iter_mut().zip(levels.as_chunks::<3>().0) {
             *pixel = std::array::from_fn(|channel| tables[usize::from(levels[channel])][channel]);
         }
-        pixels
+    }
+
+    /// The resized picture without the crop, for whoever crops it in more than one way: [`crop`](Self::crop) and
+    /// [`normalize`](Self::normalize) make of it what [`apply`](Self::apply) makes of the picture.
+    ///
+    /// Of a picture that is very long when there is a crop, only the middle, [`longest_side`](Self::longest_side)
+    /// pixels or a few less.
+    pub fn resized(&self, picture: &Picture) -> Picture {
+        let (width, height) = self.resized_size(picture);
+        let middle = |side: u64| {
+            // Where a centered crop begins is rounded to even: taking off twice an even number keeps it in place.
+            let taken = side.saturating_sub(self.longest_side()).next_multiple_of(4);
+            usize_range(&(taken / 2..side - taken / 2))
+        };
+        let target =
+            Target { width: width as usize, height: height as usize, columns: middle(width), rows: middle(height) };
+        let (from_width, from_height) = (picture.width as usize, picture.height as usize);
+        let rgb = resize::resize(&picture.rgb, from_width, from_height, &target, self.interpolation);
+        Picture { width: target.columns.len() as u32, height: target.rows.len() as u32, rgb, ..*picture }
+    }
+
+    /// The longest side of a [`resized`](Self::resized) picture.
+    pub fn longest_side(&self) -> u64 {
+        self.crop.map_or(u64::MAX, |crop| MAX_RESIZED_ASPECT * u64::from(self.short_side().max(crop)))
+    }
+
+    /// The middle of a [`resized`](Self::resized) picture, 8 bits per channel.
+    pub fn crop(&self, resized: &Picture) -> Vec<u8> {
+        let Some(side) = self.crop else { return resized.rgb.clone() };
+        let (across, down) = (window(u64::from(resized.width), side), window(u64::from(resized.height), side));
+        let (stride, from) = (across.length as usize * 3, resized.width as usize * 3);
+        let columns = across.range.start as usize * 3..across.range.end as usize * 3;
+        let mut cropped = vec![0; stride * down.length as usize];
+        let rows = cropped.chunks_exact_mut(stride).skip(down.skip as usize);
+        for (row, source) in rows.zip(resized.rgb.chunks_exact(from.max(1)).skip(down.range.start as usize)) {
+            row[across.skip as usize * 3..][..columns.len()].copy_from_slice(&source[columns.clone()]);
+        }
+        cropped
     }
 
     /// The resized and cropped picture, 8 bits per channel.
@@ -239,6 +285,22 @@ mod tests {
         assert_eq!(levels, vec![9; 224 * 224 * 3]);
         let whole = Transform { crop: None, ..Transform::default() };
         assert!(whole.check_output(&picture).is_err());
+    }
+
+    #[test]
+    fn a_resized_picture_is_cropped_to_the_same_pixels_whatever_its_shape() {
+        let transform = Transform { resize: Resize::ShortSide(8), crop: Some(7), ..Transform::default() };
+        let padded = Transform { resize: Resize::ShortSide(5), crop: Some(8), ..transform };
+        let squashed = Transform { resize: Resize::Exact { height: 9, width: 12 }, ..transform };
+        for transform in [transform, padded, squashed] {
+            for (width, height) in (1..160).map(|long| (long, 9)).chain((1..160).map(|long| (13, long))) {
+                let rgb = (0..width * height * 3).map(|at| (at * 89 % 251) as u8).collect();
+                let picture = Picture { width, height, rgb, full_width: width, full_height: height };
+                let resized = transform.resized(&picture);
+                assert!(u64::from(resized.width.max(resized.height)) <= transform.longest_side());
+                assert_eq!(transform.crop(&resized), transform.levels(&picture), "{width} × {height}");
+            }
+        }
     }
 
     #[test]

@@ -2,14 +2,12 @@
 //! per photo to know it again.
 
 use std::collections::HashSet;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
-use walkdir::{DirEntry, FilterEntry, WalkDir};
+use walkdir::DirEntry;
 
-use crate::export::SORTED_MARK;
-use crate::images;
+use crate::images::folder::{Order, Walk, failure, is_sorted, walk};
 use crate::journal::PhotoIdentity;
 use crate::worker::{Canceled, JobContext};
 
@@ -37,8 +35,6 @@ pub struct Scan {
     seen: HashSet<[u8; 16]>,
     ctx: JobContext,
 }
-
-type Walk = FilterEntry<walkdir::IntoIter, fn(&DirEntry) -> bool>;
 
 impl Scan {
     /// Ends early once the job is canceled.
@@ -134,39 +130,6 @@ pub fn count(inputs: &[PathBuf], ctx: &JobContext) -> Result<u64, Canceled> {
         }
     }
     Ok(photos)
-}
-
-#[derive(PartialEq)]
-enum Order {
-    ByName,
-    AsFound,
-}
-
-fn walk(folder: &Path, order: Order) -> Walk {
-    let walk = WalkDir::new(folder).follow_links(true);
-    let walk = if order == Order::ByName { walk.sort_by_file_name() } else { walk };
-    walk.into_iter().filter_entry(is_wanted)
-}
-
-/// Folders and photo names that are not hidden: a leading dot also marks the `._` files macOS leaves on other disks.
-fn is_wanted(entry: &DirEntry) -> bool {
-    let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-    entry.depth() == 0 || (!hidden && (entry.file_type().is_dir() || images::is_photo_name(entry.path())))
-}
-
-/// True for a folder of copies, unless it was named itself.
-fn is_sorted(entry: &DirEntry) -> bool {
-    entry.depth() > 0 && entry.path().join(SORTED_MARK).exists()
-}
-
-/// An entry that could not be read; `None` when no photo can be lost by it.
-fn failure(error: &walkdir::Error) -> Option<(PathBuf, String)> {
-    let (path, source) = (error.path()?, error.io_error()?); // neither for a loop of links, whose photos are reached anyway
-    let dangling_link = source.kind() == ErrorKind::NotFound;
-    if dangling_link && !images::is_photo_name(path) {
-        return None;
-    }
-    Some((path.to_owned(), source.to_string()))
 }
 
 fn fingerprint(path: &Path) -> [u8; 16] {
