@@ -11,6 +11,7 @@
 //! | | [`settings`] | preferences, always valid after reading |
 //! | | [`export`] | predictions as CSV, JSON lines or sorted folders |
 //! | domain | [`predict`] | a classifier: network, labels and input transform |
+//! | | [`data`] | labelled photos: folders and manifests, splits, augmented batches
 //! | | [`models`] | networks as lists of blocks; which one a checkpoint holds |
 //! | foundation | [`checkpoint`] | tensors from `.pth`, `.safetensors` and `.gguf` files |
 //! | | [`images`] | photos: decoding upright, and the transform to network input |
@@ -21,12 +22,14 @@
 //! | | [`format`] | bytes, durations, counts and error chains as text |
 //!
 //! **The layer rule.** Imports point down only:
-//! `gui, cli → jobs → journal, settings, export → predict → models → checkpoint, images, ops → memory → worker, device, format`.
+//! `gui, cli → jobs → journal, settings, export → predict → data, models → checkpoint, images, ops → memory → worker, device,
+//! format`.
 //! The two front ends never import each other and never see a tensor. Only `gui` knows egui and only `cli` prints.
 //! A network is computed in NHWC from the first pixel to the logits. `tests/it/layers.rs` holds this table against the code.
 
 pub mod checkpoint;
 pub mod cli;
+pub mod data;
 pub mod device;
 pub mod export;
 pub mod format;

@@ -1,5 +1,5 @@
-//! One thread per job: cancel, pause, progress, events and the outcome. No other file starts a thread, except the
-//! decode pool of the photo loader.
+//! One thread per job: cancel, pause, progress, events and the outcome. No other file starts a thread, except those that
+//! decode photos.
 //!
 //! Progress is a latest-value slot: a job may report as often as it likes. Events go through a bounded queue: a job
 //! waits while its listener is behind, so memory stays flat.

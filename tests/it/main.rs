@@ -7,6 +7,7 @@ mod bench;
 mod checkpoint;
 mod classify;
 mod cli;
+mod data;
 mod decoding_memory;
 mod doctor;
 mod export;
