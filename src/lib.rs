@@ -10,8 +10,9 @@
 //! | | [`journal`] | SQLite: runs and predictions, written as they are made |
 //! | | [`settings`] | preferences, always valid after reading |
 //! | | [`export`] | predictions as CSV, JSON lines or sorted folders |
-//! | domain | [`predict`] | a classifier: network, labels and input transform |
-//! | | [`data`] | labelled photos: folders and manifests, splits, augmented batches
+//! | domain | [`train`] | a network learns from labelled photos |
+//! | | [`predict`] | a classifier: network, labels and input transform |
+//! | | [`data`] | labelled photos: folders and manifests, splits, augmented batches |
 //! | | [`models`] | networks as lists of blocks; which one a checkpoint holds |
 //! | foundation | [`checkpoint`] | tensors from `.pth`, `.safetensors` and `.gguf` files |
 //! | | [`images`] | photos: decoding upright, and the transform to network input |
@@ -22,7 +23,7 @@
 //! | | [`format`] | bytes, durations, counts and error chains as text |
 //!
 //! **The layer rule.** Imports point down only:
-//! `gui, cli → jobs → journal, settings, export → predict → data, models → checkpoint, images, ops → memory → worker, device,
+//! `gui, cli → jobs → journal, settings, export → train, predict → data, models → checkpoint, images, ops → memory → worker, device,
 //! format`.
 //! The two front ends never import each other and never see a tensor. Only `gui` knows egui and only `cli` prints.
 //! A network is computed in NHWC from the first pixel to the logits. `tests/it/layers.rs` holds this table against the code.
@@ -43,4 +44,5 @@ pub mod models;
 pub mod ops;
 pub mod predict;
 pub mod settings;
+pub mod train;
 pub mod worker;

@@ -15,6 +15,7 @@ mod save;
 mod source;
 mod state_dict;
 mod unpickle;
+mod write;
 mod zip;
 
 use std::borrow::Cow;
@@ -27,6 +28,7 @@ use source::Source;
 
 pub use error::CheckpointError;
 pub use save::save_atomically;
+pub use write::{Planned, save_safetensors};
 
 /// The kind of file, found from its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -78,7 +80,7 @@ impl ElementType {
 pub enum TensorKind {
     /// Part of the network: parameters and buffers.
     Weight,
-    /// Optimizer state: never read.
+    /// What training needs to go on: optimizer state. A network is never built from it.
     Optimizer,
     /// Anything else (a second copy such as EMA when the model was taken, random states, …).
     Other,

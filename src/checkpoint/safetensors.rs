@@ -19,6 +19,8 @@ const LENGTH_BYTES: u64 = 8;
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 const MAX_INDEX_BYTES: u64 = 64 << 20;
 const MAX_SHARDS: usize = 1024;
+/// What the names of the state of Galley's own training begin with.
+const STATE: &str = "galley.";
 
 /// True for bytes that start as a safetensors file does.
 pub(super) fn looks_like(start: &[u8]) -> bool {
@@ -61,7 +63,8 @@ fn read_header(source: &Source, file: usize) -> Result<Header, Fault> {
         let stored = Stored::row_major(file, data_start + start as u64, &info.shape);
         let bytes = (end - start) as u64;
         let shape = info.shape.clone();
-        tensors.push((TensorInfo { name, element, shape, kind: TensorKind::Weight, bytes }, stored));
+        let kind = if name.starts_with(STATE) { TensorKind::Optimizer } else { TensorKind::Weight };
+        tensors.push((TensorInfo { name, element, shape, kind, bytes }, stored));
     }
     // Empty tensors share an offset; the header's own order is lost by then.
     tensors.sort_by(|(a, at), (b, bt)| (at.start, &a.name).cmp(&(bt.start, &b.name)));

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::train_arguments::TrainArguments;
 use crate::device::DeviceChoice;
 use crate::images::transform::{Interpolation, Resize};
 use crate::jobs::bench::CHILD_OPTION;
@@ -15,6 +16,8 @@ Examples:
   galley                                    open the window
   galley classify sample-data/photos        classify photos with the starter model
   galley classify --model food.pth --out results.csv ~/Pictures
+  galley train --data photos --model food.pth --out run
+                                            fine-tune a checkpoint on a folder of photos per class
   galley inspect food.pth                   what a checkpoint holds
   galley bench --arch resnet50 --batch 1,8  how fast this machine classifies, and in how much memory
   galley doctor                             does every operation compute rightly on this machine";
@@ -33,6 +36,7 @@ pub struct Arguments {
 pub enum Command {
     Classify(Box<ClassifyArguments>),
     Inspect(InspectArguments),
+    Train(Box<TrainArguments>),
     Bench(Box<BenchArguments>),
     Doctor(DoctorArguments),
 }

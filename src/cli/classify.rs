@@ -6,7 +6,7 @@ use super::arguments::{ClassifyArguments, Lenient};
 use super::inspect::transform_text;
 use super::progress::Bar;
 use super::rows::{RowPrinter, RowStyle};
-use super::{failed, say, usage};
+use super::{INTERRUPTED, failed, say, stop_on_interrupt, usage};
 use crate::export::{ExportOptions, ExportTarget, Exporter, Row};
 use crate::format::{count, counted, duration};
 use crate::jobs::Places;
@@ -15,7 +15,6 @@ use crate::predict::{ModelSource, Strictness};
 use crate::worker::{self, BoxError, Canceled, JobContext, Outcome};
 
 const DONE_WITH_SKIPS: u8 = 3;
-const INTERRUPTED: u8 = 130;
 
 pub fn run(arguments: ClassifyArguments) -> ExitCode {
     let targets = targets(&arguments);
@@ -70,18 +69,6 @@ fn targets(arguments: &ClassifyArguments) -> Vec<ExportTarget> {
         None => usage(&format!("--out must end in .csv, .jsonl or .json: {}", path.display())),
     });
     file.into_iter().chain(arguments.sort_into.clone().map(ExportTarget::SortedFolders)).collect()
-}
-
-/// The first Ctrl-C (or a request to end) stops after the batch at hand; the second stops at once, which loses no more
-/// than that batch.
-fn stop_on_interrupt(ctx: &JobContext) -> Result<(), ctrlc::Error> {
-    let ctx = ctx.clone();
-    ctrlc::set_handler(move || {
-        if ctx.is_canceled() {
-            std::process::exit(INTERRUPTED.into());
-        }
-        ctx.cancel();
-    })
 }
 
 /// Where a run's events go.

@@ -9,6 +9,8 @@ mod doctor;
 mod inspect;
 mod progress;
 mod rows;
+mod train;
+mod train_arguments;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -18,7 +20,9 @@ use clap::{CommandFactory as _, Parser as _};
 
 use self::arguments::{Arguments, Command};
 use crate::format::error_chain;
-use crate::worker::BoxError;
+use crate::worker::{BoxError, JobContext};
+
+const INTERRUPTED: u8 = 130;
 
 /// What the program's arguments ask for.
 pub enum Request {
@@ -35,6 +39,7 @@ pub fn run() -> Request {
         Some(Command::Classify(arguments)) => Request::Done(classify::run(*arguments)),
         Some(Command::Inspect(arguments)) => Request::Done(inspect::run(&arguments)),
         Some(Command::Bench(arguments)) => Request::Done(bench::run(*arguments)),
+        Some(Command::Train(arguments)) => Request::Done(train::run(*arguments)),
         Some(Command::Doctor(arguments)) => Request::Done(doctor::run(&arguments)),
         None => window(arguments.paths),
     }
@@ -60,17 +65,33 @@ fn failed(error: &BoxError) -> ExitCode {
 
 /// A command's result on stdout.
 fn print(text: Result<String, BoxError>) -> ExitCode {
-    match text {
-        // A reader that has seen enough closes the pipe: no failure.
-        Ok(text) => match io::stdout().lock().write_all(text.as_bytes()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => failed(&error.into()),
-            _ => ExitCode::SUCCESS,
-        },
+    match text.and_then(|text| write(&text)) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
+    }
+}
+
+/// Text on stdout. A reader that has seen enough closes the pipe: no failure.
+fn write(text: &str) -> Result<(), BoxError> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
     }
 }
 
 /// A line on stderr. With nobody to read it there is nobody to tell.
 fn say(text: &str) {
     drop(writeln!(io::stderr().lock(), "{text}"));
+}
+
+/// The first Ctrl-C (or a request to end) stops after the batch at hand; the second stops at once, which loses no more
+/// than that batch.
+fn stop_on_interrupt(ctx: &JobContext) -> Result<(), ctrlc::Error> {
+    let ctx = ctx.clone();
+    ctrlc::set_handler(move || {
+        if ctx.is_canceled() {
+            std::process::exit(INTERRUPTED.into());
+        }
+        ctx.cancel();
+    })
 }

@@ -20,6 +20,14 @@ impl Bar {
     }
 
     pub fn show(&self, progress: &Progress) {
+        self.show_units(progress, "photos");
+    }
+
+    pub fn show_steps(&self, progress: &Progress) {
+        self.show_units(progress, "steps");
+    }
+
+    fn show_units(&self, progress: &Progress, units: &str) {
         let mut message = count(progress.done);
         if let Some(total) = progress.total {
             if self.0.length() != Some(total) {
@@ -29,7 +37,7 @@ impl Bar {
             self.0.set_position(progress.done);
             message += &format!(" of {}", count(total));
         }
-        message += " photos";
+        message += &format!(" {units}");
         if let Some(rate) = progress.per_second {
             message += &format!(", {rate:.1} per second");
         }

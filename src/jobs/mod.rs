@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod export;
 pub mod inspect;
 pub mod thumbnails;
+pub mod train;
 
 use std::path::PathBuf;
 
@@ -16,10 +17,16 @@ pub struct Places {
     pub journal: PathBuf,
     /// The folder of what is known about devices.
     pub verdicts: PathBuf,
+    /// The folder of photos that were resized for training.
+    pub tiles: PathBuf,
 }
 
 impl Default for Places {
     fn default() -> Self {
-        Self { journal: crate::journal::default_path(), verdicts: doctor::default_folder() }
+        Self {
+            journal: crate::journal::default_path(),
+            verdicts: doctor::default_folder(),
+            tiles: train::default_tiles(),
+        }
     }
 }

@@ -163,6 +163,10 @@ struct ConvNextBlock {
 }
 
 impl Layer for ConvNextBlock {
+    fn is_residual(&self) -> bool {
+        true
+    }
+
     fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
         let hidden = self.depthwise.forward(&xs, phase)?;
         if self.response_norm.is_none() && self.scale.is_none() {

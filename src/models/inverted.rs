@@ -217,6 +217,10 @@ struct InvertedResidual {
 }
 
 impl Layer for InvertedResidual {
+    fn is_residual(&self) -> bool {
+        self.shortcut
+    }
+
     fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
         let shortcut = self.shortcut.then(|| xs.clone());
         let xs = match &self.expand {

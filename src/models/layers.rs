@@ -11,6 +11,11 @@ use crate::ops::{self, Activation, Gate, Window};
 pub trait Layer: Send + Sync {
     /// Takes its input, so that it can be freed as soon as it is used.
     fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor>;
+
+    /// True when the output is the input plus what the layer computes from it.
+    fn is_residual(&self) -> bool {
+        false
+    }
 }
 
 /// A dense convolution, batch norm folded in unless it trains.

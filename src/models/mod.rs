@@ -13,11 +13,14 @@ mod mobilenet;
 mod named;
 mod parameter;
 mod precision;
+mod replaced;
 mod resnet;
 mod source;
 mod squeezenet;
 mod strangers;
 mod vit;
+
+use std::ops::Range;
 
 use candle_core::{Device, Tensor};
 
@@ -34,6 +37,7 @@ pub use measure::{BlockCost, Trial};
 pub use named::{RandomWeights, named};
 pub use parameter::Parameter;
 pub use precision::Precision;
+pub use replaced::{NewHead, replace_head};
 pub use source::Weights;
 
 /// Whose names a checkpoint's tensors have.
@@ -75,6 +79,17 @@ pub struct Architecture {
 }
 
 impl Architecture {
+    /// The names of its blocks, from stem to head.
+    pub fn block_names(&self) -> Result<Vec<String>, ModelError> {
+        let blocks = self.family.blocks(self.scheme, &self.head, &mut Source::asking()?)?;
+        Ok(blocks.into_iter().map(|block| block.name).collect())
+    }
+
+    /// Names and shapes of the tensors the network is made of, in the order of use.
+    pub fn tensors(&self) -> Result<Vec<(String, Vec<usize>)>, ModelError> {
+        asked(&self.family, self.scheme, &self.head)
+    }
+
     /// The transform this architecture's published weights were evaluated with.
     pub fn default_transform(&self) -> Transform {
         catalog::transform(&self.name, self.scheme)
@@ -182,7 +197,11 @@ pub struct Block {
     /// `stem`, `stages.2.blocks.5`, `head`.
     pub name: String,
     /// Elements of its tensors.
-    weights: usize,
+    pub weights: usize,
+    /// Its part of [`Network::learned`].
+    pub learned: Range<usize>,
+    /// Its part of [`Network::running`]: where there are any, an image's result depends on its batch while training.
+    pub running: Range<usize>,
     layer: Box<dyn Layer>,
 }
 
@@ -191,11 +210,18 @@ pub struct Block {
 pub enum Phase {
     /// Batch norms use the statistics of the batch, which move the running ones, and every step is kept for backward.
     Train,
+    /// The same once more for a batch that the running statistics have followed already.
+    TrainAgain,
     /// Batch norms use their running statistics, and nothing is kept.
     Evaluate,
 }
 
 impl Block {
+    /// True when the output is the input plus what the block computes from it.
+    pub fn is_residual(&self) -> bool {
+        self.layer.is_residual()
+    }
+
     /// The block's output. Takes its input, which is freed as soon as it is used.
     pub fn forward(&self, xs: Tensor) -> Result<Tensor, ModelError> {
         self.forward_in(Phase::Evaluate, xs)
@@ -235,12 +261,22 @@ impl Network {
     }
 
     pub fn forward_in(&self, phase: Phase, pixels: &Tensor) -> Result<Tensor, ModelError> {
-        if phase == Phase::Evaluate
-            && let Some(logits) = lanes::forward(&self.blocks, pixels)?
-        {
-            return Ok(logits);
+        if phase == Phase::Evaluate {
+            return self.features(self.blocks.len(), pixels);
         }
         self.blocks.iter().try_fold(pixels.clone(), |xs, block| block.forward_in(phase, xs))
+    }
+
+    /// What the first `blocks` blocks make of the pixels when nothing trains.
+    pub fn features(&self, blocks: usize, pixels: &Tensor) -> Result<Tensor, ModelError> {
+        let blocks = &self.blocks[..blocks];
+        if blocks.is_empty() {
+            return Ok(pixels.clone());
+        }
+        match lanes::forward(blocks, pixels)? {
+            Some(features) => Ok(features),
+            None => blocks.iter().try_fold(pixels.clone(), |xs, block| block.forward(xs)),
+        }
     }
 }
 

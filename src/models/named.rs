@@ -127,7 +127,7 @@ fn fnv1a(text: &str) -> u64 {
 }
 
 /// The splitmix64 generator's number `index` from `seed`, from −1 to 1.
-fn uniform(seed: u64, index: u64) -> f32 {
+pub(super) fn uniform(seed: u64, index: u64) -> f32 {
     let z = seed.wrapping_add((index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
     let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

@@ -24,6 +24,18 @@ impl Parameter {
         self.turn_back(&self.var.as_detached_tensor())
     }
 
+    /// The file's elements, row-major, as a tensor that lies like the variable.
+    pub fn from_file(&self, values: Vec<f32>) -> Result<Tensor> {
+        let device = self.var.device();
+        let values = match self.turned {
+            Some([outputs, inputs, positions]) => {
+                Tensor::from_vec(values, (outputs, inputs, positions), device)?.permute((2, 1, 0))?.contiguous()?
+            }
+            None => Tensor::from_vec(values, self.shape.as_slice(), device)?,
+        };
+        values.reshape(self.var.shape())
+    }
+
     /// The same for a tensor that lies like the variable: a gradient, an average.
     pub fn turn_back(&self, values: &Tensor) -> Result<Tensor> {
         let Some([outputs, inputs, positions]) = self.turned else {
@@ -48,10 +60,12 @@ impl TrainableNorm {
     /// With the statistics of the batch, which move the running ones, or with those.
     pub fn forward(&self, xs: &Tensor, phase: Phase) -> Result<Tensor> {
         match phase {
-            Phase::Train => {
+            Phase::Train | Phase::TrainAgain => {
                 let (ys, batch) = ops::batch_norm_of_batch(xs, &self.weight, &self.bias, self.epsilon)?;
-                self.follow(&self.mean, &batch.mean)?;
-                self.follow(&self.variance, &batch.unbiased_variance)?;
+                if phase == Phase::Train {
+                    self.follow(&self.mean, &batch.mean)?;
+                    self.follow(&self.variance, &batch.unbiased_variance)?;
+                }
                 Ok(ys)
             }
             Phase::Evaluate => ops::batch_norm(xs, &self.weight, &self.bias, &self.mean, &self.variance, self.epsilon),

@@ -68,8 +68,8 @@ pub struct Source<'a> {
     weights: Option<&'a dyn Weights>,
     held: HashMap<&'a str, &'a [usize]>,
     asked: Vec<(String, Vec<usize>)>,
-    /// How many of these belong to finished blocks.
-    in_blocks: usize,
+    /// How many of these, and of what is learned and running, belong to finished blocks.
+    in_blocks: [usize; 3],
     placeholder: Tensor,
     /// The first block that trains; none for inference.
     first_trained: Option<usize>,
@@ -100,7 +100,7 @@ impl<'a> Source<'a> {
             weights: None,
             held: HashMap::new(),
             asked: Vec::new(),
-            in_blocks: 0,
+            in_blocks: [0; 3],
             placeholder: Tensor::zeros(0, DType::F32, &Device::Cpu)?,
             first_trained: None,
             finished_blocks: 0,
@@ -114,9 +114,11 @@ impl<'a> Source<'a> {
     /// A block of all that was asked for since the block before.
     pub fn block(&mut self, name: impl Into<String>, layer: impl Layer + 'static) -> Block {
         self.finished_blocks += 1;
-        let weights = self.asked[self.in_blocks..].iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
-        self.in_blocks = self.asked.len();
-        Block { name: name.into(), weights, layer: Box::new(layer) }
+        let [asked, learned, running] = self.in_blocks;
+        let weights = self.asked[asked..].iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        self.in_blocks = [self.asked.len(), self.learned.len(), self.running.len()];
+        let (learned, running) = (learned..self.learned.len(), running..self.running.len());
+        Block { name: name.into(), weights, learned, running, layer: Box::new(layer) }
     }
 
     /// True while the tensors of a block are variables.

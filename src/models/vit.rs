@@ -117,6 +117,10 @@ struct Encoder {
 }
 
 impl Layer for Encoder {
+    fn is_residual(&self) -> bool {
+        true
+    }
+
     fn forward(&self, xs: Tensor, _: Phase) -> candle_core::Result<Tensor> {
         let attended = ops::attention(&self.qkv.forward(&self.first.forward(&xs)?)?, self.heads)?;
         let xs = self.merge.forward_with(&attended, Some(&xs))?;

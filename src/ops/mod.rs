@@ -40,11 +40,13 @@ mod quantized;
 mod residual;
 mod samples;
 mod scratch;
+mod seed;
 pub mod selfcheck;
 mod simd;
 mod squeeze_excite;
 #[cfg(test)]
 mod testing;
+mod update;
 mod weight;
 mod window;
 pub mod work;
@@ -69,7 +71,9 @@ pub use packed::PackedMatrix;
 pub use pool::{global_average_pool, max_pool};
 pub use quantized::{BlockType, QuantizedMatrix};
 pub use residual::{activate_sum, add, add_scaled};
+pub use seed::gradients_of;
 pub use squeeze_excite::{Gate, project_gated, squeeze_excite};
+pub use update::{AdamStep, Moments, blend, descend, follow_moments, sum_of_squares};
 pub use weight::Weight;
 pub use window::{Geometry, Padding, Window};
 

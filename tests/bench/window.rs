@@ -20,8 +20,11 @@ const WINDOW: [f32; 2] = [1280.0, 800.0];
 fn main() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let ctx = egui::Context::default();
-    let jobs =
-        galley::jobs::Places { journal: folder.path().join("journal.sqlite"), verdicts: folder.path().to_owned() };
+    let jobs = galley::jobs::Places {
+        journal: folder.path().join("journal.sqlite"),
+        verdicts: folder.path().to_owned(),
+        tiles: folder.path().join("tiles"),
+    };
     let places = Places { jobs, settings: None };
     let mut app = App::new(&ctx, Settings::default(), places, Vec::new());
     let heap_before = galley::memory::read().footprint;

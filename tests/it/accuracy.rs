@@ -37,7 +37,11 @@ fn rows_in(
     top_k: usize,
 ) -> Vec<Row> {
     let folder = tempfile::tempdir().unwrap();
-    let places = Places { journal: folder.path().join("journal.sqlite"), verdicts: folder.path().join("verdicts") };
+    let places = Places {
+        journal: folder.path().join("journal.sqlite"),
+        verdicts: folder.path().join("verdicts"),
+        tiles: folder.path().join("tiles"),
+    };
     let model = ModelSource::File(model.to_owned());
     let config = ClassifyConfig { model, inputs, transform, top_k, precision, ..Default::default() };
     let mut rows = Vec::new();

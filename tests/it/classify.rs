@@ -51,7 +51,7 @@ impl Kitchen {
     }
 
     fn places(&self) -> Places {
-        Places { journal: self.at("journal.sqlite"), verdicts: self.at("verdicts") }
+        Places { journal: self.at("journal.sqlite"), verdicts: self.at("verdicts"), tiles: self.at("tiles") }
     }
 
     fn add_photo(&self, number: u32) {

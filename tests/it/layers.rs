@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 /// For each module, the modules it may import. One line per module, as in the architecture document.
 const MAY_IMPORT: &[(&str, &str)] = &[
-    ("gui", "jobs journal settings export predict data images memory worker device format"),
-    ("cli", "jobs journal settings export predict data images memory worker device format"),
-    ("jobs", "journal settings export predict data models checkpoint images ops memory worker device format"),
+    ("gui", "jobs journal settings export train predict data images memory worker device format"),
+    ("cli", "jobs journal settings export train predict data images memory worker device format"),
+    ("jobs", "journal settings export train predict data models checkpoint images ops memory worker device format"),
     ("journal", "predict data models checkpoint images ops memory worker device format"),
     ("export", "predict data models checkpoint images ops memory worker device format"),
     ("settings", "predict data models checkpoint images ops memory worker device format"),
     ("predict", "data models checkpoint images ops memory worker device format"),
+    ("train", "data models checkpoint images ops memory worker device format"),
     ("data", "images memory worker format"),
     ("models", "checkpoint images ops memory worker device format"),
     ("checkpoint", "memory worker device format"),

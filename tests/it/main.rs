@@ -23,5 +23,6 @@ mod quantized;
 mod sample_data;
 mod starter;
 mod support;
+mod training;
 #[cfg(feature = "window")]
 mod window;

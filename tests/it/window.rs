@@ -45,7 +45,11 @@ impl Window<'_> {
 
     fn in_folder(folder: tempfile::TempDir, theme: egui::Theme, prepare: impl FnOnce(&mut App) + 'static) -> Self {
         let places = Places {
-            jobs: jobs::Places { journal: folder.path().join("journal.sqlite"), verdicts: folder.path().to_owned() },
+            jobs: jobs::Places {
+                journal: folder.path().join("journal.sqlite"),
+                verdicts: folder.path().to_owned(),
+                tiles: folder.path().join("tiles"),
+            },
             settings: Some(folder.path().join("settings.toml")),
         };
         let builder = Harness::builder().with_size([1280.0, 800.0]).with_theme(theme).with_step_dt(1.0 / 30.0);

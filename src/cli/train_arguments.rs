@@ -1,0 +1,246 @@
+//! The words of `galley train`: every field of its settings is a flag of the same name.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::arguments::Device;
+use crate::train::{ClassWeights, Course, Method, Preset, Recompute, TrainConfig, Unfreeze};
+
+const TRAIN_NOTES: &str = "\
+DATA is a folder with a subfolder of photos per class (or train/, val/ and test/ with such), or a .csv or .jsonl file of
+paths and labels. RUN becomes a folder with the settings, a line of metrics per step, best.safetensors and
+last.safetensors. A run that was stopped in any way goes on where its last snapshot was: galley train --resume RUN.
+
+Exit codes: 0 done; 1 failed; 2 wrong usage; 130 stopped with Ctrl-C, after a snapshot.
+GALLEY_TILES names another folder for resized photos.";
+
+/// Train a network on labelled photos
+#[derive(Args)]
+#[command(after_help = TRAIN_NOTES)]
+pub struct TrainArguments {
+    /// Continue the run in this folder
+    #[arg(long, value_name = "RUN", exclusive = true, required_unless_present = "data")]
+    pub resume: Option<PathBuf>,
+    #[command(flatten)]
+    pub settings: TrainSettings,
+    /// The folder of the new run
+    #[arg(long, value_name = "RUN", required_unless_present = "resume")]
+    pub out: Option<PathBuf>,
+    /// A JSON object per epoch and one at the end, instead of lines for people
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct TrainSettings {
+    /// Folder of class folders, or a manifest (.csv, .jsonl)
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Photos to validate with [default: the data's own, or a part of it]
+    #[arg(long, value_name = "DATA")]
+    pub val: Option<PathBuf>,
+    /// Checkpoint to begin from [default: the starter model]
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Settings for a purpose; single ones may differ
+    #[arg(long, value_enum)]
+    pub preset: Option<PresetName>,
+    /// Passes over the photos [default: 10]
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<usize>,
+    /// Where to compute [default: auto]
+    #[arg(long, value_enum)]
+    pub device: Option<Device>,
+    /// What every random choice follows from [default: 0]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+
+    /// Photos of one step, 1 to 256 [default: 16]
+    #[arg(long, value_name = "N", help_heading = "Memory")]
+    pub batch_size: Option<usize>,
+    /// Photos computed at once, the step staying the same [default: the batch]
+    #[arg(long, value_name = "N", help_heading = "Memory")]
+    pub micro_batch: Option<usize>,
+    /// Side of the network's input in pixels [default: the checkpoint's]
+    #[arg(long, value_name = "N", help_heading = "Memory")]
+    pub image_size: Option<u32>,
+    /// Which blocks are computed twice instead of being kept [default: auto, what memory asks for]
+    #[arg(long, value_enum, help_heading = "Memory")]
+    pub recompute: Option<RecomputeName>,
+    /// Empty the device's cache every N training batches; 0: never [default: 5]
+    #[arg(long, value_name = "N", help_heading = "Memory")]
+    pub flush_train: Option<usize>,
+    /// The same for validation batches [default: 3]
+    #[arg(long, value_name = "N", help_heading = "Memory")]
+    pub flush_val: Option<usize>,
+    /// Batches decoded ahead [default: 3]
+    #[arg(long, value_name = "N", help_heading = "Memory")]
+    pub batches_ahead: Option<usize>,
+
+    /// Most training photos of each class
+    #[arg(long, value_name = "N", help_heading = "Photos")]
+    pub per_class: Option<usize>,
+    /// Most training photos of all
+    #[arg(long, value_name = "N", help_heading = "Photos")]
+    pub max_photos: Option<usize>,
+    /// Share kept for validation when the data has no such part [default: 0.15]
+    #[arg(long, value_name = "X", help_heading = "Photos")]
+    pub validation_fraction: Option<f64>,
+
+    /// What learns: head, all, or the last N blocks [default: all]
+    #[arg(long, value_name = "head|N|all", help_heading = "Learning")]
+    pub unfreeze: Option<Unfreeze>,
+    /// [default: adamw]
+    #[arg(long, value_enum, help_heading = "Learning")]
+    pub optimizer: Option<MethodName>,
+    /// Learning rate at its height [default: 0.0003]
+    #[arg(long, value_name = "X", help_heading = "Learning")]
+    pub lr: Option<f64>,
+    /// [default: 0.05]
+    #[arg(long, value_name = "X", help_heading = "Learning")]
+    pub weight_decay: Option<f64>,
+    /// Of sgd [default: 0.9]
+    #[arg(long, value_name = "X", help_heading = "Learning")]
+    pub momentum: Option<f64>,
+    /// Course of the learning rate [default: cosine]
+    #[arg(long, value_enum, help_heading = "Learning")]
+    pub schedule: Option<CourseName>,
+    /// Epochs in which the learning rate grows [default: 0.5]
+    #[arg(long, value_name = "X", help_heading = "Learning")]
+    pub warmup_epochs: Option<f64>,
+    /// Where the cosine ends, as a share of the height [default: 0.01]
+    #[arg(long, value_name = "X", help_heading = "Learning")]
+    pub min_lr: Option<f64>,
+    /// Epochs between two steps of the schedule `step` [default: 5]
+    #[arg(long, value_name = "X", help_heading = "Learning")]
+    pub step_epochs: Option<f64>,
+    /// What the rate is multiplied by at these [default: 0.3]
+    #[arg(long, value_name = "X", help_heading = "Learning")]
+    pub step_factor: Option<f64>,
+    /// Share of the target spread over all classes [default: 0.1]
+    #[arg(long, value_name = "X", help_heading = "Learning")]
+    pub label_smoothing: Option<f64>,
+    /// Whether rare classes count more [default: none]
+    #[arg(long, value_enum, help_heading = "Learning")]
+    pub class_weights: Option<ClassWeightsName>,
+    /// Length the gradients are scaled down to; 0: as they are [default: 1]
+    #[arg(long, value_name = "X", help_heading = "Learning")]
+    pub clip_norm: Option<f64>,
+    /// Keep a moving average of the weights with this share of the old, such as 0.999; 0: none [default: none]
+    #[arg(long, value_name = "X", help_heading = "Learning")]
+    pub ema: Option<f64>,
+    /// Learning rate of each block as a share of the next one's [default: 1]
+    #[arg(long, value_name = "X", help_heading = "Learning")]
+    pub layer_decay: Option<f64>,
+    /// Chance that a photo skips the last residual block [default: 0]
+    #[arg(long, value_name = "X", help_heading = "Learning")]
+    pub drop_path: Option<f64>,
+    /// Stop after so many epochs without a better validation
+    #[arg(long, value_name = "N", help_heading = "Learning")]
+    pub patience: Option<usize>,
+    /// Minutes between snapshots within an epoch; 0: only at its end [default: 5]
+    #[arg(long, value_name = "X", help_heading = "Learning")]
+    pub snapshot_minutes: Option<f64>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum PresetName {
+    /// 500 photos, 10 epochs, batch 16
+    Quick,
+    /// 50 epochs, batch 24
+    Full,
+    /// Batch 4, every block computed twice
+    Safe,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum RecomputeName {
+    None,
+    Auto,
+    All,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum MethodName {
+    Adamw,
+    Sgd,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum CourseName {
+    Cosine,
+    Step,
+    Constant,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum ClassWeightsName {
+    None,
+    Balanced,
+}
+
+impl TrainSettings {
+    /// The settings, beginning from the preset's.
+    pub fn config(self) -> TrainConfig {
+        let preset = self.preset.map(|name| match name {
+            PresetName::Quick => Preset::Quick,
+            PresetName::Full => Preset::Full,
+            PresetName::Safe => Preset::Safe,
+        });
+        let base = TrainConfig::default();
+        let base = preset.map_or(base.clone(), |preset| preset.apply(base));
+        let or_none =
+            |given: Option<f64>, base: Option<f64>| given.map_or(base, |given| (given != 0.0).then_some(given));
+        TrainConfig {
+            data: self.data.unwrap_or_default(),
+            val: self.val,
+            model: self.model,
+            epochs: self.epochs.unwrap_or(base.epochs),
+            batch_size: self.batch_size.unwrap_or(base.batch_size),
+            micro_batch: self.micro_batch.or(base.micro_batch),
+            image_size: self.image_size.or(base.image_size),
+            per_class: self.per_class.or(base.per_class),
+            max_photos: self.max_photos.or(base.max_photos),
+            validation_fraction: self.validation_fraction.unwrap_or(base.validation_fraction),
+            unfreeze: self.unfreeze.unwrap_or(base.unfreeze),
+            recompute: self.recompute.map_or(base.recompute, |name| match name {
+                RecomputeName::None => Recompute::None,
+                RecomputeName::Auto => Recompute::Auto,
+                RecomputeName::All => Recompute::All,
+            }),
+            flush_train: self.flush_train.unwrap_or(base.flush_train),
+            flush_val: self.flush_val.unwrap_or(base.flush_val),
+            batches_ahead: self.batches_ahead.unwrap_or(base.batches_ahead),
+            optimizer: self.optimizer.map_or(base.optimizer, |name| match name {
+                MethodName::Adamw => Method::AdamW,
+                MethodName::Sgd => Method::Sgd,
+            }),
+            lr: self.lr.unwrap_or(base.lr),
+            weight_decay: self.weight_decay.unwrap_or(base.weight_decay),
+            momentum: self.momentum.unwrap_or(base.momentum),
+            schedule: self.schedule.map_or(base.schedule, |name| match name {
+                CourseName::Cosine => Course::Cosine,
+                CourseName::Step => Course::Step,
+                CourseName::Constant => Course::Constant,
+            }),
+            warmup_epochs: self.warmup_epochs.unwrap_or(base.warmup_epochs),
+            min_lr: self.min_lr.unwrap_or(base.min_lr),
+            step_epochs: self.step_epochs.unwrap_or(base.step_epochs),
+            step_factor: self.step_factor.unwrap_or(base.step_factor),
+            label_smoothing: self.label_smoothing.unwrap_or(base.label_smoothing),
+            class_weights: self.class_weights.map_or(base.class_weights, |name| match name {
+                ClassWeightsName::None => ClassWeights::None,
+                ClassWeightsName::Balanced => ClassWeights::Balanced,
+            }),
+            clip_norm: or_none(self.clip_norm, base.clip_norm),
+            ema: or_none(self.ema, base.ema),
+            layer_decay: self.layer_decay.unwrap_or(base.layer_decay),
+            drop_path: self.drop_path.unwrap_or(base.drop_path),
+            patience: self.patience.or(base.patience),
+            snapshot_minutes: self.snapshot_minutes.unwrap_or(base.snapshot_minutes),
+            seed: self.seed.unwrap_or(base.seed),
+            device: self.device.map_or(base.device, Device::choice),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Trains: a checkpoint and a folder of photos become a run, which can be paused, canceled, killed and continued.
+
+mod open;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::jobs::Places;
+use crate::jobs::doctor::{self, Prepared};
+use crate::memory::heap;
+use crate::ops;
+use crate::train::{Ended, Finished, FitEvent, Record, RunError, TrainConfig};
+use crate::worker::{BoxError, Events, Job, JobContext, Progress};
+
+/// What to train.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TrainTask {
+    /// A new run in this folder.
+    Begin { config: Box<TrainConfig>, folder: PathBuf },
+    /// The run of this folder, from its last snapshot.
+    Resume { folder: PathBuf },
+}
+
+impl TrainTask {
+    pub fn folder(&self) -> &Path {
+        match self {
+            Self::Begin { folder, .. } | Self::Resume { folder } => folder,
+        }
+    }
+}
+
+/// What a run is about, once its model and photos are known.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainStart {
+    pub model: String,
+    pub classes: Vec<String>,
+    /// Photos of each class to train on, and to validate with.
+    pub train_counts: Vec<usize>,
+    pub validation_counts: Vec<usize>,
+    /// Blocks in all, and those that learn.
+    pub blocks: usize,
+    pub trained_blocks: usize,
+    /// Blocks that are computed twice.
+    pub recomputed_blocks: usize,
+    /// Elements that learn.
+    pub parameters: u64,
+    pub image_size: usize,
+    pub steps_per_epoch: usize,
+    /// Whole epochs that are behind already.
+    pub epoch: u64,
+    pub config: TrainConfig,
+}
+
+/// What a run tells.
+#[derive(Debug, Clone)]
+pub enum TrainEvent {
+    Start(Box<TrainStart>),
+    Record(Record),
+    Skipped {
+        path: PathBuf,
+        reason: String,
+    },
+    Notice(String),
+    /// The same about the device.
+    DeviceNotice(String),
+    /// A snapshot is written and the device is free.
+    Paused,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainSummary {
+    pub folder: PathBuf,
+    pub finished: Finished,
+    pub seconds: f64,
+}
+
+pub type TrainJob = Job<TrainSummary, TrainEvent>;
+
+/// Why a run cannot begin or go on, where a person can help.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainJobError {
+    #[error("a classifier needs at least two classes, and these photos have {0}: make a folder for each class")]
+    OneClass(String),
+    #[error("there are no photos to train on in {}", .0.display())]
+    NoPhotos(PathBuf),
+    #[error(
+        "the photos have changed since the run began, so it cannot go on as it would have; begin a new one from its \
+         last weights: galley train --model {} --data …", .last.display()
+    )]
+    PhotosChanged { last: PathBuf },
+    #[error(
+        "{} weights of this checkpoint are in 8 or 4 bits; training needs the float checkpoint they were made from", .0
+    )]
+    Quantized(usize),
+}
+
+/// Runs on the calling thread until the end. While paused it holds neither the network nor the device's memory.
+pub fn train(
+    task: &TrainTask,
+    places: &Places,
+    ctx: &JobContext,
+    on_event: &mut dyn FnMut(TrainEvent) -> Result<(), BoxError>,
+) -> Result<TrainSummary, BoxError> {
+    let started = Instant::now();
+    let mut task = task.clone();
+    let folder = task.folder().to_owned();
+    loop {
+        let ended = run(&task, places, ctx, on_event)?;
+        if let Ended::Finished(finished) = ended {
+            return Ok(TrainSummary { folder, finished, seconds: started.elapsed().as_secs_f64() });
+        }
+        on_event(TrainEvent::Paused)?;
+        ctx.check()?;
+        task = TrainTask::Resume { folder: folder.clone() };
+    }
+}
+
+/// Until the end or a pause.
+fn run(
+    task: &TrainTask,
+    places: &Places,
+    ctx: &JobContext,
+    on_event: &mut dyn FnMut(TrainEvent) -> Result<(), BoxError>,
+) -> Result<Ended, BoxError> {
+    let choice = match task {
+        TrainTask::Begin { config, .. } => config.device,
+        TrainTask::Resume { folder } => crate::train::read_record(folder)?.config.device,
+    };
+    let Prepared { chosen, notices } = doctor::prepare(choice, &places.verdicts, ctx)?;
+    for notice in notices {
+        on_event(TrainEvent::DeviceNotice(notice))?;
+    }
+    ctx.report(Progress { phase: "Reading model and photos".to_owned(), ..Progress::default() });
+    let (mut session, start, photos, notices) = open::open(task, places, &chosen.device)?;
+    for notice in notices {
+        on_event(TrainEvent::Notice(notice))?;
+    }
+    on_event(TrainEvent::Start(Box::new(start)))?;
+    let mut failure = None;
+    let ended = session.fit(ctx, &mut |event| {
+        let event = match event {
+            FitEvent::Record(record) => TrainEvent::Record(record),
+            FitEvent::Skipped { photo, reason } => TrainEvent::Skipped { path: photos[photo].clone(), reason },
+        };
+        if failure.is_none()
+            && let Err(error) = on_event(event)
+        {
+            failure = Some(error);
+            ctx.cancel();
+        }
+    });
+    drop(session);
+    let released = ops::release(&chosen.device);
+    heap::release();
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    let ended = ended?;
+    released?;
+    Ok(ended)
+}
+
+/// The same as a job on its own thread. `wake` is called whenever there is something to see.
+pub fn start(task: TrainTask, places: Places, wake: impl Fn() + Send + Sync + 'static) -> std::io::Result<TrainJob> {
+    Job::start("train", wake, move |ctx, events: &Events<TrainEvent>| {
+        train(&task, &places, ctx, &mut |event| Ok(events.send(event)?))
+    })
+}
+
+/// True when the folder holds a run that can be continued.
+pub fn is_run(folder: &Path) -> bool {
+    !matches!(crate::train::read_record(folder), Err(RunError::NoRun(_)))
+}
+
+/// Where resized photos are kept: `GALLEY_TILES`, or the user's folder for what can be made again.
+pub fn default_tiles() -> PathBuf {
+    let in_cache_folder = || Some(directories::ProjectDirs::from("", "", "Galley")?.cache_dir().join("tiles"));
+    let named = std::env::var_os("GALLEY_TILES").filter(|name| !name.is_empty()).map(PathBuf::from);
+    named.or_else(in_cache_folder).unwrap_or_else(|| "galley-tiles".into())
+}

@@ -1,0 +1,294 @@
+//! Brings together what a run needs: model, photos, device, folder.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::Device;
+use rayon::ThreadPoolBuilder;
+
+use super::{TrainJobError, TrainStart, TrainTask};
+use crate::checkpoint::{Checkpoint, ElementType};
+use crate::data::random::rank;
+use crate::data::{DataOptions, Dataset, InputSpec, Loader, Photo, Split, Tiles};
+use crate::format::{count, counted};
+use crate::images::transform::{Resize, Transform};
+use crate::jobs::Places;
+use crate::memory;
+use crate::models::{self, Architecture, Network, Strictness, Weights};
+use crate::predict::{self, ModelSource, TransformOverrides};
+use crate::train::{
+    ClassWeights, Loss, Position, Recompute, RunFolder, RunRecord, Segments, Session, TrainConfig, Trainer, snapshot,
+};
+use crate::worker::BoxError;
+
+/// Backward descends as deep as a block is long.
+const STACK_BYTES: usize = 64 << 20;
+
+/// The part of the free memory that kept activations may take.
+const SHARE_FOR_ACTIVATIONS: f64 = 0.5;
+
+/// A session, what it is about, the training and validation photos by their numbers in it, and what a person should know.
+type Opened = (Session, TrainStart, Vec<PathBuf>, Vec<String>);
+
+pub fn open(task: &TrainTask, places: &Places, device: &Device) -> Result<Opened, BoxError> {
+    match task {
+        TrainTask::Begin { config, folder } => begin(config, folder, places, device),
+        TrainTask::Resume { folder } => resume(folder, places, device),
+    }
+}
+
+fn begin(config: &TrainConfig, folder: &Path, places: &Places, device: &Device) -> Result<Opened, BoxError> {
+    config.check()?;
+    let absolute = |path: &PathBuf| std::path::absolute(path);
+    let config = TrainConfig {
+        data: absolute(&config.data)?,
+        val: config.val.as_ref().map(absolute).transpose()?,
+        model: config.model.as_ref().map(absolute).transpose()?,
+        ..config.clone()
+    };
+    let model = Model::open(&source(&config), &config)?;
+    let mut dataset = dataset(&config)?;
+    let is_known = model.take_order(&mut dataset);
+    let record = RunRecord {
+        photos: fingerprint(&dataset),
+        classes: dataset.classes.clone(),
+        galley: env!("CARGO_PKG_VERSION").to_owned(),
+        config,
+    };
+    let mut notices = model.notices.clone();
+    notices.extend(dataset.notes.iter().cloned());
+    notices.extend(dataset.skipped.iter().map(|one| format!("Left out {}: {}", one.path.display(), one.reason)));
+    if !is_known {
+        let (before, now) = (model.architecture.classes as u64, dataset.classes.len() as u64);
+        let (before, now) = (count(before), count(now));
+        notices.push(format!("The classifier is new: the checkpoint's {before} classes are not these {now}"));
+    }
+    // Before the folder, so that a wrong choice leaves nothing behind.
+    let network = model.network(&record, is_known, device)?;
+    let folder = RunFolder::create(folder, &record)?;
+    let position = Position { initial: snapshot::fingerprint(&network.learned)?, ..Position::default() };
+    session(Parts { record, model, dataset, network, folder, position, notices }, places, device)
+}
+
+fn resume(folder: &Path, places: &Places, device: &Device) -> Result<Opened, BoxError> {
+    let (mut folder, record) = RunFolder::open(folder)?;
+    let config = &record.config;
+    let last = folder.last();
+    let has_snapshot = last.exists();
+    let source = if has_snapshot { ModelSource::File(last.clone()) } else { source(config) };
+    let model = Model::open(&source, config)?;
+    let mut dataset = dataset(config)?;
+    order(&mut dataset, &record.classes);
+    if fingerprint(&dataset) != record.photos {
+        return Err(TrainJobError::PhotosChanged { last }.into());
+    }
+    let is_known = has_snapshot || model.labels == record.classes;
+    let network = model.network(&record, is_known, device)?;
+    let position = match snapshot::position(&model.checkpoint).filter(|_| has_snapshot) {
+        Some(position) => position,
+        None => Position { initial: snapshot::fingerprint(&network.learned)?, ..Position::default() },
+    };
+    folder.cut(position.metrics_bytes)?;
+    let notices = Vec::new();
+    let (mut session, start, photos, notices) =
+        session(Parts { record, model, dataset, network, folder, position, notices }, places, device)?;
+    if has_snapshot {
+        let checkpoint = Checkpoint::open(&last)?;
+        snapshot::restore(&mut session.trainer, &checkpoint, session.position.steps)?;
+    }
+    Ok((session, start, photos, notices))
+}
+
+fn source(config: &TrainConfig) -> ModelSource {
+    config.model.clone().map_or(ModelSource::Starter, ModelSource::File)
+}
+
+fn dataset(config: &TrainConfig) -> Result<Dataset, BoxError> {
+    let options = DataOptions {
+        validation_fraction: config.validation_fraction,
+        seed: config.seed,
+        per_class: config.per_class,
+        max_photos: config.max_photos,
+    };
+    let dataset = Dataset::open(&config.data, config.val.as_deref(), &options)?;
+    if dataset.part(Split::Train).next().is_none() {
+        return Err(TrainJobError::NoPhotos(config.data.clone()).into());
+    }
+    match dataset.classes.as_slice() {
+        [] | [_] => Err(TrainJobError::OneClass(dataset.classes.join("")).into()),
+        _ => Ok(dataset),
+    }
+}
+
+/// Gives the dataset's classes another order.
+fn order(dataset: &mut Dataset, classes: &[String]) {
+    let places: HashMap<&str, usize> = classes.iter().enumerate().map(|(place, name)| (name.as_str(), place)).collect();
+    let new: Option<Vec<usize>> = dataset.classes.iter().map(|name| places.get(name.as_str()).copied()).collect();
+    if let Some(new) = new.filter(|new| new.len() == classes.len()) {
+        dataset.photos.iter_mut().for_each(|photo| photo.class = new[photo.class]);
+        dataset.classes = classes.to_vec();
+    }
+}
+
+/// A number that is another for other photos, classes or parts.
+fn fingerprint(dataset: &Dataset) -> u64 {
+    let photo = |photo: &Photo| {
+        let path = photo.path.strip_prefix(&dataset.root).unwrap_or(&photo.path);
+        format!("{:?} {} {:?}\n", photo.split, photo.class, path)
+    };
+    let text: String = dataset.photos.iter().map(photo).collect();
+    rank(0, "photos", (dataset.classes.join("\n") + "\n\n" + &text).as_bytes())
+}
+
+/// A checkpoint with what it says about itself.
+struct Model {
+    checkpoint: Checkpoint,
+    architecture: Architecture,
+    labels: Vec<String>,
+    transform: Transform,
+    notices: Vec<String>,
+}
+
+impl Model {
+    fn open(source: &ModelSource, config: &TrainConfig) -> Result<Self, BoxError> {
+        let checkpoint = predict::open(source)?;
+        let architecture = predict::recognise(&checkpoint)?;
+        let quantized = checkpoint.tensors().iter().filter(|info| matches!(info.element, ElementType::Quantized(_)));
+        match quantized.count() {
+            0 => {}
+            tensors => return Err(TrainJobError::Quantized(tensors).into()),
+        }
+        let described = predict::describe(&checkpoint, &architecture, None, &TransformOverrides::default())?;
+        let transform = config.image_size.map_or(described.transform, |side| of_size(described.transform, side));
+        let labels = described.labels.iter().map(ToString::to_string).collect();
+        Ok(Self { checkpoint, architecture, labels, transform, notices: described.notices })
+    }
+
+    /// Orders the photos' classes as the model's, if these are the same. Says whether they are.
+    fn take_order(&self, dataset: &mut Dataset) -> bool {
+        order(dataset, &self.labels);
+        dataset.classes == self.labels
+    }
+
+    /// The network to train, with a new classifier unless the model's classes are the photos'.
+    fn network(&self, record: &RunRecord, is_known: bool, device: &Device) -> Result<Network, BoxError> {
+        let first = record.config.unfreeze.first(self.architecture.block_names()?.len());
+        let build = |weights: &dyn Weights, architecture: &Architecture| {
+            models::build_trainable(weights, architecture, Strictness::Strict, first, device)
+        };
+        let (network, _) = if is_known {
+            build(&self.checkpoint, &self.architecture)?
+        } else {
+            let classes = record.classes.len();
+            let (architecture, weights) =
+                models::replace_head(&self.architecture, &self.checkpoint, classes, record.config.seed)?;
+            build(&weights, &architecture)?
+        };
+        Ok(network)
+    }
+}
+
+/// The transform for squares of another side, with the same share cut off.
+fn of_size(transform: Transform, side: u32) -> Transform {
+    let short = match (transform.resize, transform.crop) {
+        (Resize::ShortSide(short), Some(crop)) => (u64::from(short) * u64::from(side)).div_ceil(u64::from(crop)) as u32,
+        _ => side,
+    };
+    Transform { resize: Resize::ShortSide(short), crop: Some(side), ..transform }
+}
+
+struct Parts {
+    record: RunRecord,
+    model: Model,
+    dataset: Dataset,
+    network: Network,
+    folder: RunFolder,
+    position: Position,
+    notices: Vec<String>,
+}
+
+fn session(parts: Parts, places: &Places, device: &Device) -> Result<Opened, BoxError> {
+    let Parts { record: RunRecord { config, classes, .. }, model, dataset, network, folder, position, mut notices } =
+        parts;
+    let compute = ThreadPoolBuilder::new().stack_size(STACK_BYTES).thread_name(|n| format!("train {n}")).build()?;
+    let transform = model.transform;
+    let tiles = match Tiles::in_folder(&places.tiles, &transform, Tiles::LIMIT_BYTES) {
+        Ok(tiles) => tiles,
+        Err(error) => {
+            notices.push(format!("Photos are decoded anew in each epoch, because tiles cannot be kept: {error}"));
+            Tiles::new(&transform)
+        }
+    };
+    let tiles = Arc::new(tiles);
+    tiles.make_room(dataset.photos.iter().map(|photo| photo.path.as_path()))?;
+    let part = |split: Split| dataset.part(split).cloned().collect::<Vec<Photo>>();
+    let (training, validating) = (part(Split::Train), part(Split::Validation));
+    let photos = training.iter().map(|photo| photo.path.clone()).collect();
+    let threads = compute.current_num_threads();
+    let loader = |photos: Vec<Photo>, input: InputSpec| {
+        Loader::new(photos.into(), classes.len(), input, tiles.clone(), threads, config.batches_ahead)
+    };
+    let validation = match validating.is_empty() {
+        true => None,
+        false => Some(loader(validating, InputSpec { transform, augment: None })?),
+    };
+    let train = loader(training, InputSpec { transform, augment: None })?;
+    let side = transform.output_size().map_or(0, |(height, _)| height);
+    let first = config.unfreeze.first(network.blocks.len());
+    let micro_batch = config.micro_batch.unwrap_or(config.batch_size).min(config.batch_size);
+    let recompute = match config.recompute {
+        Recompute::None => vec![false; network.blocks.len()],
+        Recompute::All => vec![true; network.blocks.len()],
+        Recompute::Auto => {
+            let budget = memory::read();
+            let free = budget.budget().unwrap_or(u64::MAX).saturating_sub(budget.footprint.unwrap_or(0));
+            let room = (free as f64 * SHARE_FOR_ACTIVATIONS) as u64;
+            compute.install(|| Segments::that_fit(&network, first, [micro_batch, side], room, device))?
+        }
+    };
+    let counts = |split| dataset.class_counts(split);
+    let start = TrainStart {
+        model: network.architecture.title.clone(),
+        train_counts: counts(Split::Train),
+        validation_counts: counts(Split::Validation),
+        blocks: network.blocks.len(),
+        trained_blocks: network.blocks.len() - first,
+        recomputed_blocks: recompute[first..].iter().filter(|recompute| **recompute).count(),
+        parameters: network.learned.iter().map(|parameter| parameter.var.elem_count() as u64).sum(),
+        image_size: side,
+        steps_per_epoch: train.batches(config.batch_size),
+        epoch: position.epoch,
+        classes: classes.clone(),
+        config: config.clone(),
+    };
+    let about = BTreeMap::from([
+        ("architecture".to_owned(), network.architecture.name.clone()),
+        ("title".to_owned(), network.architecture.title.clone()),
+        ("labels".to_owned(), serde_json::to_string(&classes)?),
+        ("transform".to_owned(), serde_json::to_string(&transform)?),
+        ("trained_on".to_owned(), trained_on(&start)),
+    ]);
+    let loss = Loss { label_smoothing: config.label_smoothing, class_weights: class_weights(&config, &start) };
+    let segments = Segments { first, recompute };
+    let mut trainer = Trainer::new(network, segments, loss, config.optimizer_settings(), device)?;
+    if let Some(share) = config.ema {
+        trainer.keep_average(share)?;
+    }
+    let (base, device) = (Box::new(model.checkpoint), device.clone());
+    let session = Session { config, trainer, base, train, validation, about, position, folder, compute, device };
+    Ok((session, start, photos, notices))
+}
+
+fn trained_on(start: &TrainStart) -> String {
+    let photos = start.train_counts.iter().sum::<usize>() as u64;
+    format!("{} of {} classes", counted(photos, "photo"), count(start.classes.len() as u64))
+}
+
+fn class_weights(config: &TrainConfig, start: &TrainStart) -> Option<Vec<f32>> {
+    if config.class_weights == ClassWeights::None {
+        return None;
+    }
+    let (photos, classes) = (start.train_counts.iter().sum::<usize>() as f32, start.classes.len() as f32);
+    Some(start.train_counts.iter().map(|count| photos / (classes * (*count).max(1) as f32)).collect())
+}

@@ -1,0 +1,311 @@
+//! A run from where it stands to its end: epochs of steps, each followed by a validation, with snapshots between.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use candle_core::{Device, Tensor};
+use rayon::ThreadPool;
+
+use super::config::TrainConfig;
+use super::run::{EpochRecord, Record, RunFolder, StepRecord};
+use super::snapshot::{self, Best, Position};
+use super::trainer::{Examples, Score, Trainer};
+use super::{Paths, TrainError};
+use crate::data::random::Random;
+use crate::data::{Batch, EpochOrder, Loader};
+use crate::memory::{self, heap};
+use crate::models::{Network, Weights};
+use crate::ops;
+use crate::worker::{JobContext, Progress};
+
+/// A run with all it needs.
+pub struct Session {
+    pub config: TrainConfig,
+    pub trainer: Trainer,
+    /// Where the network's frozen tensors are.
+    pub base: Box<dyn Weights + Send>,
+    pub train: Loader,
+    /// None when there are no photos to validate with.
+    pub validation: Option<Loader>,
+    /// What snapshots say of themselves besides the run's position: architecture, labels, transform.
+    pub about: BTreeMap<String, String>,
+    pub position: Position,
+    pub folder: RunFolder,
+    /// Computes; its threads have deep stacks.
+    pub compute: ThreadPool,
+    pub device: Device,
+}
+
+/// What a run tells while it goes on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FitEvent {
+    Record(Record),
+    /// A photo that could not be read, and why.
+    Skipped {
+        photo: usize,
+        reason: String,
+    },
+}
+
+/// Why a run left off.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Ended {
+    Finished(Finished),
+    /// A snapshot was written; open it again to go on.
+    Paused,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Finished {
+    pub epochs: u64,
+    pub best: Option<Best>,
+    /// The run stopped because validation had not become better for long.
+    pub early: bool,
+}
+
+impl Session {
+    /// Trains until the end, a pause or a cancel. What was done until then is in the run's folder.
+    pub fn fit(&mut self, ctx: &JobContext, tell: &mut dyn FnMut(FitEvent)) -> Result<Ended, TrainError> {
+        while self.position.epoch < self.config.epochs as u64 {
+            if self.is_exhausted() {
+                return Ok(self.finished(true));
+            }
+            let started = Instant::now();
+            let Some(waited) = self.train_epoch(ctx, tell)? else { return Ok(Ended::Paused) };
+            self.finish_epoch(started, waited, ctx, tell)?;
+        }
+        Ok(self.finished(false))
+    }
+
+    fn finished(&self, early: bool) -> Ended {
+        Ended::Finished(Finished { epochs: self.position.epoch, best: self.position.best, early })
+    }
+
+    /// Whether validation has not become better for as long as patience lasts.
+    fn is_exhausted(&self) -> bool {
+        let since = self.position.best.map_or(0, |best| self.position.epoch.saturating_sub(best.epoch + 1));
+        self.validation.is_some() && self.config.patience.is_some_and(|patience| since >= patience as u64)
+    }
+
+    /// The rest of an epoch. Says how long it waited for photos; `None` when it was paused before the end.
+    fn train_epoch(
+        &mut self,
+        ctx: &JobContext,
+        tell: &mut dyn FnMut(FitEvent),
+    ) -> Result<Option<Duration>, TrainError> {
+        let batches = self.train.batches(self.config.batch_size);
+        let rates = self.config.learning_rates(batches);
+        let mut epoch = self.train.epoch(self.order(true, self.position.batch as usize))?;
+        let (mut waited, mut last_snapshot) = (Duration::ZERO, Instant::now());
+        loop {
+            let asked = Instant::now();
+            let Some(batch) = epoch.next() else { break };
+            waited += asked.elapsed();
+            batch.skipped.iter().for_each(|(photo, reason)| {
+                tell(FitEvent::Skipped { photo: *photo, reason: reason.clone() });
+            });
+            // The schedule counts batches, so that a batch without photos moves it too.
+            let place = self.position.epoch * batches as u64 + self.position.batch;
+            if !batch.labels.is_empty() {
+                let record = self.step(&batch, rates.rate(place))?;
+                self.folder.write(&Record::Step(record))?;
+                tell(FitEvent::Record(Record::Step(record)));
+            }
+            self.position.batch += 1;
+            let done = self.position.batch;
+            ctx.report(Progress {
+                phase: format!("Epoch {} of {}", self.position.epoch + 1, self.config.epochs),
+                done: place + 1,
+                total: Some((self.config.epochs * batches) as u64),
+                per_second: None,
+            });
+            self.flush(self.config.flush_train, done)?;
+            if ctx.is_canceled() || ctx.is_paused() {
+                self.snapshot()?;
+                ctx.is_canceled().then(|| ctx.check()).transpose()?;
+                return Ok(None);
+            }
+            let minutes = self.config.snapshot_minutes;
+            if minutes > 0.0 && last_snapshot.elapsed().as_secs_f64() > 60.0 * minutes {
+                self.snapshot()?;
+                last_snapshot = Instant::now();
+            }
+        }
+        Ok(Some(waited))
+    }
+
+    fn order(&self, shuffle: bool, first_batch: usize) -> EpochOrder {
+        let Self { config, position, .. } = self;
+        EpochOrder { seed: config.seed, epoch: position.epoch, shuffle, batch_size: config.batch_size, first_batch }
+    }
+
+    fn step(&mut self, batch: &Batch, rate: f64) -> Result<StepRecord, TrainError> {
+        let Self { config, trainer, position, compute, device, .. } = self;
+        let micro_batch = config.micro_batch.unwrap_or(config.batch_size);
+        let depths = skip_chances(&trainer.network, config.drop_path);
+        let (seed, epoch) = (config.seed, position.epoch);
+        let paths = |first: usize, count: usize| {
+            let photos = &batch.indices[first..first + count];
+            skips(&depths, photos, [seed, epoch], device)
+        };
+        let stepped = compute.install(|| trainer.step(examples(batch), micro_batch, rate, paths));
+        let stepped = stepped.map_err(|error| match error {
+            TrainError::LossNotFinite | TrainError::GradientNotFinite => {
+                let step = position.steps;
+                let layer = compute.install(|| trainer.first_bad_layer(examples(batch)));
+                let last = self.folder.last();
+                let snapshot = last.exists().then_some(last);
+                TrainError::Diverged { step, layer, rate, snapshot, source: Box::new(error) }
+            }
+            error => error,
+        })?;
+        position.seen.add(stepped.score);
+        let step = position.steps;
+        position.steps += 1;
+        let (loss, accuracy) = (stepped.score.mean_loss(), stepped.score.accuracy());
+        Ok(StepRecord { step, epoch, loss, accuracy, lr: rate, gradient_norm: stepped.gradient_norm })
+    }
+
+    /// Gives the caches back after every so many batches.
+    fn flush(&self, every: usize, done: u64) -> Result<(), TrainError> {
+        if every > 0 && done.is_multiple_of(every as u64) {
+            ops::release(&self.device)?;
+        }
+        Ok(())
+    }
+
+    /// Validation, records and snapshots at the end of an epoch.
+    fn finish_epoch(
+        &mut self,
+        started: Instant,
+        waited: Duration,
+        ctx: &JobContext,
+        tell: &mut dyn FnMut(FitEvent),
+    ) -> Result<(), TrainError> {
+        let seconds = started.elapsed().as_secs_f64();
+        let validated = self.validate(ctx, tell)?;
+        let Position { epoch, steps, seen, best, .. } = self.position.clone();
+        let batches = self.train.batches(self.config.batch_size);
+        let is_best = validated.is_none_or(|(score, _)| {
+            let (top1, loss) = (score.accuracy(), score.mean_loss());
+            best.is_none_or(|best| top1 > best.top1 || (top1 == best.top1 && loss < best.loss))
+        });
+        if let (Some((score, _)), true) = (validated, is_best) {
+            self.position.best = Some(Best { epoch, top1: score.accuracy(), loss: score.mean_loss() });
+        }
+        let record = Record::Epoch(EpochRecord {
+            epoch,
+            step: steps,
+            train_loss: seen.mean_loss(),
+            train_accuracy: seen.accuracy(),
+            loss: validated.map(|(score, _)| score.mean_loss()),
+            top1: validated.map(|(score, _)| score.accuracy()),
+            top5: validated.map(|(score, top5)| top5 as f64 / score.photos.max(1) as f64),
+            best: is_best,
+            lr: self.config.learning_rates(batches).rate(((epoch + 1) * batches as u64).saturating_sub(1)),
+            seconds,
+            photos_per_second: seen.photos as f64 / seconds,
+            waiting: waited.as_secs_f64() / seconds,
+            peak_bytes: memory::read().peak,
+        });
+        self.folder.write(&record)?;
+        self.position = Position { epoch: epoch + 1, batch: 0, seen: Score::default(), ..self.position.clone() };
+        if is_best {
+            self.save(&self.folder.best())?;
+        }
+        self.snapshot()?;
+        tell(FitEvent::Record(record));
+        Ok(())
+    }
+
+    /// What the network makes of the validation photos, and how many have their class among its first five.
+    fn validate(&self, ctx: &JobContext, tell: &mut dyn FnMut(FitEvent)) -> Result<Option<(Score, u64)>, TrainError> {
+        let Some(validation) = &self.validation else { return Ok(None) };
+        self.trainer.exchange_average()?;
+        let result = self.validate_with(validation, ctx, tell);
+        self.trainer.exchange_average()?;
+        result.map(|result| (result.0.photos > 0).then_some(result))
+    }
+
+    fn validate_with(
+        &self,
+        validation: &Loader,
+        ctx: &JobContext,
+        tell: &mut dyn FnMut(FitEvent),
+    ) -> Result<(Score, u64), TrainError> {
+        let (mut whole, mut top5) = (Score::default(), 0);
+        let micro_batch = self.config.micro_batch.unwrap_or(self.config.batch_size);
+        let order = EpochOrder { batch_size: micro_batch, ..self.order(false, 0) };
+        for (batch, done) in validation.epoch(order)?.zip(1..) {
+            if ctx.is_canceled() {
+                self.trainer.exchange_average()?;
+                self.snapshot()?;
+                ctx.check()?;
+            }
+            batch.skipped.iter().for_each(|(photo, reason)| {
+                tell(FitEvent::Skipped { photo: *photo, reason: reason.clone() });
+            });
+            if batch.labels.is_empty() {
+                continue;
+            }
+            let (score, logits) = self.compute.install(|| self.trainer.evaluate(examples(&batch)))?;
+            whole.add(score);
+            let is_among = |(row, label): &(&Vec<f32>, &u32)| {
+                let own = row[**label as usize];
+                row.iter().filter(|logit| **logit > own).count() < 5
+            };
+            top5 += logits.iter().zip(&batch.labels).filter(is_among).count() as u64;
+            self.flush(self.config.flush_val, done)?;
+        }
+        Ok((whole, top5))
+    }
+
+    /// Writes where the run stands, to go on from there.
+    fn snapshot(&self) -> Result<(), TrainError> {
+        self.save(&self.folder.last())?;
+        heap::release();
+        Ok(())
+    }
+
+    fn save(&self, path: &std::path::Path) -> Result<(), TrainError> {
+        let position = Position { metrics_bytes: self.folder.sync()?, ..self.position.clone() };
+        snapshot::save(path, &self.trainer, self.base.as_ref(), &self.about, &position)
+    }
+}
+
+fn examples(batch: &Batch) -> Examples<'_> {
+    let Batch { pixels, size, targets, labels, .. } = batch;
+    Examples { pixels, height: *size, width: *size, targets, labels }
+}
+
+/// The chance that a photo skips a block, by block: from 0 in the first to `most` in the last residual one (Huang et al.,
+/// "Deep networks with stochastic depth").
+fn skip_chances(network: &Network, most: f64) -> Vec<f64> {
+    let residual = network.blocks.iter().filter(|block| block.is_residual()).count();
+    let mut number = 0;
+    let chance = |block: &crate::models::Block| {
+        if !block.is_residual() || most == 0.0 {
+            return 0.0;
+        }
+        number += 1;
+        most * (number - 1) as f64 / (residual - 1).max(1) as f64
+    };
+    network.blocks.iter().map(chance).collect()
+}
+
+/// Which of the photos skip which blocks.
+fn skips(chances: &[f64], photos: &[usize], [seed, epoch]: [u64; 2], device: &Device) -> Result<Paths, TrainError> {
+    const SKIP: u64 = u64::from_le_bytes(*b"skip    ");
+    let of_block = |(block, chance): (usize, &f64)| {
+        if *chance == 0.0 {
+            return Ok(None);
+        }
+        let share = |photo: &usize| {
+            let drawn = Random::of(&[seed, epoch, *photo as u64, SKIP, block as u64]).unit();
+            if drawn < *chance { 0.0 } else { (1.0 / (1.0 - chance)) as f32 }
+        };
+        let shares: Vec<f32> = photos.iter().map(share).collect();
+        Ok(Some(Tensor::from_vec(shares, photos.len(), device)?))
+    };
+    chances.iter().enumerate().map(of_block).collect()
+}

@@ -1,0 +1,80 @@
+//! Training: a network learns from labelled photos, in the memory it is given.
+//!
+//! Forward and backward go block by block; gradients of micro-batches add up in one buffer per parameter, and no weight
+//! moves before all of a step's gradients are there. Whatever is random is drawn from the run's seed, so that a run
+//! repeats bit by bit with the same number of threads, also when it was interrupted.
+
+mod config;
+mod fit;
+mod gradients;
+mod loss;
+mod optimizer;
+mod run;
+mod schedule;
+mod segments;
+pub mod snapshot;
+mod trainer;
+
+use std::path::PathBuf;
+
+pub use config::{ClassWeights, ConfigError, Preset, Recompute, TrainConfig, Unfreeze};
+pub use fit::{Ended, Finished, FitEvent, Session};
+pub use loss::Loss;
+pub use optimizer::{Method, Optimizer, OptimizerSettings};
+pub use run::{EpochRecord, Record, RunError, RunFolder, RunRecord, StepRecord, read_metrics, read_record};
+pub use schedule::{Course, Schedule};
+pub use segments::{Paths, Segments};
+pub use snapshot::{Best, Position};
+pub use trainer::{Examples, Score, Stepped, Trainer};
+
+use crate::checkpoint::CheckpointError;
+use crate::models::ModelError;
+use crate::worker::Canceled;
+
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    #[error("the loss is no longer a number")]
+    LossNotFinite,
+    #[error("the gradients are no longer numbers")]
+    GradientNotFinite,
+    #[error("no gradient reaches the input of {block}")]
+    NoGradient { block: String },
+    #[error(
+        "training went astray in step {step}: {} is the first that is no longer a number. {} and begin again with a \
+         learning rate below {rate}", .layer.as_deref().unwrap_or("the loss"), resume(.snapshot)
+    )]
+    Diverged {
+        step: u64,
+        /// What went bad first, in words.
+        layer: Option<String>,
+        rate: f64,
+        /// The last good snapshot.
+        snapshot: Option<PathBuf>,
+        source: Box<TrainError>,
+    },
+    #[error("no weight has moved since the run began, so there is nothing to save: is the learning rate too small?")]
+    NothingLearned,
+    #[error("the tensor {tensor} holds values that are no numbers, so it was not saved")]
+    NotFinite { tensor: String },
+    #[error("the tensor {tensor} is no longer to be had, so nothing was saved")]
+    Lost { tensor: String },
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error("failed to read the weights")]
+    Read(#[from] CheckpointError),
+    #[error("failed to write a snapshot")]
+    Write(#[from] std::io::Error),
+    #[error(transparent)]
+    Canceled(#[from] Canceled),
+    #[error("failed to compute the network")]
+    Model(#[from] ModelError),
+    #[error("failed to compute a training step")]
+    Compute(#[from] candle_core::Error),
+}
+
+fn resume(snapshot: &Option<PathBuf>) -> String {
+    match snapshot {
+        Some(path) => format!("The last good snapshot is {}; take it as the model", path.display()),
+        None => "There is no snapshot yet; take the same model".to_owned(),
+    }
+}

@@ -1,0 +1,148 @@
+//! Forward and backward block by block, so that one block's graph at a time exists unless more are to be kept.
+//!
+//! Forward hands each block its input detached. A block that is recomputed keeps that input alone; backward computes it
+//! again with a graph, takes its gradients, and frees both before it goes on to the block before.
+
+use std::ops::Range;
+
+use candle_core::{DType, Device, Tensor, Var};
+
+use super::TrainError;
+use super::gradients::Gradients;
+use crate::memory::heap;
+use crate::models::{Block, Network, Phase};
+use crate::ops;
+
+/// The blocks of a network that train, and which of them are computed twice.
+#[derive(Debug, Clone)]
+pub struct Segments {
+    /// The blocks before this one are frozen.
+    pub first: usize,
+    /// By block: its inner results are not kept but computed again in backward.
+    pub recompute: Vec<bool>,
+}
+
+/// Which images skip which residual blocks (stochastic depth): by block, what each image's change is multiplied by, `(n)`;
+/// none leaves a block alone.
+pub type Paths = Vec<Option<Tensor>>;
+
+/// What a block leaves for backward.
+enum Kept {
+    Input(Tensor),
+    Graph { input: Tensor, output: Tensor },
+}
+
+impl Segments {
+    /// The logits for `pixels`, and the gradients of every parameter in `gradients`, given what `judge` makes of the
+    /// logits: their gradient.
+    pub fn run(
+        &self,
+        network: &Network,
+        pixels: &Tensor,
+        paths: &Paths,
+        judge: impl FnOnce(&Tensor) -> Result<Tensor, TrainError>,
+        gradients: &mut Gradients,
+    ) -> Result<(), TrainError> {
+        let mut xs = network.features(self.first, pixels)?;
+        let trained: Range<usize> = self.first..network.blocks.len();
+        let mut kept = Vec::with_capacity(trained.len());
+        for index in trained.clone() {
+            let block = &network.blocks[index];
+            let path = paths.get(index).and_then(Option::as_ref);
+            let (next, keeps) = if self.recompute[index] {
+                (through(block, &xs, path, Phase::Train)?.detach(), Kept::Input(xs))
+            } else {
+                let input = self.tracked(index, xs)?;
+                let output = through(block, &input, path, Phase::Train)?;
+                (output.detach(), Kept::Graph { input, output })
+            };
+            kept.push(keeps);
+            xs = next;
+        }
+        let mut gradient = judge(&xs)?;
+        drop(xs);
+        for index in trained.rev() {
+            let block = &network.blocks[index];
+            let (input, output) = match kept.pop().expect("every block keeps something") {
+                Kept::Graph { input, output } => (input, output),
+                Kept::Input(xs) => {
+                    let input = self.tracked(index, xs)?;
+                    let path = paths.get(index).and_then(Option::as_ref);
+                    let output = through(block, &input, path, Phase::TrainAgain)?;
+                    (input, output)
+                }
+            };
+            let mut found = ops::gradients_of(&output, &gradient)?;
+            drop(output);
+            for place in block.learned.clone() {
+                if let Some(one) = found.remove(&network.learned[place].var) {
+                    gradients.add(place, &one.detach())?;
+                }
+            }
+            if index > self.first {
+                let of_input = found.remove(&input);
+                gradient = of_input.ok_or_else(|| TrainError::NoGradient { block: block.name.clone() })?.detach();
+            }
+        }
+        Ok(())
+    }
+
+    /// A block's input as what gradients are taken of, but for the first block's, whose gradient nobody needs.
+    fn tracked(&self, index: usize, xs: Tensor) -> Result<Tensor, TrainError> {
+        if index == self.first { Ok(xs) } else { Ok(Var::from_tensor(&xs)?.into_inner()) }
+    }
+}
+
+/// A block's output, for some images less of what it adds to its input.
+fn through(block: &Block, xs: &Tensor, path: Option<&Tensor>, phase: Phase) -> Result<Tensor, TrainError> {
+    let ys = block.forward_in(phase, xs.clone())?;
+    let Some(path) = path.filter(|_| block.is_residual()) else { return Ok(ys) };
+    let mut shape = vec![1; xs.rank()];
+    shape[0] = xs.dim(0)?;
+    let path = path.reshape(shape)?;
+    Ok((ys.broadcast_mul(&path)? + xs.broadcast_mul(&path.affine(-1.0, 1.0)?)?)?)
+}
+
+impl Segments {
+    /// Which blocks to recompute so that what is kept of `[photos, side]` squares takes at most `room` bytes: the largest
+    /// first. Off the CPU, where it cannot be counted, all.
+    pub fn that_fit(
+        network: &Network,
+        first: usize,
+        [photos, side]: [usize; 2],
+        room: u64,
+        device: &Device,
+    ) -> Result<Vec<bool>, TrainError> {
+        if !device.is_cpu() {
+            return Ok(vec![true; network.blocks.len()]);
+        }
+        let costs = kept_bytes(network, first, side)?;
+        let mut recompute = vec![false; network.blocks.len()];
+        let mut left: u64 = costs.iter().sum::<u64>() * photos as u64;
+        let mut by_size: Vec<usize> = (first..network.blocks.len()).collect();
+        by_size.sort_by_key(|index| std::cmp::Reverse(costs[*index]));
+        for index in by_size {
+            if left <= room {
+                break;
+            }
+            recompute[index] = true;
+            left = left.saturating_sub(costs[index] * photos as u64);
+        }
+        Ok(recompute)
+    }
+}
+
+/// The bytes that each block's graph keeps of one photo, counted by the allocator.
+fn kept_bytes(network: &Network, first: usize, side: usize) -> Result<Vec<u64>, TrainError> {
+    let pixels = Tensor::zeros((1, side, side, 3), DType::F32, &Device::Cpu)?;
+    let mut xs = network.features(first, &pixels)?;
+    let mut costs = vec![0; network.blocks.len()];
+    for index in first..network.blocks.len() {
+        let input = Var::from_tensor(&xs)?.into_inner();
+        let before = heap::live();
+        let output = network.blocks[index].forward_in(Phase::TrainAgain, input)?;
+        costs[index] = heap::live().saturating_sub(before);
+        xs = output.detach();
+    }
+    Ok(costs)
+}

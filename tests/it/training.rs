@@ -1,0 +1,139 @@
+//! Steps of training against PyTorch (tests/reference/steps.py), and the ways to take them that must not matter.
+
+use std::path::Path;
+
+use candle_core::Device;
+use galley::models::{self, Network, RandomWeights, Strictness, Weights};
+use galley::train::{Examples, Loss, OptimizerSettings, Segments, Trainer};
+use serde::Deserialize;
+
+use crate::networks::{info, reference};
+
+#[derive(Deserialize)]
+struct Steps {
+    name: String,
+    side: usize,
+    batch: usize,
+    /// By the formula of the weights, for each step a tensor of this name, in NCHW order.
+    pixels: Vec<String>,
+    losses: Vec<f64>,
+}
+
+fn references() -> Vec<Steps> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/steps");
+    let mut paths: Vec<_> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert_eq!(paths.len(), 5);
+    paths.iter().map(|path| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()).collect()
+}
+
+/// How a run goes about its steps.
+#[derive(Clone, Copy)]
+struct Way {
+    micro_batch: usize,
+    recompute: bool,
+    frozen: usize,
+}
+
+impl Steps {
+    fn network(&self, frozen: usize) -> Network {
+        let weights: RandomWeights = reference(&self.name).weights();
+        let architecture = models::detect(weights.tensors()).unwrap();
+        models::build_trainable(&weights, &architecture, Strictness::Strict, frozen, &Device::Cpu).unwrap().0
+    }
+
+    /// `(batch, side, side, 3)`
+    fn pixels(&self, step: usize) -> Vec<f32> {
+        let (name, side) = (&self.pixels[step], self.side);
+        let shape = vec![self.batch, 3, side, side];
+        let values = RandomWeights(vec![info(name.clone(), shape)]).read_f32(name).unwrap();
+        let at = |index: usize| {
+            let (channel, place) = (index % 3, index / 3);
+            let (image, place) = (place / (side * side), place % (side * side));
+            values[(image * 3 + channel) * side * side + place]
+        };
+        (0..values.len()).map(at).collect()
+    }
+
+    fn trainer(&self, way: Way) -> Trainer {
+        let network = self.network(way.frozen);
+        let recompute = vec![way.recompute; network.blocks.len()];
+        let segments = Segments { first: way.frozen, recompute };
+        let loss = Loss { label_smoothing: 0.0, class_weights: None };
+        Trainer::new(network, segments, loss, OptimizerSettings::default(), &Device::Cpu).unwrap()
+    }
+
+    /// The losses of the first `steps` steps, and the trainer after them.
+    fn run(&self, way: Way, steps: usize) -> (Vec<f64>, Trainer) {
+        let mut trainer = self.trainer(way);
+        let labels: Vec<u32> = (0..self.batch as u32).collect();
+        let classes = trainer.network.architecture.classes;
+        let mut targets = vec![0.0; self.batch * classes];
+        (0..self.batch).for_each(|image| targets[image * classes + image] = 1.0);
+        let losses = (0..steps).map(|step| {
+            let pixels = self.pixels(step);
+            let (height, width) = (self.side, self.side);
+            let examples = Examples { pixels: &pixels, height, width, targets: &targets, labels: &labels };
+            trainer.step(examples, way.micro_batch, 1e-4, |_, _| Ok(Vec::new())).unwrap().score.mean_loss()
+        });
+        (losses.collect(), trainer)
+    }
+}
+
+const WHOLE: Way = Way { micro_batch: usize::MAX, recompute: false, frozen: 0 };
+
+#[test]
+fn ten_steps_of_adamw_follow_pytorch() {
+    for steps in references() {
+        let (losses, _) = steps.run(WHOLE, steps.losses.len());
+        for (step, (ours, expected)) in losses.iter().zip(&steps.losses).enumerate() {
+            assert!(
+                (ours - expected).abs() <= 1e-3 * expected,
+                "{}, step {step}: {ours} instead of {expected}",
+                steps.name
+            );
+        }
+    }
+}
+
+fn weights_of(trainer: &Trainer) -> Vec<Vec<f32>> {
+    let all = trainer.network.learned.iter().chain(&trainer.network.running);
+    all.map(|parameter| parameter.as_in_file().unwrap().flatten_all().unwrap().to_vec1().unwrap()).collect()
+}
+
+#[test]
+fn recomputed_blocks_learn_bit_by_bit_what_kept_ones_do() {
+    for steps in references().iter().filter(|steps| !steps.name.contains("vit")) {
+        let (kept, one) = steps.run(WHOLE, 3);
+        let (recomputed, other) = steps.run(Way { recompute: true, ..WHOLE }, 3);
+        assert_eq!(kept, recomputed, "{}", steps.name);
+        assert!(weights_of(&one) == weights_of(&other), "{}", steps.name);
+    }
+}
+
+#[test]
+fn micro_batches_add_up_to_their_batch() {
+    // 4 photos as 3 and 1: shares that differ.
+    let steps = references().into_iter().find(|steps| steps.name.contains("convnext")).unwrap();
+    let (whole, _) = steps.run(WHOLE, 4);
+    for micro_batch in [1, 3] {
+        let (parts, _) = steps.run(Way { micro_batch, ..WHOLE }, 4);
+        for (whole, parts) in whole.iter().zip(&parts) {
+            assert!((whole - parts).abs() <= 1e-4 * whole, "{parts} instead of {whole}");
+        }
+    }
+}
+
+#[test]
+fn frozen_blocks_stay_and_the_rest_learns() {
+    let steps = references().into_iter().find(|steps| steps.name.contains("resnet18")).unwrap();
+    let blocks = steps.network(0).blocks.len();
+    let way = Way { frozen: blocks - 1, ..WHOLE };
+    let before = weights_of(&steps.trainer(way));
+    let (losses, trainer) = steps.run(way, 3);
+    assert!(losses.iter().all(|loss| loss.is_finite()));
+    // Weight and bias of the last layer.
+    let after = weights_of(&trainer);
+    assert_eq!(after.len(), 2);
+    assert!(before.iter().zip(&after).all(|(before, after)| before != after));
+}
