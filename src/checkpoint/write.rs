@@ -31,7 +31,7 @@ pub fn save_safetensors<E: From<io::Error>>(
         writer.write_all(&header)?;
         for (index, tensor) in tensors.iter().enumerate() {
             let values = values(index)?;
-            if values.len() != tensor.shape.iter().product() {
+            if values.len() != tensor.shape.iter().product::<usize>() {
                 let text = format!("{} values for {} of shape {:?}", values.len(), tensor.name, tensor.shape);
                 return Err(io::Error::other(text).into());
             }

@@ -37,6 +37,7 @@ pub enum Command {
     Classify(Box<ClassifyArguments>),
     Inspect(InspectArguments),
     Train(Box<TrainArguments>),
+    Evaluate(Box<EvaluateArguments>),
     Bench(Box<BenchArguments>),
     Doctor(DoctorArguments),
 }
@@ -66,6 +67,41 @@ pub struct DoctorArguments {
     /// One JSON object instead of text
     #[arg(long)]
     pub json: bool,
+}
+
+const EVALUATE_NOTES: &str = "\
+DATA is a folder with a subfolder of photos per class, or a .csv or .jsonl file of paths and labels. A class is the
+model's of the same name, whatever the case and the signs between words.
+
+Exit codes: 0 all done; 1 failed; 2 wrong usage; 3 done, and some photos were skipped; 130 stopped with Ctrl-C.";
+
+/// Compare a model's answers with the true classes of labelled photos
+#[derive(Args)]
+#[command(after_help = EVALUATE_NOTES)]
+pub struct EvaluateArguments {
+    /// Folder of class folders, or a manifest (.csv, .jsonl)
+    #[arg(value_name = "DATA")]
+    pub data: PathBuf,
+    /// Checkpoint to evaluate [default: the starter model]
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Class names: text with one per line, JSON or CSV [default: from the checkpoint or beside it]
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// Photos per pass through the network
+    #[arg(long, value_name = "N", default_value = "8", value_parser = |text: &str| whole(text, 1..=1024))]
+    pub batch_size: usize,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    pub device: Device,
+    /// What weights are held in and multiplied
+    #[arg(long, value_enum, default_value = "stored")]
+    pub precision: PrecisionName,
+    /// One JSON object instead of tables
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub transform: TransformArguments,
 }
 
 const BENCH_NOTES: &str = "\

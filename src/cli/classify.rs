@@ -6,15 +6,13 @@ use super::arguments::{ClassifyArguments, Lenient};
 use super::inspect::transform_text;
 use super::progress::Bar;
 use super::rows::{RowPrinter, RowStyle};
-use super::{INTERRUPTED, failed, say, stop_on_interrupt, usage};
+use super::{DONE_WITH_SKIPS, INTERRUPTED, failed, say, stop_on_interrupt, usage};
 use crate::export::{ExportOptions, ExportTarget, Exporter, Row};
 use crate::format::{count, counted, duration};
 use crate::jobs::Places;
 use crate::jobs::classify::{ClassifyConfig, ClassifyEvent, ClassifySummary, ModelSummary, classify};
 use crate::predict::{ModelSource, Strictness};
 use crate::worker::{self, BoxError, Canceled, JobContext, Outcome};
-
-const DONE_WITH_SKIPS: u8 = 3;
 
 pub fn run(arguments: ClassifyArguments) -> ExitCode {
     let targets = targets(&arguments);

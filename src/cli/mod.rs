@@ -6,6 +6,7 @@ mod arguments;
 mod bench;
 mod classify;
 mod doctor;
+mod evaluate;
 mod inspect;
 mod progress;
 mod rows;
@@ -22,6 +23,7 @@ use self::arguments::{Arguments, Command};
 use crate::format::error_chain;
 use crate::worker::{BoxError, JobContext};
 
+const DONE_WITH_SKIPS: u8 = 3;
 const INTERRUPTED: u8 = 130;
 
 /// What the program's arguments ask for.
@@ -38,6 +40,7 @@ pub fn run() -> Request {
     match arguments.command {
         Some(Command::Classify(arguments)) => Request::Done(classify::run(*arguments)),
         Some(Command::Inspect(arguments)) => Request::Done(inspect::run(&arguments)),
+        Some(Command::Evaluate(arguments)) => Request::Done(evaluate::run(*arguments)),
         Some(Command::Bench(arguments)) => Request::Done(bench::run(*arguments)),
         Some(Command::Train(arguments)) => Request::Done(train::run(*arguments)),
         Some(Command::Doctor(arguments)) => Request::Done(doctor::run(&arguments)),

@@ -3,7 +3,9 @@
 pub mod bench;
 pub mod brought;
 pub mod classify;
+mod decoding;
 pub mod doctor;
+pub mod evaluate;
 pub mod export;
 pub mod inspect;
 pub mod thumbnails;

@@ -1,6 +1,7 @@
 //! A classifier: network, labels and input transform. A batch in, the most likely classes out.
 
 mod describe;
+mod evaluation;
 mod input;
 mod labels;
 
@@ -18,6 +19,7 @@ use crate::images::transform::{Interpolation, Resize, TransformError};
 use crate::models::{self, LoadReport, ModelError, Network};
 
 pub use describe::{Description, describe, recognise};
+pub use evaluation::{Answer, Bin, ClassScore, Evaluation, Judged, ThresholdPoint};
 pub use input::overridden;
 
 pub use crate::models::{Loading, Precision, Strictness};

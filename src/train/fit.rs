@@ -23,7 +23,7 @@ pub struct Session {
     pub config: TrainConfig,
     pub trainer: Trainer,
     /// Where the network's frozen tensors are.
-    pub base: Box<dyn Weights + Send>,
+    pub base: Box<dyn Weights + Send + Sync>,
     pub train: Loader,
     /// None when there are no photos to validate with.
     pub validation: Option<Loader>,

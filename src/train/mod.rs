@@ -64,7 +64,8 @@ pub enum TrainError {
     Read(#[from] CheckpointError),
     #[error("failed to write a snapshot")]
     Write(#[from] std::io::Error),
-    #[error(transparent)]
+    // Not transparent, which would hide from the error's chain that it is a cancel.
+    #[error("canceled")]
     Canceled(#[from] Canceled),
     #[error("failed to compute the network")]
     Model(#[from] ModelError),

@@ -136,12 +136,12 @@ impl Segments {
 fn kept_bytes(network: &Network, first: usize, side: usize) -> Result<Vec<u64>, TrainError> {
     let pixels = Tensor::zeros((1, side, side, 3), DType::F32, &Device::Cpu)?;
     let mut xs = network.features(first, &pixels)?;
-    let mut costs = vec![0; network.blocks.len()];
-    for index in first..network.blocks.len() {
+    let mut costs = vec![0; first];
+    for block in &network.blocks[first..] {
         let input = Var::from_tensor(&xs)?.into_inner();
         let before = heap::live();
-        let output = network.blocks[index].forward_in(Phase::TrainAgain, input)?;
-        costs[index] = heap::live().saturating_sub(before);
+        let output = block.forward_in(Phase::TrainAgain, input)?;
+        costs.push(heap::live().saturating_sub(before));
         xs = output.detach();
     }
     Ok(costs)

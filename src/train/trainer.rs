@@ -139,7 +139,7 @@ impl Trainer {
             return Err(TrainError::LossNotFinite);
         }
         let gradient_norm = scoped(|| {
-            device.synchronize()?;
+            self.device.synchronize()?;
             let norm = self.optimizer.step(&self.network, &self.gradients, rate)?;
             self.follow_average()?;
             Ok::<_, TrainError>(norm)
@@ -197,7 +197,10 @@ impl Trainer {
         let count = examples.labels.len();
         scoped(|| {
             let pixels = examples.tensor(0, count, &self.device)?;
-            let logits = self.network.forward_in(Phase::Evaluate, &pixels)?;
+            // Not in lanes: how they share photos out changes the last bit of products with weights that train.
+            let (frozen, trained) = self.network.blocks.split_at(self.segments.first);
+            let features = self.network.features(frozen.len(), &pixels)?;
+            let logits = trained.iter().try_fold(features, |xs, block| block.forward(xs))?;
             let plain = Loss { label_smoothing: 0.0, class_weights: None };
             let judged =
                 plain.wanted(examples.targets, self.network.architecture.classes).judge(&logits, 0, examples.labels)?;

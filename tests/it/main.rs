@@ -20,6 +20,7 @@ mod layers;
 mod metal_kernels;
 mod networks;
 mod quantized;
+mod runs;
 mod sample_data;
 mod starter;
 mod support;

@@ -1,6 +1,5 @@
 //! Classifies photos: scan → decode pool → bounded queue → batches → journal rows, in a fixed order.
 
-mod loader;
 mod progress;
 mod run;
 mod scan;

@@ -8,12 +8,12 @@ use std::time::Instant;
 use rayon::ThreadPool;
 use sha2::{Digest as _, Sha256};
 
-use super::loader::{Loader, Pending};
 use super::progress::Pace;
 use super::scan::{self, Found, Scan};
 use super::{ClassifyConfig, ClassifyError, ClassifyEvent, ClassifySummary};
 use crate::format::error_chain;
 use crate::images::{ImageError, Input};
+use crate::jobs::decoding::{Loader, Pending};
 use crate::journal::{Journal, PhotoIdentity, RunState, Stored};
 use crate::predict::{Classifier, ModelSource, Precision, Prediction, Row, RowResult, STARTER, top_k};
 use crate::worker::{BoxError, Canceled, Job, JobContext};

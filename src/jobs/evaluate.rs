@@ -1,0 +1,170 @@
+//! Evaluates: a model's answers to labelled photos against their true classes.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use serde::Serialize;
+
+use crate::data::{DataOptions, Dataset};
+use crate::device::DeviceChoice;
+use crate::format::error_chain;
+use crate::images::Input;
+use crate::jobs::decoding::Loader;
+use crate::jobs::doctor::{self, Prepared};
+use crate::memory::heap;
+use crate::ops;
+use crate::predict::{self, Answer, Classifier, Evaluation, Loading, ModelSource, Precision, TransformOverrides};
+use crate::worker::{BoxError, JobContext, Progress};
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EvaluateConfig {
+    pub model: ModelSource,
+    pub labels: Option<PathBuf>,
+    /// A folder of class folders, or a manifest.
+    pub data: PathBuf,
+    /// 0 is taken as 1.
+    pub batch_size: usize,
+    pub device: DeviceChoice,
+    pub precision: Precision,
+    pub transform: TransformOverrides,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EvaluateSummary {
+    pub model: String,
+    pub evaluation: Evaluation,
+    /// Photos that could not be read, and why.
+    pub skipped: Vec<(PathBuf, String)>,
+    /// Classes of the photos that the model does not know, with their photos: left out.
+    pub unknown: BTreeMap<String, usize>,
+    pub notices: Vec<String>,
+    pub seconds: f64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluateError {
+    #[error(
+        "the model knows none of these classes: {}. Its own begin with {}. Name the folders like its classes, or give \
+         its class names with --labels", .0.join(", "), .1.join(", ")
+    )]
+    NoneKnown(Vec<String>, Vec<String>),
+    #[error("none of the {0} photos could be read; the first: {1}")]
+    NoneRead(usize, String),
+}
+
+/// How many names a message shows.
+const SHOWN: usize = 5;
+
+/// Runs on the calling thread.
+pub fn evaluate(config: &EvaluateConfig, verdicts: &Path, ctx: &JobContext) -> Result<EvaluateSummary, BoxError> {
+    let started = Instant::now();
+    let Prepared { chosen, mut notices } = doctor::prepare(config.device, verdicts, ctx)?;
+    ctx.report(Progress { phase: "Reading model and photos".to_owned(), ..Progress::default() });
+    let loading = Loading { precision: config.precision, ..Loading::default() };
+    let labels = config.labels.as_deref();
+    let classifier = predict::load(&config.model, labels, &config.transform, loading, &chosen.device)?;
+    let options = DataOptions { validation_fraction: 0.0, ..DataOptions::default() };
+    let dataset = Dataset::open(&config.data, None, &options)?;
+    notices.extend(classifier.description.notices.iter().cloned());
+    notices.extend(dataset.notes.iter().cloned());
+    let mut skipped: Vec<(PathBuf, String)> =
+        dataset.skipped.iter().map(|one| (one.path.clone(), one.reason.clone())).collect();
+    let names: Vec<&str> = classifier.description.labels.iter().map(|label| &**label).collect();
+    let known = classes_of_model(&dataset.classes, &names);
+    let mut unknown = BTreeMap::new();
+    let mut photos = Vec::with_capacity(dataset.photos.len());
+    for photo in &dataset.photos {
+        match known[photo.class] {
+            Some(class) => photos.push((photo.path.clone(), class)),
+            None => *unknown.entry(dataset.classes[photo.class].clone()).or_insert(0) += 1,
+        }
+    }
+    if photos.is_empty() {
+        let first = |names: &[&str]| names.iter().take(SHOWN).map(|name| (*name).to_owned()).collect();
+        let theirs: Vec<&str> = dataset.classes.iter().map(String::as_str).collect();
+        return Err(EvaluateError::NoneKnown(first(&theirs), first(&names)).into());
+    }
+    let answers = answers(config, &classifier, photos, &mut skipped, ctx)?;
+    ops::release(&chosen.device)?;
+    heap::release();
+    if let (true, Some((_, reason))) = (answers.is_empty(), skipped.first()) {
+        return Err(EvaluateError::NoneRead(skipped.len(), reason.clone()).into());
+    }
+    let evaluation = Evaluation::new(answers, &names);
+    let model = classifier.network.architecture.title.clone();
+    Ok(EvaluateSummary { model, evaluation, skipped, unknown, notices, seconds: started.elapsed().as_secs_f64() })
+}
+
+/// For each class of the photos the model's class of the same name: letter by letter, or else whatever the case and the
+/// signs between words, or else by the last folder's name.
+fn classes_of_model(classes: &[String], labels: &[&str]) -> Vec<Option<usize>> {
+    let plain =
+        |name: &str| -> String { name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect() };
+    let exact: HashMap<&str, usize> = labels.iter().enumerate().map(|(index, label)| (*label, index)).collect();
+    let mut plainly: HashMap<String, Option<usize>> = HashMap::new();
+    for (index, label) in labels.iter().enumerate() {
+        // Of two that differ in signs alone, neither is meant for certain.
+        plainly.entry(plain(label)).and_modify(|known| *known = None).or_insert(Some(index));
+    }
+    let of = |name: &str| exact.get(name).copied().or_else(|| plainly.get(&plain(name)).copied().flatten());
+    classes.iter().map(|class| of(class).or_else(|| of(class.rsplit('/').next().unwrap_or(class)))).collect()
+}
+
+/// The logits of every photo that can be read, in order.
+fn answers(
+    config: &EvaluateConfig,
+    classifier: &Classifier,
+    photos: Vec<(PathBuf, usize)>,
+    skipped: &mut Vec<(PathBuf, String)>,
+    ctx: &JobContext,
+) -> Result<Vec<Answer>, BoxError> {
+    let compute = ThreadPoolBuilder::new().build()?;
+    let loader = Loader::start(compute.current_num_threads(), classifier.description.transform)?;
+    let batch_size = config.batch_size.max(1);
+    let total = photos.len();
+    let mut left = photos.into_iter();
+    let mut waiting = VecDeque::new();
+    let (mut batch, mut answers) = (Vec::new(), Vec::with_capacity(total));
+    for done in 1..=total {
+        for (path, class) in left.by_ref().take(2 * batch_size - waiting.len().min(2 * batch_size)) {
+            waiting.push_back((loader.load(path.clone()), path, class));
+        }
+        let Some((pending, path, class)) = waiting.pop_front() else { break };
+        match pending.wait() {
+            Some(Ok(input)) => batch.push((path, class, input)),
+            Some(Err(error)) => skipped.push((path, error_chain(&error))),
+            None => skipped.push((path, "the decoder is gone".to_owned())),
+        }
+        if batch.len() == batch_size || done == total {
+            ctx.check()?;
+            answers.extend(judge(&compute, classifier, std::mem::take(&mut batch))?);
+            let phase = "Evaluating".to_owned();
+            ctx.report(Progress { phase, done: done as u64, total: Some(total as u64), per_second: None });
+        }
+    }
+    Ok(answers)
+}
+
+fn judge(
+    compute: &ThreadPool,
+    classifier: &Classifier,
+    batch: Vec<(PathBuf, usize, Input)>,
+) -> Result<Vec<Answer>, BoxError> {
+    let inputs: Vec<&Input> = batch.iter().map(|(_, _, input)| input).collect();
+    let rows = compute.install(|| classifier.logits(&inputs))?;
+    Ok(batch.into_iter().zip(rows).map(|((path, class, _), logits)| Answer { path, class, logits }).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_found_by_name_and_doubtful_ones_are_not() {
+        let classes = ["hot_dog", "Fruit/Red-Apple", "pear", "kiwi"].map(str::to_owned);
+        let labels = ["Hot Dog", "red apple", "Pear", "PEAR", "kiwi", "KiWi"];
+        assert_eq!(classes_of_model(&classes, &labels), [Some(0), Some(1), None, Some(4)]);
+    }
+}

@@ -1,0 +1,375 @@
+//! Runs of training: what they learn and leave behind, and that nothing which interrupts them changes them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use candle_core::Device;
+use galley::checkpoint::Checkpoint;
+use galley::jobs::Places;
+use galley::jobs::train::{self, TrainEvent, TrainStart, TrainSummary, TrainTask};
+use galley::predict::{self, ModelSource, Strictness, TransformOverrides};
+use galley::train::{Method, Preset, Recompute, Record, TrainConfig, Unfreeze, read_metrics, snapshot};
+use galley::worker::{BoxError, JobContext, Outcome};
+
+const CLASSES: [(&str, [u8; 3]); 3] = [("beetroot", [150, 20, 60]), ("pea", [60, 170, 40]), ("plum", [60, 40, 130])];
+
+struct Kitchen {
+    folder: tempfile::TempDir,
+}
+
+/// Pictures of one color each, with a pattern that follows from their number.
+fn write_picture(path: &Path, color: [u8; 3], number: u32) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let level = |level: u8, noise: u32| (u32::from(level) + noise % 60) as u8;
+    let picture = image::RgbImage::from_fn(40, 40, |x, y| {
+        let noise = (x / 5 * 31 + y / 5 * 17 + number * 97).wrapping_mul(2_654_435_761) >> 20;
+        image::Rgb(color.map(|channel| level(channel, noise)))
+    });
+    picture.save(path).unwrap();
+}
+
+impl Kitchen {
+    fn new(photos: u32) -> Self {
+        let kitchen = Self { folder: tempfile::tempdir().unwrap() };
+        for (class, color) in CLASSES {
+            for number in 0..photos {
+                write_picture(&kitchen.at(&format!("photos/{class}/{number:02}.png")), color, number);
+            }
+        }
+        kitchen
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn places(&self) -> Places {
+        Places { journal: self.at("journal.sqlite"), verdicts: self.at("verdicts"), tiles: self.at("tiles") }
+    }
+
+    /// Small and quick, from the starter model, which has batch norms.
+    fn config(&self) -> TrainConfig {
+        TrainConfig {
+            data: self.at("photos"),
+            epochs: 2,
+            batch_size: 4,
+            image_size: Some(32),
+            validation_fraction: 0.25,
+            lr: 1e-3,
+            ..TrainConfig::default()
+        }
+    }
+
+    fn begin(&self, config: TrainConfig, run: &str) -> TrainTask {
+        TrainTask::Begin { config: Box::new(config), folder: self.at(run) }
+    }
+
+    fn train(&self, task: &TrainTask) -> Result<(TrainSummary, Vec<TrainEvent>), String> {
+        let mut heard = Vec::new();
+        let mut take = |event| {
+            heard.push(event);
+            Ok(())
+        };
+        let summary = train::train(task, &self.places(), &JobContext::detached(), &mut take);
+        summary.map(|summary| (summary, heard)).map_err(|error| galley::format::error_chain(&*error))
+    }
+
+    /// The same, canceled after so many steps.
+    fn train_until(&self, task: &TrainTask, steps: usize) {
+        let (ctx, mut seen) = (JobContext::detached(), 0);
+        let mut take = |event: TrainEvent| -> Result<(), BoxError> {
+            seen += usize::from(matches!(event, TrainEvent::Record(Record::Step(_))));
+            if seen == steps {
+                ctx.cancel();
+            }
+            Ok(())
+        };
+        let outcome = galley::worker::run(|| train::train(task, &self.places(), &ctx, &mut take));
+        assert!(matches!(outcome, Outcome::Canceled), "{outcome:?}");
+    }
+
+    fn resume(&self, run: &str) -> TrainTask {
+        TrainTask::Resume { folder: self.at(run) }
+    }
+
+    /// The run's metrics without what the clock says.
+    fn metrics(&self, run: &str) -> Vec<Record> {
+        let timeless = |record| match record {
+            Record::Epoch(epoch) => Record::Epoch(galley::train::EpochRecord {
+                seconds: 0.0,
+                photos_per_second: 0.0,
+                waiting: 0.0,
+                peak_bytes: None,
+                ..epoch
+            }),
+            step => step,
+        };
+        read_metrics(&self.at(run)).unwrap().into_iter().map(timeless).collect()
+    }
+
+    /// Every tensor of a snapshot, optimizer state too.
+    fn tensors(&self, file: &str) -> Vec<(String, Vec<f32>)> {
+        let checkpoint = Checkpoint::open(&self.at(file)).unwrap();
+        checkpoint.tensors().iter().map(|info| (info.name.clone(), checkpoint.read_f32(&info.name).unwrap())).collect()
+    }
+
+    fn assert_same_runs(&self, one: &str, other: &str) {
+        assert_eq!(self.metrics(one), self.metrics(other));
+        for file in ["last.safetensors", "best.safetensors"] {
+            assert!(self.tensors(&format!("{one}/{file}")) == self.tensors(&format!("{other}/{file}")), "{file}");
+        }
+    }
+}
+
+fn start(events: &[TrainEvent]) -> &TrainStart {
+    let start = events.iter().find_map(|event| match event {
+        TrainEvent::Start(start) => Some(&**start),
+        _ => None,
+    });
+    start.unwrap()
+}
+
+#[test]
+fn a_run_learns_and_leaves_a_checkpoint_that_everyone_can_open() {
+    let kitchen = Kitchen::new(12);
+    let config = TrainConfig { epochs: 4, ..kitchen.config() };
+    let (summary, events) = kitchen.train(&kitchen.begin(config, "run")).unwrap();
+    assert_eq!(
+        (start(&events).train_counts.as_slice(), start(&events).validation_counts.as_slice()),
+        (&[9; 3][..], &[3; 3][..])
+    );
+    assert!(events.iter().any(|event| matches!(event, TrainEvent::Notice(text) if text.contains("classifier is new"))));
+    let best = summary.finished.best.unwrap();
+    assert_eq!((summary.finished.epochs, best.top1), (4, 1.0));
+    let metrics = kitchen.metrics("run");
+    assert_eq!(metrics.len(), 4 * (7 + 1));
+    let losses: Vec<f64> = metrics
+        .iter()
+        .filter_map(|record| match record {
+            Record::Epoch(epoch) => Some(epoch.train_loss),
+            Record::Step(_) => None,
+        })
+        .collect();
+    assert!(losses[3] < 0.8 * losses[0], "{losses:?}");
+
+    let source = ModelSource::File(kitchen.at("run/best.safetensors"));
+    let overrides = TransformOverrides::default();
+    let classifier = predict::load(&source, None, &overrides, Strictness::Strict, &Device::Cpu).unwrap();
+    let labels: Vec<&str> = classifier.description.labels.iter().map(|label| &**label).collect();
+    assert_eq!(labels, CLASSES.map(|(class, _)| class));
+    assert_eq!(classifier.description.transform.output_size(), Some((32, 32)));
+    assert!(classifier.description.notices.is_empty(), "{:?}", classifier.description.notices);
+    // The weights are the run's: the position within says so, and a network for training takes them up again.
+    let checkpoint = Checkpoint::open(&kitchen.at("run/best.safetensors")).unwrap();
+    assert_eq!(snapshot::position(&checkpoint).unwrap().best, Some(best));
+    let again = TrainConfig { model: Some(kitchen.at("run/best.safetensors")), epochs: 1, ..kitchen.config() };
+    let (_, events) = kitchen.train(&kitchen.begin(again, "again")).unwrap();
+    assert!(
+        !events.iter().any(|event| matches!(event, TrainEvent::Notice(_))),
+        "the same classes keep their classifier"
+    );
+}
+
+#[test]
+fn a_run_that_was_canceled_or_paused_anywhere_equals_the_one_that_was_not() {
+    let kitchen = Kitchen::new(8);
+    kitchen.train(&kitchen.begin(kitchen.config(), "whole")).unwrap();
+    // In the first epoch, at its last step (before the validation), and in the second.
+    kitchen.train_until(&kitchen.begin(kitchen.config(), "parts"), 2);
+    kitchen.train_until(&kitchen.resume("parts"), 3);
+    kitchen.train_until(&kitchen.resume("parts"), 3);
+    kitchen.train(&kitchen.resume("parts")).unwrap();
+    kitchen.assert_same_runs("whole", "parts");
+
+    let task = kitchen.begin(kitchen.config(), "paused");
+    let job = train::start(task, kitchen.places(), || ()).unwrap();
+    let mut job = job;
+    let (mut steps, mut pauses) = (0, 0);
+    let outcome = loop {
+        let done = job.is_done();
+        while let Some(event) = job.poll() {
+            match event {
+                TrainEvent::Record(Record::Step(_)) => {
+                    steps += 1;
+                    job.context().set_paused(steps == 2 || steps == 7);
+                }
+                TrainEvent::Paused => {
+                    pauses += 1;
+                    job.context().set_paused(false);
+                }
+                _ => {}
+            }
+        }
+        if done {
+            break job.take_outcome().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    assert!(matches!(outcome, Outcome::Finished(_)), "{outcome:?}");
+    assert!(pauses >= 1);
+    kitchen.assert_same_runs("whole", "paused");
+}
+
+#[test]
+fn every_way_to_train_goes_on_as_it_would_have() {
+    let kitchen = Kitchen::new(8);
+    let base = kitchen.config();
+    let ways = [
+        TrainConfig { ema: Some(0.9), drop_path: 0.4, recompute: Recompute::All, ..base.clone() },
+        TrainConfig { optimizer: Method::Sgd, micro_batch: Some(3), layer_decay: 0.8, ..base.clone() },
+        TrainConfig { unfreeze: Unfreeze::Last(3), label_smoothing: 0.0, clip_norm: None, ..base.clone() },
+        TrainConfig { unfreeze: Unfreeze::Head, flush_train: 1, flush_val: 1, ..base },
+    ];
+    for (index, way) in ways.into_iter().enumerate() {
+        let (whole, parts) = (format!("whole-{index}"), format!("parts-{index}"));
+        kitchen.train(&kitchen.begin(way.clone(), &whole)).unwrap();
+        kitchen.train_until(&kitchen.begin(way, &parts), 3);
+        kitchen.train(&kitchen.resume(&parts)).unwrap();
+        kitchen.assert_same_runs(&whole, &parts);
+    }
+}
+
+#[test]
+fn frozen_weights_are_saved_as_they_were() {
+    let kitchen = Kitchen::new(4);
+    let config = TrainConfig { unfreeze: Unfreeze::Head, epochs: 1, ..kitchen.config() };
+    kitchen.train(&kitchen.begin(config, "run")).unwrap();
+    let before = predict::open(&ModelSource::Starter).unwrap();
+    let after = Checkpoint::open(&kitchen.at("run/last.safetensors")).unwrap();
+    let mut kept = 0;
+    for info in before.tensors().iter().filter(|info| !info.name.starts_with("classifier.")) {
+        assert_eq!(before.read_f32(&info.name).unwrap(), after.read_f32(&info.name).unwrap(), "{}", info.name);
+        kept += 1;
+    }
+    assert!(kept > 100);
+}
+
+/// A command, killed with its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn a_run_killed_anywhere_equals_the_one_that_was_not() {
+    let kitchen = Kitchen::new(8);
+    let config = TrainConfig { epochs: 3, snapshot_minutes: 1e-9, ..kitchen.config() };
+    kitchen.train(&kitchen.begin(config, "whole")).unwrap();
+    let spawn = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_galley"));
+        command.args(arguments).stderr(Stdio::null()).stdout(Stdio::null());
+        command.env("GALLEY_TILES", kitchen.at("tiles")).env("GALLEY_VERDICTS", kitchen.at("verdicts"));
+        Running(command.spawn().unwrap())
+    };
+    let photos = kitchen.at("photos");
+    let run = kitchen.at("killed");
+    let (photos, run_path) = (photos.to_str().unwrap(), run.to_str().unwrap());
+    let lines = || fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count());
+    let begin = [
+        "train",
+        "--data",
+        photos,
+        "--out",
+        run_path,
+        "--epochs",
+        "3",
+        "--batch-size",
+        "4",
+        "--image-size",
+        "32",
+        "--validation-fraction",
+        "0.25",
+        "--lr",
+        "0.001",
+        "--snapshot-minutes",
+        "1e-9",
+    ];
+    let mut running = spawn(&begin);
+    for enough in [2, 7, 12] {
+        let patience = Instant::now();
+        while lines() < enough && running.0.try_wait().unwrap().is_none() {
+            assert!(patience.elapsed() < Duration::from_secs(120));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        running.0.kill().unwrap();
+        running.0.wait().unwrap();
+        running = spawn(&["train", "--resume", run_path]);
+    }
+    assert!(running.0.wait().unwrap().success());
+    kitchen.assert_same_runs("whole", "killed");
+}
+
+#[test]
+fn a_photo_that_cannot_be_read_is_named_and_left_out() {
+    let kitchen = Kitchen::new(4);
+    fs::write(kitchen.at("photos/pea/00.png"), b"\x89PNG\r\n\x1a\nnot really").unwrap();
+    let config = TrainConfig { epochs: 1, validation_fraction: 0.0, ..kitchen.config() };
+    let (_, events) = kitchen.train(&kitchen.begin(config, "run")).unwrap();
+    let skipped: Vec<&PathBuf> = events
+        .iter()
+        .filter_map(|event| match event {
+            TrainEvent::Skipped { path, .. } => Some(path),
+            _ => None,
+        })
+        .collect();
+    assert!(!skipped.is_empty() && skipped.iter().all(|path| path.ends_with("pea/00.png")), "{skipped:?}");
+}
+
+#[test]
+fn what_cannot_be_trained_is_refused_with_the_next_step() {
+    let kitchen = Kitchen::new(4);
+    let config = kitchen.config();
+    let fails = |config: TrainConfig, run: &str, words: &str| {
+        let text = kitchen.train(&kitchen.begin(config, run)).unwrap_err();
+        assert!(text.contains(words), "{text}");
+    };
+    fails(TrainConfig { data: kitchen.at("photos/pea"), ..config.clone() }, "one", "");
+    assert!(!kitchen.at("one").exists());
+    fails(TrainConfig { batch_size: 0, ..config.clone() }, "none", "from 1 to 256");
+    fails(TrainConfig { lr: 1e-30, ..config.clone() }, "still", "learning rate too small");
+    kitchen.train(&kitchen.begin(TrainConfig { epochs: 1, ..config.clone() }, "run")).unwrap();
+    fails(config.clone(), "run", "--resume");
+    fs::remove_file(kitchen.at("photos/pea/00.png")).unwrap();
+    let text = kitchen.train(&kitchen.resume("run")).unwrap_err();
+    assert!(text.contains("photos have changed"), "{text}");
+    let text = kitchen.train(&kitchen.resume("photos")).unwrap_err();
+    assert!(text.contains("no run"), "{text}");
+}
+
+#[test]
+fn a_run_that_goes_astray_stops_and_names_the_layer() {
+    let kitchen = Kitchen::new(8);
+    let wild = TrainConfig {
+        optimizer: Method::Sgd,
+        lr: 100.0,
+        clip_norm: None,
+        warmup_epochs: 0.0,
+        epochs: 20,
+        ..kitchen.config()
+    };
+    let text = kitchen.train(&kitchen.begin(wild, "run")).unwrap_err();
+    assert!(text.contains("went astray") && text.contains("is the first that is no longer a number"), "{text}");
+    // Whatever was saved before is whole.
+    if kitchen.at("run/last.safetensors").exists() {
+        assert!(
+            kitchen
+                .tensors("run/last.safetensors")
+                .iter()
+                .all(|(_, values)| values.iter().all(|value| value.is_finite()))
+        );
+    }
+}
+
+#[test]
+fn patience_ends_a_run_early() {
+    let kitchen = Kitchen::new(4);
+    let config = TrainConfig { lr: 1e-7, patience: Some(1), ..Preset::Full.apply(kitchen.config()) };
+    let (summary, _) = kitchen.train(&kitchen.begin(config, "run")).unwrap();
+    assert!(summary.finished.early && summary.finished.epochs < 50, "{summary:?}");
+}
