@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::arguments::Device;
+use crate::data::{Augment, Duplicates};
 use crate::train::{ClassWeights, Course, Method, Preset, Recompute, TrainConfig, Unfreeze};
 
 const TRAIN_NOTES: &str = "\
@@ -87,6 +88,40 @@ pub struct TrainSettings {
     /// Share kept for validation when the data has no such part [default: 0.15]
     #[arg(long, value_name = "X", help_heading = "Photos")]
     pub validation_fraction: Option<f64>,
+    /// What is done about copies: keep all, leave exact ones out, or also what looks the same across training and
+    /// validation [default: without-exact]
+    #[arg(long, value_enum, help_heading = "Photos")]
+    pub duplicates: Option<DuplicatesName>,
+    /// How often a photo is mirrored [default: 0.5]
+    #[arg(long, value_name = "X", help_heading = "Photos")]
+    pub flip: Option<f64>,
+    /// Whether random parts are cut out instead of the middle [default: true]
+    #[arg(long, value_name = "true|false", help_heading = "Photos")]
+    pub random_crop: Option<bool>,
+    /// The part's share of the area [default: 0.35,1]
+    #[arg(long, value_name = "LEAST,MOST", value_parser = pair, help_heading = "Photos")]
+    pub crop_scale: Option<[f64; 2]>,
+    /// Its width divided by its height [default: 0.75,1.333]
+    #[arg(long, value_name = "LEAST,MOST", value_parser = pair, help_heading = "Photos")]
+    pub crop_ratio: Option<[f64; 2]>,
+    /// Random change of brightness, from 0 to 1 [default: 0]
+    #[arg(long, value_name = "X", help_heading = "Photos")]
+    pub brightness: Option<f64>,
+    /// Random change of contrast [default: 0]
+    #[arg(long, value_name = "X", help_heading = "Photos")]
+    pub contrast: Option<f64>,
+    /// Random change of saturation [default: 0]
+    #[arg(long, value_name = "X", help_heading = "Photos")]
+    pub saturation: Option<f64>,
+    /// How often a box is painted over [default: 0]
+    #[arg(long, value_name = "X", help_heading = "Photos")]
+    pub erase: Option<f64>,
+    /// Blends pairs of photos: parameter of the Beta distribution, such as 0.2 [default: 0, off]
+    #[arg(long, value_name = "X", help_heading = "Photos")]
+    pub mixup: Option<f64>,
+    /// Puts a box of one photo into another: the same, such as 1 [default: 0, off]
+    #[arg(long, value_name = "X", help_heading = "Photos")]
+    pub cutmix: Option<f64>,
 
     /// What learns: head, all, or the last N blocks [default: all]
     #[arg(long, value_name = "head|N|all", help_heading = "Learning")]
@@ -180,6 +215,19 @@ pub enum ClassWeightsName {
     Balanced,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+pub enum DuplicatesName {
+    Keep,
+    WithoutExact,
+    WithoutNear,
+}
+
+fn pair(text: &str) -> Result<[f64; 2], String> {
+    let numbers =
+        text.split_once(',').and_then(|(one, other)| Some([one.trim().parse().ok()?, other.trim().parse().ok()?]));
+    numbers.ok_or_else(|| "this must be two numbers, such as 0.35,1".to_owned())
+}
+
 impl TrainSettings {
     /// The settings, beginning from the preset's.
     pub fn config(self) -> TrainConfig {
@@ -203,6 +251,23 @@ impl TrainSettings {
             per_class: self.per_class.or(base.per_class),
             max_photos: self.max_photos.or(base.max_photos),
             validation_fraction: self.validation_fraction.unwrap_or(base.validation_fraction),
+            duplicates: self.duplicates.map_or(base.duplicates, |name| match name {
+                DuplicatesName::Keep => Duplicates::Keep,
+                DuplicatesName::WithoutExact => Duplicates::WithoutExact,
+                DuplicatesName::WithoutNear => Duplicates::WithoutNear,
+            }),
+            augment: Augment {
+                flip: self.flip.unwrap_or(base.augment.flip),
+                random_crop: self.random_crop.unwrap_or(base.augment.random_crop),
+                crop_scale: self.crop_scale.unwrap_or(base.augment.crop_scale),
+                crop_ratio: self.crop_ratio.unwrap_or(base.augment.crop_ratio),
+                brightness: self.brightness.unwrap_or(base.augment.brightness),
+                contrast: self.contrast.unwrap_or(base.augment.contrast),
+                saturation: self.saturation.unwrap_or(base.augment.saturation),
+                erase: self.erase.unwrap_or(base.augment.erase),
+                mixup: self.mixup.unwrap_or(base.augment.mixup),
+                cutmix: self.cutmix.unwrap_or(base.augment.cutmix),
+            },
             unfreeze: self.unfreeze.unwrap_or(base.unfreeze),
             recompute: self.recompute.map_or(base.recompute, |name| match name {
                 RecomputeName::None => Recompute::None,

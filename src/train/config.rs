@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::optimizer::{Method, OptimizerSettings};
 use super::schedule::{Course, Schedule};
+use crate::data::{Augment, AugmentError, Duplicates};
 use crate::device::DeviceChoice;
 
 /// Which blocks learn.
@@ -89,6 +90,10 @@ pub struct TrainConfig {
     pub max_photos: Option<usize>,
     /// Share of the photos kept for validation when the data has no such part.
     pub validation_fraction: f64,
+    /// What is done about copies among the photos.
+    pub duplicates: Duplicates,
+    /// Random changes to training photos.
+    pub augment: Augment,
     pub unfreeze: Unfreeze,
     pub recompute: Recompute,
     /// The device's cache is given back every so many batches; 0: only when memory asks.
@@ -143,6 +148,9 @@ impl Default for TrainConfig {
             per_class: None,
             max_photos: None,
             validation_fraction: 0.15,
+            duplicates: Duplicates::WithoutExact,
+            // Not as small parts as networks are trained with from scratch: of a plate, a tenth may be the table.
+            augment: Augment { crop_scale: [0.35, 1.0], ..Augment::default() },
             unfreeze: Unfreeze::All,
             recompute: Recompute::Auto,
             flush_train: 5,
@@ -192,12 +200,12 @@ impl Preset {
 }
 
 /// A setting that no run can have.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("{field} is {value}; choose {range}")]
-pub struct ConfigError {
-    pub field: &'static str,
-    pub value: String,
-    pub range: &'static str,
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{field} is {value}; choose {range}")]
+    Range { field: &'static str, value: String, range: &'static str },
+    #[error(transparent)]
+    Augment(#[from] AugmentError),
 }
 
 impl TrainConfig {
@@ -242,7 +250,7 @@ impl TrainConfig {
         for (field, value) in [("step-epochs", self.step_epochs), ("clip-norm", self.clip_norm.unwrap_or(1.0))] {
             real(field, value, value > 0.0 && value.is_finite(), "more than 0")?;
         }
-        Ok(())
+        Ok(self.augment.check()?)
     }
 
     pub fn optimizer_settings(&self) -> OptimizerSettings {
@@ -272,7 +280,7 @@ impl TrainConfig {
 }
 
 fn wrong(field: &'static str, value: impl ToString, range: &'static str) -> ConfigError {
-    ConfigError { field, value: value.to_string(), range }
+    ConfigError::Range { field, value: value.to_string(), range }
 }
 
 #[cfg(test)]
@@ -282,13 +290,15 @@ mod tests {
     #[test]
     fn a_setting_out_of_range_is_named_with_its_range() {
         let fine = TrainConfig::default();
-        assert_eq!(fine.check(), Ok(()));
+        assert!(fine.check().is_ok());
         let wrong = |config: TrainConfig| config.check().unwrap_err().to_string();
         let text = wrong(TrainConfig { batch_size: 0, ..fine.clone() });
         assert_eq!(text, "batch-size is 0; choose from 1 to 256");
         assert!(wrong(TrainConfig { lr: f64::NAN, ..fine.clone() }).starts_with("lr is NaN"));
         assert!(wrong(TrainConfig { ema: Some(1.0), ..fine.clone() }).starts_with("ema is 1"));
-        assert!(wrong(TrainConfig { image_size: Some(9), ..fine }).starts_with("image-size is 9"));
+        assert!(wrong(TrainConfig { image_size: Some(9), ..fine.clone() }).starts_with("image-size is 9"));
+        let augment = Augment { flip: 2.0, ..Augment::default() };
+        assert!(wrong(TrainConfig { augment, ..fine }).starts_with("flip must be"));
     }
 
     #[test]

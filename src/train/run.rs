@@ -17,6 +17,8 @@ pub struct RunRecord {
     pub classes: Vec<String>,
     /// A number that is another for other photos or another split of them.
     pub photos: u64,
+    /// Photos that are left out: damaged ones, and copies that were not wanted.
+    pub left_out: Vec<PathBuf>,
     pub galley: String,
 }
 
@@ -195,7 +197,8 @@ mod tests {
 
     fn record() -> RunRecord {
         let classes = vec!["a".to_owned(), "b".to_owned()];
-        RunRecord { config: TrainConfig::default(), classes, photos: u64::MAX - 3, galley: "0.1.0".to_owned() }
+        let (config, left_out) = (TrainConfig::default(), vec!["a/1.jpg".into()]);
+        RunRecord { config, classes, photos: u64::MAX - 3, left_out, galley: "0.1.0".to_owned() }
     }
 
     fn step(step: u64) -> Record {

@@ -1,6 +1,6 @@
 //! Brings together what a run needs: model, photos, device, folder.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use rayon::ThreadPoolBuilder;
 use super::{TrainJobError, TrainStart, TrainTask};
 use crate::checkpoint::{Checkpoint, ElementType};
 use crate::data::random::rank;
-use crate::data::{DataOptions, Dataset, InputSpec, Loader, Photo, Split, Tiles};
+use crate::data::{self, DataOptions, Dataset, Duplicates, Loader, Photo, Split, Survey, Tiles};
 use crate::format::{count, counted};
 use crate::images::transform::{Resize, Transform};
 use crate::jobs::Places;
@@ -20,7 +20,7 @@ use crate::predict::{self, ModelSource, TransformOverrides};
 use crate::train::{
     ClassWeights, Loss, Position, Recompute, RunFolder, RunRecord, Segments, Session, TrainConfig, Trainer, snapshot,
 };
-use crate::worker::BoxError;
+use crate::worker::{BoxError, JobContext};
 
 /// Backward descends as deep as a block is long.
 const STACK_BYTES: usize = 64 << 20;
@@ -31,14 +31,20 @@ const SHARE_FOR_ACTIVATIONS: f64 = 0.5;
 /// A session, what it is about, the training and validation photos by their numbers in it, and what a person should know.
 type Opened = (Session, TrainStart, Vec<PathBuf>, Vec<String>);
 
-pub fn open(task: &TrainTask, places: &Places, device: &Device) -> Result<Opened, BoxError> {
+pub fn open(task: &TrainTask, places: &Places, device: &Device, ctx: &JobContext) -> Result<Opened, BoxError> {
     match task {
-        TrainTask::Begin { config, folder } => begin(config, folder, places, device),
+        TrainTask::Begin { config, folder } => begin(config, folder, places, device, ctx),
         TrainTask::Resume { folder } => resume(folder, places, device),
     }
 }
 
-fn begin(config: &TrainConfig, folder: &Path, places: &Places, device: &Device) -> Result<Opened, BoxError> {
+fn begin(
+    config: &TrainConfig,
+    folder: &Path,
+    places: &Places,
+    device: &Device,
+    ctx: &JobContext,
+) -> Result<Opened, BoxError> {
     config.check()?;
     let absolute = |path: &PathBuf| std::path::absolute(path);
     let config = TrainConfig {
@@ -50,15 +56,26 @@ fn begin(config: &TrainConfig, folder: &Path, places: &Places, device: &Device) 
     let model = Model::open(&source(&config), &config)?;
     let mut dataset = dataset(&config)?;
     let is_known = model.take_order(&mut dataset);
-    let record = RunRecord {
-        photos: fingerprint(&dataset),
-        classes: dataset.classes.clone(),
-        galley: env!("CARGO_PKG_VERSION").to_owned(),
-        config,
-    };
     let mut notices = model.notices.clone();
     notices.extend(dataset.notes.iter().cloned());
     notices.extend(dataset.skipped.iter().map(|one| format!("Left out {}: {}", one.path.display(), one.reason)));
+    let tiles = tiles(places, &model.transform, &dataset, &mut notices)?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    // Keeps the tiles of all photos on the way.
+    let survey = data::survey(&dataset, &tiles, threads, ctx)?;
+    notices.extend(findings(&survey, &dataset, config.duplicates));
+    let left_out = survey.left_out(&dataset.photos, config.duplicates);
+    let left_out = left_out.into_iter().map(|index| dataset.photos[index].path.clone()).collect();
+    dataset.leave_out(&survey, config.duplicates);
+    check_classes(&dataset)?;
+    notices.extend(dataset.imbalance_warning());
+    let record = RunRecord {
+        photos: fingerprint(&dataset),
+        classes: dataset.classes.clone(),
+        left_out,
+        galley: env!("CARGO_PKG_VERSION").to_owned(),
+        config,
+    };
     if !is_known {
         let (before, now) = (model.architecture.classes as u64, dataset.classes.len() as u64);
         let (before, now) = (count(before), count(now));
@@ -68,7 +85,33 @@ fn begin(config: &TrainConfig, folder: &Path, places: &Places, device: &Device) 
     let network = model.network(&record, is_known, device)?;
     let folder = RunFolder::create(folder, &record)?;
     let position = Position { initial: snapshot::fingerprint(&network.learned)?, ..Position::default() };
-    session(Parts { record, model, dataset, network, folder, position, notices }, places, device)
+    session(Parts { record, model, dataset, tiles, network, folder, position, notices }, device)
+}
+
+/// What the survey found, as sentences.
+fn findings(survey: &Survey, dataset: &Dataset, duplicates: Duplicates) -> Vec<String> {
+    let name =
+        |index: usize| dataset.photos[index].path.strip_prefix(&dataset.root).unwrap_or(&dataset.photos[index].path);
+    let mut notices: Vec<String> =
+        survey.corrupt.iter().map(|(index, reason)| format!("Left out {}: {reason}", name(*index).display())).collect();
+    for (groups, what) in [(&survey.exact, "the same file"), (&survey.near, "look the same")] {
+        let leaks = groups.iter().filter(|group| group.leaks).count() as u64;
+        let differ = groups.iter().filter(|group| group.labels_differ).count() as u64;
+        let Some(first) = groups.first() else { continue };
+        let (one, other) = (name(first.photos[0]).display(), name(first.photos[1]).display());
+        let groups = counted(groups.len() as u64, "group");
+        notices.push(format!(
+            "{groups} of photos {what} ({one} and {other}): {} lie both in training and in validation, {} in different \
+             classes",
+            count(leaks),
+            count(differ)
+        ));
+    }
+    let left = survey.left_out(&dataset.photos, duplicates).len() - survey.corrupt.len();
+    if left > 0 {
+        notices.push(format!("{} left out of training as copies", counted(left as u64, "photo")));
+    }
+    notices
 }
 
 fn resume(folder: &Path, places: &Places, device: &Device) -> Result<Opened, BoxError> {
@@ -80,6 +123,9 @@ fn resume(folder: &Path, places: &Places, device: &Device) -> Result<Opened, Box
     let model = Model::open(&source, config)?;
     let mut dataset = dataset(config)?;
     order(&mut dataset, &record.classes);
+    let left_out: HashSet<PathBuf> = record.left_out.iter().cloned().collect();
+    let wanted: Vec<bool> = dataset.photos.iter().map(|photo| !left_out.contains(&photo.path)).collect();
+    dataset.retain(|index| wanted[index]);
     if fingerprint(&dataset) != record.photos {
         return Err(TrainJobError::PhotosChanged { last }.into());
     }
@@ -90,9 +136,10 @@ fn resume(folder: &Path, places: &Places, device: &Device) -> Result<Opened, Box
         None => Position { initial: snapshot::fingerprint(&network.learned)?, ..Position::default() },
     };
     folder.cut(position.metrics_bytes)?;
-    let notices = Vec::new();
-    let (mut session, start, photos, notices) =
-        session(Parts { record, model, dataset, network, folder, position, notices }, places, device)?;
+    let mut notices = Vec::new();
+    let tiles = tiles(places, &model.transform, &dataset, &mut notices)?;
+    let parts = Parts { record, model, dataset, tiles, network, folder, position, notices };
+    let (mut session, start, photos, notices) = session(parts, device)?;
     if has_snapshot {
         let checkpoint = Checkpoint::open(&last)?;
         snapshot::restore(&mut session.trainer, &checkpoint, session.position.steps)?;
@@ -112,13 +159,36 @@ fn dataset(config: &TrainConfig) -> Result<Dataset, BoxError> {
         max_photos: config.max_photos,
     };
     let dataset = Dataset::open(&config.data, config.val.as_deref(), &options)?;
+    check_classes(&dataset)?;
+    Ok(dataset)
+}
+
+fn check_classes(dataset: &Dataset) -> Result<(), TrainJobError> {
     if dataset.part(Split::Train).next().is_none() {
-        return Err(TrainJobError::NoPhotos(config.data.clone()).into());
+        return Err(TrainJobError::NoPhotos(dataset.root.clone()));
     }
     match dataset.classes.as_slice() {
-        [] | [_] => Err(TrainJobError::OneClass(dataset.classes.join("")).into()),
-        _ => Ok(dataset),
+        [] | [_] => Err(TrainJobError::OneClass(dataset.classes.join(""))),
+        _ => Ok(()),
     }
+}
+
+/// The store of resized photos, with room for these.
+fn tiles(
+    places: &Places,
+    transform: &Transform,
+    dataset: &Dataset,
+    notices: &mut Vec<String>,
+) -> Result<Arc<Tiles>, BoxError> {
+    let tiles = match Tiles::in_folder(&places.tiles, transform, Tiles::LIMIT_BYTES) {
+        Ok(tiles) => tiles,
+        Err(error) => {
+            notices.push(format!("Photos are decoded anew in each epoch, because tiles cannot be kept: {error}"));
+            Tiles::new(transform)
+        }
+    };
+    tiles.make_room(dataset.photos.iter().map(|photo| photo.path.as_path()))?;
+    Ok(Arc::new(tiles))
 }
 
 /// Gives the dataset's classes another order.
@@ -202,38 +272,27 @@ struct Parts {
     record: RunRecord,
     model: Model,
     dataset: Dataset,
+    tiles: Arc<Tiles>,
     network: Network,
     folder: RunFolder,
     position: Position,
     notices: Vec<String>,
 }
 
-fn session(parts: Parts, places: &Places, device: &Device) -> Result<Opened, BoxError> {
-    let Parts { record: RunRecord { config, classes, .. }, model, dataset, network, folder, position, mut notices } =
-        parts;
+fn session(parts: Parts, device: &Device) -> Result<Opened, BoxError> {
+    let Parts { record, model, dataset, tiles, network, folder, position, notices } = parts;
+    let RunRecord { config, classes, .. } = record;
     let compute = ThreadPoolBuilder::new().stack_size(STACK_BYTES).thread_name(|n| format!("train {n}")).build()?;
     let transform = model.transform;
-    let tiles = match Tiles::in_folder(&places.tiles, &transform, Tiles::LIMIT_BYTES) {
-        Ok(tiles) => tiles,
-        Err(error) => {
-            notices.push(format!("Photos are decoded anew in each epoch, because tiles cannot be kept: {error}"));
-            Tiles::new(&transform)
-        }
-    };
-    let tiles = Arc::new(tiles);
-    tiles.make_room(dataset.photos.iter().map(|photo| photo.path.as_path()))?;
     let part = |split: Split| dataset.part(split).cloned().collect::<Vec<Photo>>();
     let (training, validating) = (part(Split::Train), part(Split::Validation));
     let photos = training.iter().map(|photo| photo.path.clone()).collect();
     let threads = compute.current_num_threads();
-    let loader = |photos: Vec<Photo>, input: InputSpec| {
-        Loader::new(photos.into(), classes.len(), input, tiles.clone(), threads, config.batches_ahead)
+    let loader = |photos: Vec<Photo>, augment| {
+        Loader::new(photos.into(), classes.len(), tiles.clone(), augment, threads, config.batches_ahead)
     };
-    let validation = match validating.is_empty() {
-        true => None,
-        false => Some(loader(validating, InputSpec { transform, augment: None })?),
-    };
-    let train = loader(training, InputSpec { transform, augment: None })?;
+    let validation = if validating.is_empty() { None } else { Some(loader(validating, None)?) };
+    let train = loader(training, Some(config.augment))?;
     let side = transform.output_size().map_or(0, |(height, _)| height);
     let first = config.unfreeze.first(network.blocks.len());
     let micro_batch = config.micro_batch.unwrap_or(config.batch_size).min(config.batch_size);
