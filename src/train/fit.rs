@@ -104,9 +104,9 @@ impl Session {
             batch.skipped.iter().for_each(|(photo, reason)| {
                 tell(FitEvent::Skipped { photo: *photo, reason: reason.clone() });
             });
-            // The schedule counts batches, so that a batch without photos moves it too.
+            // The schedule counts batches, so that a batch without a step moves it too.
             let place = self.position.epoch * batches as u64 + self.position.batch;
-            if !batch.labels.is_empty() {
+            if batch.labels.len() >= self.fewest_photos() {
                 let record = self.step(&batch, rates.rate(place))?;
                 self.folder.write(&Record::Step(record))?;
                 tell(FitEvent::Record(Record::Step(record)));
@@ -132,6 +132,11 @@ impl Session {
             }
         }
         Ok(Some(waited))
+    }
+
+    /// What is left of an epoch may be a single photo, which batch norms cannot learn from.
+    fn fewest_photos(&self) -> usize {
+        if self.trainer.network.running.is_empty() || self.config.batch_size == 1 { 1 } else { 2 }
     }
 
     fn order(&self, shuffle: bool, first_batch: usize) -> EpochOrder {

@@ -122,7 +122,7 @@ fn front_ends_see_no_tensor_and_only_they_speak() {
             forbid(words, &["cli", "main"]);
         }
         forbid("thread::spawn", &[]);
-        forbid("candle", &["device", "checkpoint", "ops", "models", "predict", "lib"]);
+        forbid("candle", &["device", "checkpoint", "ops", "models", "train", "predict", "lib"]);
         forbid("Builder::new().name(", &["worker", "jobs", "data"]);
     }
     assert!(broken.is_empty(), "{broken:#?}");

@@ -113,7 +113,6 @@ fn recomputed_blocks_learn_bit_by_bit_what_kept_ones_do() {
 
 #[test]
 fn micro_batches_add_up_to_their_batch() {
-    // 4 photos as 3 and 1: shares that differ.
     let steps = references().into_iter().find(|steps| steps.name.contains("convnext")).unwrap();
     let (whole, _) = steps.run(WHOLE, 4);
     for micro_batch in [1, 3] {

@@ -131,7 +131,7 @@ fn run(
         on_event(TrainEvent::DeviceNotice(notice))?;
     }
     ctx.report(Progress { phase: "Reading model and photos".to_owned(), ..Progress::default() });
-    let (mut session, start, photos, notices) = open::open(task, places, &chosen.device, ctx)?;
+    let (mut session, start, photos, notices) = open::open(task, places, &chosen, ctx)?;
     for notice in notices {
         on_event(TrainEvent::Notice(notice))?;
     }

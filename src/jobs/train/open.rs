@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::Device;
 use rayon::ThreadPoolBuilder;
 
 use super::{TrainJobError, TrainStart, TrainTask};
 use crate::checkpoint::{Checkpoint, ElementType};
 use crate::data::random::rank;
 use crate::data::{self, DataOptions, Dataset, Duplicates, Loader, Photo, Split, Survey, Tiles};
+use crate::device::Chosen;
 use crate::format::{count, counted};
 use crate::images::transform::{Resize, Transform};
 use crate::jobs::Places;
@@ -31,10 +31,10 @@ const SHARE_FOR_ACTIVATIONS: f64 = 0.5;
 /// A session, what it is about, the training and validation photos by their numbers in it, and what a person should know.
 type Opened = (Session, TrainStart, Vec<PathBuf>, Vec<String>);
 
-pub fn open(task: &TrainTask, places: &Places, device: &Device, ctx: &JobContext) -> Result<Opened, BoxError> {
+pub fn open(task: &TrainTask, places: &Places, chosen: &Chosen, ctx: &JobContext) -> Result<Opened, BoxError> {
     match task {
-        TrainTask::Begin { config, folder } => begin(config, folder, places, device, ctx),
-        TrainTask::Resume { folder } => resume(folder, places, device),
+        TrainTask::Begin { config, folder } => begin(config, folder, places, chosen, ctx),
+        TrainTask::Resume { folder } => resume(folder, places, chosen),
     }
 }
 
@@ -42,7 +42,7 @@ fn begin(
     config: &TrainConfig,
     folder: &Path,
     places: &Places,
-    device: &Device,
+    chosen: &Chosen,
     ctx: &JobContext,
 ) -> Result<Opened, BoxError> {
     config.check()?;
@@ -82,10 +82,10 @@ fn begin(
         notices.push(format!("The classifier is new: the checkpoint's {before} classes are not these {now}"));
     }
     // Before the folder, so that a wrong choice leaves nothing behind.
-    let network = model.network(&record, is_known, device)?;
+    let network = model.network(&record, is_known, chosen)?;
     let folder = RunFolder::create(folder, &record)?;
     let position = Position { initial: snapshot::fingerprint(&network.learned)?, ..Position::default() };
-    session(Parts { record, model, dataset, tiles, network, folder, position, notices }, device)
+    session(Parts { record, model, dataset, tiles, network, folder, position, notices }, chosen)
 }
 
 /// What the survey found, as sentences.
@@ -114,7 +114,7 @@ fn findings(survey: &Survey, dataset: &Dataset, duplicates: Duplicates) -> Vec<S
     notices
 }
 
-fn resume(folder: &Path, places: &Places, device: &Device) -> Result<Opened, BoxError> {
+fn resume(folder: &Path, places: &Places, chosen: &Chosen) -> Result<Opened, BoxError> {
     let (mut folder, record) = RunFolder::open(folder)?;
     let config = &record.config;
     let last = folder.last();
@@ -130,7 +130,7 @@ fn resume(folder: &Path, places: &Places, device: &Device) -> Result<Opened, Box
         return Err(TrainJobError::PhotosChanged { last }.into());
     }
     let is_known = has_snapshot || model.labels == record.classes;
-    let network = model.network(&record, is_known, device)?;
+    let network = model.network(&record, is_known, chosen)?;
     let position = match snapshot::position(&model.checkpoint).filter(|_| has_snapshot) {
         Some(position) => position,
         None => Position { initial: snapshot::fingerprint(&network.learned)?, ..Position::default() },
@@ -139,7 +139,7 @@ fn resume(folder: &Path, places: &Places, device: &Device) -> Result<Opened, Box
     let mut notices = Vec::new();
     let tiles = tiles(places, &model.transform, &dataset, &mut notices)?;
     let parts = Parts { record, model, dataset, tiles, network, folder, position, notices };
-    let (mut session, start, photos, notices) = session(parts, device)?;
+    let (mut session, start, photos, notices) = session(parts, chosen)?;
     if has_snapshot {
         let checkpoint = Checkpoint::open(&last)?;
         snapshot::restore(&mut session.trainer, &checkpoint, session.position.steps)?;
@@ -242,10 +242,10 @@ impl Model {
     }
 
     /// The network to train, with a new classifier unless the model's classes are the photos'.
-    fn network(&self, record: &RunRecord, is_known: bool, device: &Device) -> Result<Network, BoxError> {
+    fn network(&self, record: &RunRecord, is_known: bool, chosen: &Chosen) -> Result<Network, BoxError> {
         let first = record.config.unfreeze.first(self.architecture.block_names()?.len());
         let build = |weights: &dyn Weights, architecture: &Architecture| {
-            models::build_trainable(weights, architecture, Strictness::Strict, first, device)
+            models::build_trainable(weights, architecture, Strictness::Strict, first, &chosen.device)
         };
         let (network, _) = if is_known {
             build(&self.checkpoint, &self.architecture)?
@@ -279,7 +279,7 @@ struct Parts {
     notices: Vec<String>,
 }
 
-fn session(parts: Parts, device: &Device) -> Result<Opened, BoxError> {
+fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
     let Parts { record, model, dataset, tiles, network, folder, position, notices } = parts;
     let RunRecord { config, classes, .. } = record;
     let compute = ThreadPoolBuilder::new().stack_size(STACK_BYTES).thread_name(|n| format!("train {n}")).build()?;
@@ -303,7 +303,7 @@ fn session(parts: Parts, device: &Device) -> Result<Opened, BoxError> {
             let budget = memory::read();
             let free = budget.budget().unwrap_or(u64::MAX).saturating_sub(budget.footprint.unwrap_or(0));
             let room = (free as f64 * SHARE_FOR_ACTIVATIONS) as u64;
-            compute.install(|| Segments::that_fit(&network, first, [micro_batch, side], room, device))?
+            compute.install(|| Segments::that_fit(&network, first, [micro_batch, side], room, &chosen.device))?
         }
     };
     let counts = |split| dataset.class_counts(split);
@@ -330,11 +330,11 @@ fn session(parts: Parts, device: &Device) -> Result<Opened, BoxError> {
     ]);
     let loss = Loss { label_smoothing: config.label_smoothing, class_weights: class_weights(&config, &start) };
     let segments = Segments { first, recompute };
-    let mut trainer = Trainer::new(network, segments, loss, config.optimizer_settings(), device)?;
+    let mut trainer = Trainer::new(network, segments, loss, config.optimizer_settings(), &chosen.device)?;
     if let Some(share) = config.ema {
         trainer.keep_average(share)?;
     }
-    let (base, device) = (Box::new(model.checkpoint), device.clone());
+    let (base, device) = (Box::new(model.checkpoint), chosen.device.clone());
     let session = Session { config, trainer, base, train, validation, about, position, folder, compute, device };
     Ok((session, start, photos, notices))
 }
