@@ -231,9 +231,10 @@ fn contents(path: &Path, source: Source) -> Result<Contents, Fault> {
     let start = source.read(0, source.len().min(512))?;
     match &start[..] {
         [b'P', b'K', 3, 4, ..] => pth::open_zip(source),
+        // Before pickles, with whose first byte a length may begin.
+        start if safetensors::looks_like(start) => safetensors::open(source),
         [0x80, _, ..] => pth::open_legacy(source),
         start if start.starts_with(gguf::MAGIC) => gguf::open(source),
-        start if safetensors::looks_like(start) => safetensors::open(source),
         start if start.trim_ascii_start().starts_with(b"{") => safetensors::open_index(&source, path),
         start => Err(foreign(start)),
     }

@@ -91,6 +91,23 @@ mod tests {
     }
 
     #[test]
+    fn a_header_of_any_length_is_known_for_what_it_is() -> Result<(), CheckpointError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let tensors = [Planned { name: "a".to_owned(), shape: vec![1] }];
+        let mut first_bytes = std::collections::BTreeSet::new();
+        for length in 0..264 {
+            let metadata = BTreeMap::from([("note".to_owned(), "x".repeat(length))]);
+            save_safetensors::<io::Error>(&path, &metadata, &tensors, |_| Ok(vec![4.0])).unwrap();
+            first_bytes.insert(std::fs::read(&path).unwrap()[0]);
+            assert_eq!(Checkpoint::open(&path)?.read_f32("a")?, [4.0]);
+        }
+        // A pickle begins so.
+        assert!(first_bytes.contains(&0x80));
+        Ok(())
+    }
+
+    #[test]
     fn a_tensor_of_another_size_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");

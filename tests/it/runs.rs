@@ -134,7 +134,8 @@ fn start(events: &[TrainEvent]) -> &TrainStart {
 #[test]
 fn a_run_learns_and_leaves_a_checkpoint_that_everyone_can_open() {
     let kitchen = Kitchen::new(12);
-    let config = TrainConfig { epochs: 4, ..kitchen.config() };
+    // So few steps are enough for the classifier alone.
+    let config = TrainConfig { epochs: 8, lr: 0.02, unfreeze: Unfreeze::Head, ..kitchen.config() };
     let (summary, events) = kitchen.train(&kitchen.begin(config, "run")).unwrap();
     assert_eq!(
         (start(&events).train_counts.as_slice(), start(&events).validation_counts.as_slice()),
@@ -142,9 +143,9 @@ fn a_run_learns_and_leaves_a_checkpoint_that_everyone_can_open() {
     );
     assert!(events.iter().any(|event| matches!(event, TrainEvent::Notice(text) if text.contains("classifier is new"))));
     let best = summary.finished.best.unwrap();
-    assert_eq!((summary.finished.epochs, best.top1), (4, 1.0));
+    assert_eq!((summary.finished.epochs, best.top1), (8, 1.0));
     let metrics = kitchen.metrics("run");
-    assert_eq!(metrics.len(), 4 * (7 + 1));
+    assert_eq!(metrics.len(), 8 * (7 + 1));
     let losses: Vec<f64> = metrics
         .iter()
         .filter_map(|record| match record {
@@ -152,7 +153,7 @@ fn a_run_learns_and_leaves_a_checkpoint_that_everyone_can_open() {
             Record::Step(_) => None,
         })
         .collect();
-    assert!(losses[3] < 0.8 * losses[0], "{losses:?}");
+    assert!(losses[7] < 0.8 * losses[0], "{losses:?}");
 
     let source = ModelSource::File(kitchen.at("run/best.safetensors"));
     let overrides = TransformOverrides::default();
@@ -239,7 +240,8 @@ fn frozen_weights_are_saved_as_they_were() {
     let before = predict::open(&ModelSource::Starter).unwrap();
     let after = Checkpoint::open(&kitchen.at("run/last.safetensors")).unwrap();
     let mut kept = 0;
-    for info in before.tensors().iter().filter(|info| !info.name.starts_with("classifier.")) {
+    let is_body = |name: &str| !name.starts_with("classifier.") && !name.ends_with("num_batches_tracked");
+    for info in before.tensors().iter().filter(|info| is_body(&info.name)) {
         assert_eq!(before.read_f32(&info.name).unwrap(), after.read_f32(&info.name).unwrap(), "{}", info.name);
         kept += 1;
     }
@@ -311,14 +313,9 @@ fn a_photo_that_cannot_be_read_is_named_and_left_out() {
     fs::write(kitchen.at("photos/pea/00.png"), b"\x89PNG\r\n\x1a\nnot really").unwrap();
     let config = TrainConfig { epochs: 1, validation_fraction: 0.0, ..kitchen.config() };
     let (_, events) = kitchen.train(&kitchen.begin(config, "run")).unwrap();
-    let skipped: Vec<&PathBuf> = events
-        .iter()
-        .filter_map(|event| match event {
-            TrainEvent::Skipped { path, .. } => Some(path),
-            _ => None,
-        })
-        .collect();
-    assert!(!skipped.is_empty() && skipped.iter().all(|path| path.ends_with("pea/00.png")), "{skipped:?}");
+    let is_named = |event: &TrainEvent| matches!(event, TrainEvent::Notice(text) if text.contains("pea/00.png"));
+    assert!(events.iter().any(is_named), "{events:?}");
+    assert_eq!(start(&events).train_counts, [4, 3, 4]);
 }
 
 #[test]
