@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::train_arguments::TrainArguments;
+use super::train_arguments::{SweepArguments, TrainArguments};
 use crate::device::DeviceChoice;
 use crate::images::transform::{Interpolation, Resize};
 use crate::jobs::bench::CHILD_OPTION;
@@ -37,6 +37,7 @@ pub enum Command {
     Classify(Box<ClassifyArguments>),
     Inspect(InspectArguments),
     Train(Box<TrainArguments>),
+    Sweep(Box<SweepArguments>),
     Evaluate(Box<EvaluateArguments>),
     Bench(Box<BenchArguments>),
     Doctor(DoctorArguments),
@@ -303,7 +304,7 @@ impl Lenient {
     }
 }
 
-fn whole(text: &str, range: RangeInclusive<usize>) -> Result<usize, String> {
+pub fn whole(text: &str, range: RangeInclusive<usize>) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| range.contains(number));
     number.ok_or_else(|| format!("this must be a whole number from {} to {}", range.start(), range.end()))
 }

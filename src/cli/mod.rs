@@ -10,6 +10,7 @@ mod evaluate;
 mod inspect;
 mod progress;
 mod rows;
+mod sweep;
 mod train;
 mod train_arguments;
 
@@ -40,6 +41,7 @@ pub fn run() -> Request {
     match arguments.command {
         Some(Command::Classify(arguments)) => Request::Done(classify::run(*arguments)),
         Some(Command::Inspect(arguments)) => Request::Done(inspect::run(&arguments)),
+        Some(Command::Sweep(arguments)) => Request::Done(sweep::run(*arguments)),
         Some(Command::Evaluate(arguments)) => Request::Done(evaluate::run(*arguments)),
         Some(Command::Bench(arguments)) => Request::Done(bench::run(*arguments)),
         Some(Command::Train(arguments)) => Request::Done(train::run(*arguments)),

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::arguments::Device;
+use super::arguments::{Device, whole};
 use crate::data::{Augment, Duplicates};
+use crate::jobs::sweep::CHILD_OPTION;
 use crate::train::{ClassWeights, Course, Method, Preset, Recompute, TrainConfig, Unfreeze};
 
 const TRAIN_NOTES: &str = "\
@@ -31,6 +32,30 @@ pub struct TrainArguments {
     /// A JSON object per epoch and one at the end, instead of lines for people
     #[arg(long)]
     pub json: bool,
+}
+
+const SWEEP_NOTES: &str = "\
+Each batch size takes a few steps in a process of its own. `predicted` counts weights, gradients, the optimizer's state and
+what blocks keep; `peak` is what the process took. The settings are those of galley train.";
+
+/// Try batch sizes: which fit, and how fast they train
+#[derive(Args)]
+#[command(after_help = SWEEP_NOTES)]
+pub struct SweepArguments {
+    /// Batch sizes to try, 1 to 256
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "4,8,16,24,32", value_parser = |text: &str| whole(text, 1..=256))]
+    pub batch_sizes: Vec<usize>,
+    /// Steps that are measured for each
+    #[arg(long, value_name = "N", default_value = "3", value_parser = |text: &str| whole(text, 1..=1000))]
+    pub steps: usize,
+    #[command(flatten)]
+    pub settings: TrainSettings,
+    /// JSON lines instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// One batch size in this process, for the process that started it.
+    #[arg(long = CHILD_OPTION, hide = true, value_name = "JSON")]
+    pub try_case: Option<String>,
 }
 
 #[derive(Args)]

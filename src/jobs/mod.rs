@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod evaluate;
 pub mod export;
 pub mod inspect;
+pub mod sweep;
 pub mod thumbnails;
 pub mod train;
 

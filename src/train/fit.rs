@@ -12,7 +12,7 @@ use super::snapshot::{self, Best, Position};
 use super::trainer::{Examples, Score, Trainer};
 use super::{Paths, TrainError};
 use crate::data::random::Random;
-use crate::data::{Batch, EpochOrder, Loader};
+use crate::data::{Batch, Epoch, EpochOrder, Loader};
 use crate::memory::{self, heap};
 use crate::models::{Network, Weights};
 use crate::ops;
@@ -137,6 +137,16 @@ impl Session {
     /// What is left of an epoch may be a single photo, which batch norms cannot learn from.
     fn fewest_photos(&self) -> usize {
         if self.trainer.network.running.is_empty() || self.config.batch_size == 1 { 1 } else { 2 }
+    }
+
+    /// The batches of the first epoch, for [`trial_step`](Self::trial_step).
+    pub fn trial_batches(&self) -> Result<Epoch, TrainError> {
+        Ok(self.train.epoch(self.order(true, 0))?)
+    }
+
+    /// A step that no record is made of.
+    pub fn trial_step(&mut self, batch: &Batch) -> Result<(), TrainError> {
+        self.step(batch, self.config.lr).map(drop)
     }
 
     fn order(&self, shuffle: bool, first_batch: usize) -> EpochOrder {

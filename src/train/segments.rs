@@ -104,22 +104,13 @@ fn through(block: &Block, xs: &Tensor, path: Option<&Tensor>, phase: Phase) -> R
 }
 
 impl Segments {
-    /// Which blocks to recompute so that what is kept of `[photos, side]` squares takes at most `room` bytes: the largest
-    /// first. Off the CPU, where it cannot be counted, all.
-    pub fn that_fit(
-        network: &Network,
-        first: usize,
-        [photos, side]: [usize; 2],
-        room: u64,
-        device: &Device,
-    ) -> Result<Vec<bool>, TrainError> {
-        if !device.is_cpu() {
-            return Ok(vec![true; network.blocks.len()]);
-        }
-        let costs = kept_bytes(network, first, side)?;
-        let mut recompute = vec![false; network.blocks.len()];
+    /// Which blocks to recompute so that what is kept of `photos` takes at most `room` bytes: the largest first. Where
+    /// `costs`, the bytes of one photo, are not known, all.
+    pub fn that_fit(costs: Option<&[u64]>, blocks: usize, photos: usize, room: u64) -> Vec<bool> {
+        let Some(costs) = costs else { return vec![true; blocks] };
+        let mut recompute = vec![false; blocks];
         let mut left: u64 = costs.iter().sum::<u64>() * photos as u64;
-        let mut by_size: Vec<usize> = (first..network.blocks.len()).collect();
+        let mut by_size: Vec<usize> = (0..blocks).collect();
         by_size.sort_by_key(|index| std::cmp::Reverse(costs[*index]));
         for index in by_size {
             if left <= room {
@@ -128,23 +119,48 @@ impl Segments {
             recompute[index] = true;
             left = left.saturating_sub(costs[index] * photos as u64);
         }
-        Ok(recompute)
+        recompute
+    }
+
+    /// The bytes that each block's graph keeps of one photo of `side` × `side`, counted by the allocator; none off the CPU,
+    /// where it does not see them.
+    pub fn kept_bytes(
+        network: &Network,
+        first: usize,
+        side: usize,
+        device: &Device,
+    ) -> Result<Option<Vec<u64>>, TrainError> {
+        // Of one photo alone a batch norm may have no variance.
+        const PHOTOS: usize = 2;
+        if !device.is_cpu() {
+            return Ok(None);
+        }
+        let pixels = Tensor::zeros((PHOTOS, side, side, 3), DType::F32, &Device::Cpu)?;
+        let mut xs = network.features(first, &pixels)?;
+        let mut costs = vec![0; first];
+        for block in &network.blocks[first..] {
+            let input = Var::from_tensor(&xs)?.into_inner();
+            let before = heap::live();
+            let output = block.forward_in(Phase::TrainAgain, input)?;
+            costs.push(heap::live().saturating_sub(before) / PHOTOS as u64);
+            xs = output.detach();
+        }
+        Ok(Some(costs))
     }
 }
 
-/// The bytes that each block's graph keeps of one photo, counted by the allocator.
-fn kept_bytes(network: &Network, first: usize, side: usize) -> Result<Vec<u64>, TrainError> {
-    // Of one photo alone a batch norm may have no variance.
-    const PHOTOS: usize = 2;
-    let pixels = Tensor::zeros((PHOTOS, side, side, 3), DType::F32, &Device::Cpu)?;
-    let mut xs = network.features(first, &pixels)?;
-    let mut costs = vec![0; first];
-    for block in &network.blocks[first..] {
-        let input = Var::from_tensor(&xs)?.into_inner();
-        let before = heap::live();
-        let output = block.forward_in(Phase::TrainAgain, input)?;
-        costs.push(heap::live().saturating_sub(before) / PHOTOS as u64);
-        xs = output.detach();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_blocks_are_recomputed_until_the_rest_fits() {
+        let costs = [30, 100, 5, 60];
+        let fit = |room| Segments::that_fit(Some(&costs), 4, 2, room);
+        assert_eq!(fit(390), [false; 4]);
+        assert_eq!(fit(389), [false, true, false, false]);
+        assert_eq!(fit(100), [false, true, false, true]);
+        assert_eq!(fit(0), [true; 4]);
+        assert_eq!(Segments::that_fit(None, 2, 1, u64::MAX), [true; 2]);
     }
-    Ok(costs)
 }

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use galley::checkpoint::Checkpoint;
+use galley::data::{DataOptions, Dataset, Split};
 use galley::jobs::Places;
+use galley::jobs::evaluate::{EvaluateConfig, evaluate};
 use galley::jobs::train::{self, TrainEvent, TrainStart, TrainSummary, TrainTask};
-use galley::predict::{self, ModelSource, Strictness, TransformOverrides};
+use galley::predict::{self, Evaluation, ModelSource, Strictness, TransformOverrides};
 use galley::train::{Method, Preset, Recompute, Record, TrainConfig, Unfreeze, read_metrics, snapshot};
 use galley::worker::{BoxError, JobContext, Outcome};
 
@@ -141,7 +143,8 @@ fn a_run_learns_and_leaves_a_checkpoint_that_everyone_can_open() {
         (start(&events).train_counts.as_slice(), start(&events).validation_counts.as_slice()),
         (&[9; 3][..], &[3; 3][..])
     );
-    assert!(events.iter().any(|event| matches!(event, TrainEvent::Notice(text) if text.contains("classifier is new"))));
+    let is_new = |event: &TrainEvent| matches!(event, TrainEvent::Notice(text) if text.contains("classifier is new"));
+    assert!(events.iter().any(is_new));
     let best = summary.finished.best.unwrap();
     assert_eq!((summary.finished.epochs, best.top1), (8, 1.0));
     let metrics = kitchen.metrics("run");
@@ -167,10 +170,7 @@ fn a_run_learns_and_leaves_a_checkpoint_that_everyone_can_open() {
     assert_eq!(snapshot::position(&checkpoint).unwrap().best, Some(best));
     let again = TrainConfig { model: Some(kitchen.at("run/best.safetensors")), epochs: 1, ..kitchen.config() };
     let (_, events) = kitchen.train(&kitchen.begin(again, "again")).unwrap();
-    assert!(
-        !events.iter().any(|event| matches!(event, TrainEvent::Notice(_))),
-        "the same classes keep their classifier"
-    );
+    assert!(!events.iter().any(is_new), "the same classes keep their classifier");
 }
 
 #[test]
@@ -369,4 +369,64 @@ fn patience_ends_a_run_early() {
     let config = TrainConfig { lr: 1e-7, patience: Some(1), ..Preset::Full.apply(kitchen.config()) };
     let (summary, _) = kitchen.train(&kitchen.begin(config, "run")).unwrap();
     assert!(summary.finished.early && summary.finished.epochs < 50, "{summary:?}");
+}
+
+#[test]
+fn a_sweep_tries_every_batch_size_in_a_process_of_its_own() {
+    let kitchen = Kitchen::new(8);
+    let output = Command::new(env!("CARGO_BIN_EXE_galley"))
+        .args(["sweep", "--data", kitchen.at("photos").to_str().unwrap(), "--batch-sizes", "2,6", "--steps", "2"])
+        .args(["--image-size", "32", "--json"])
+        .env("GALLEY_TILES", kitchen.at("tiles"))
+        .env("GALLEY_VERDICTS", kitchen.at("verdicts"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let rows: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.iter().map(|row| row["batch_size"].as_u64()).collect::<Vec<_>>(), [Some(2), Some(6)]);
+    for row in &rows {
+        assert_eq!(row["fits"], true, "{row}");
+        assert!(row["photos_per_second"].as_f64().unwrap() > 0.0);
+        let (peak, predicted) = (row["peak_bytes"].as_u64().unwrap(), row["predicted_bytes"].as_u64().unwrap());
+        // Weights, gradients and two moments of 1.5 million parameters, within all that a process takes.
+        assert!(predicted > 4 * 4 * 1_500_000 && predicted < peak, "{row}");
+    }
+}
+
+#[test]
+fn an_evaluation_agrees_with_the_run_that_made_the_model() {
+    let kitchen = Kitchen::new(8);
+    let (summary, _) = kitchen.train(&kitchen.begin(kitchen.config(), "run")).unwrap();
+    let best = summary.finished.best.unwrap();
+    // The validation photos alone, as a manifest.
+    let options = DataOptions { validation_fraction: 0.25, ..DataOptions::default() };
+    let dataset = Dataset::open(&kitchen.at("photos"), None, &options).unwrap();
+    let rows = dataset
+        .part(Split::Validation)
+        .map(|photo| format!("{},{}\n", photo.path.display(), dataset.classes[photo.class]));
+    fs::write(kitchen.at("validation.csv"), "path,label\n".to_owned() + &rows.collect::<String>()).unwrap();
+    let config = EvaluateConfig {
+        model: ModelSource::File(kitchen.at("run/best.safetensors")),
+        data: kitchen.at("validation.csv"),
+        ..EvaluateConfig::default()
+    };
+    let evaluated = evaluate(&config, &kitchen.at("verdicts"), &JobContext::detached()).unwrap();
+    let Evaluation { photos, top1, loss, classes, .. } = evaluated.evaluation;
+    assert_eq!((photos, classes.len()), (6, 3));
+    assert_eq!(top1, best.top1);
+    // Training evaluates with batch norms unfolded: the same but for rounding.
+    assert!((loss - best.loss).abs() < 1e-4 * best.loss, "{loss} and {}", best.loss);
+    assert!(evaluated.unknown.is_empty() && evaluated.skipped.is_empty());
+}
+
+#[test]
+fn classes_a_model_does_not_know_are_left_out_or_refused() {
+    let kitchen = Kitchen::new(2);
+    let config = EvaluateConfig { data: kitchen.at("photos"), ..EvaluateConfig::default() };
+    let error = evaluate(&config, &kitchen.at("verdicts"), &JobContext::detached()).unwrap_err().to_string();
+    assert!(error.contains("beetroot") && error.contains("burger"), "{error}");
+    write_picture(&kitchen.at("photos/Fried-Egg/1.png"), [250, 220, 60], 1);
+    let evaluated = evaluate(&config, &kitchen.at("verdicts"), &JobContext::detached()).unwrap();
+    assert_eq!((evaluated.evaluation.photos, evaluated.unknown.values().sum::<usize>()), (1, 6));
 }

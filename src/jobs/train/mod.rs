@@ -9,7 +9,7 @@ use crate::jobs::Places;
 use crate::jobs::doctor::{self, Prepared};
 use crate::memory::heap;
 use crate::ops;
-use crate::train::{Ended, Finished, FitEvent, Record, RunError, TrainConfig};
+use crate::train::{Ended, Finished, FitEvent, Record, RunError, Session, TrainConfig};
 use crate::worker::{BoxError, Events, Job, JobContext, Progress};
 
 /// What to train.
@@ -46,6 +46,8 @@ pub struct TrainStart {
     pub parameters: u64,
     pub image_size: usize,
     pub steps_per_epoch: usize,
+    /// Weights, gradients, optimizer state and what blocks keep, in bytes.
+    pub predicted_bytes: u64,
     /// Whole epochs that are behind already.
     pub epoch: u64,
     pub config: TrainConfig,
@@ -165,6 +167,19 @@ pub fn start(task: TrainTask, places: Places, wake: impl Fn() + Send + Sync + 's
     Job::start("train", wake, move |ctx, events: &Events<TrainEvent>| {
         train(&task, &places, ctx, &mut |event| Ok(events.send(event)?))
     })
+}
+
+/// A session for a few steps, in a folder that will not stay.
+pub fn open_for_trial(
+    config: &TrainConfig,
+    folder: &Path,
+    places: &Places,
+    ctx: &JobContext,
+) -> Result<(Session, TrainStart), BoxError> {
+    let Prepared { chosen, .. } = doctor::prepare(config.device, &places.verdicts, ctx)?;
+    let task = TrainTask::Begin { config: Box::new(config.clone()), folder: folder.to_owned() };
+    let (session, start, ..) = open::open(&task, places, &chosen, ctx)?;
+    Ok((session, start))
 }
 
 /// True when the folder holds a run that can be continued.

@@ -18,7 +18,8 @@ use crate::memory;
 use crate::models::{self, Architecture, Network, Strictness, Weights};
 use crate::predict::{self, ModelSource, TransformOverrides};
 use crate::train::{
-    ClassWeights, Loss, Position, Recompute, RunFolder, RunRecord, Segments, Session, TrainConfig, Trainer, snapshot,
+    ClassWeights, Loss, Method, Position, Recompute, RunFolder, RunRecord, Segments, Session, TrainConfig, Trainer,
+    snapshot,
 };
 use crate::worker::{BoxError, JobContext};
 
@@ -296,6 +297,7 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
     let side = transform.output_size().map_or(0, |(height, _)| height);
     let first = config.unfreeze.first(network.blocks.len());
     let micro_batch = config.micro_batch.unwrap_or(config.batch_size).min(config.batch_size);
+    let costs = compute.install(|| Segments::kept_bytes(&network, first, side, &chosen.device))?;
     let recompute = match config.recompute {
         Recompute::None => vec![false; network.blocks.len()],
         Recompute::All => vec![true; network.blocks.len()],
@@ -303,9 +305,14 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
             let budget = memory::read();
             let free = budget.budget().unwrap_or(u64::MAX).saturating_sub(budget.footprint.unwrap_or(0));
             let room = (free as f64 * SHARE_FOR_ACTIVATIONS) as u64;
-            compute.install(|| Segments::that_fit(&network, first, [micro_batch, side], room, &chosen.device))?
+            Segments::that_fit(costs.as_deref(), network.blocks.len(), micro_batch, room)
         }
     };
+    let parameters = network.learned.iter().map(|parameter| parameter.var.elem_count() as u64).sum();
+    let kept: u64 = costs.iter().flatten().zip(&recompute).filter(|(_, twice)| !**twice).map(|(cost, _)| cost).sum();
+    // The weights, their gradients and what the optimizer remembers, in f32.
+    let states = if config.optimizer == Method::AdamW { 4 } else { 3 };
+    let predicted_bytes = 4 * states * parameters + kept * micro_batch as u64;
     let counts = |split| dataset.class_counts(split);
     let start = TrainStart {
         model: network.architecture.title.clone(),
@@ -314,7 +321,8 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
         blocks: network.blocks.len(),
         trained_blocks: network.blocks.len() - first,
         recomputed_blocks: recompute[first..].iter().filter(|recompute| **recompute).count(),
-        parameters: network.learned.iter().map(|parameter| parameter.var.elem_count() as u64).sum(),
+        parameters,
+        predicted_bytes,
         image_size: side,
         steps_per_epoch: train.batches(config.batch_size),
         epoch: position.epoch,

@@ -1,0 +1,167 @@
+//! Tries batch sizes: a few steps of training for each, in a process of its own, so that none can hurt this one.
+
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::{DataOptions, Dataset, Split};
+use crate::jobs::Places;
+use crate::jobs::doctor;
+use crate::jobs::train;
+use crate::memory;
+use crate::train::TrainConfig;
+use crate::worker::{BoxError, JobContext, Progress};
+
+/// The option by which a child is told what to try.
+pub const CHILD_OPTION: &str = "try-case";
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct SweepConfig {
+    /// What a run would have; its batch size is not looked at.
+    pub config: TrainConfig,
+    /// Tried in this order.
+    pub batch_sizes: Vec<usize>,
+    /// Steps that are measured, after one that is not.
+    pub steps: usize,
+}
+
+/// What a child tries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Case {
+    pub config: TrainConfig,
+    pub steps: usize,
+}
+
+/// What a child found.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Tried {
+    pub photos_per_second: f64,
+    /// From the network's parts alone, before the first step.
+    pub predicted_bytes: u64,
+    pub peak_bytes: Option<u64>,
+    pub recomputed_blocks: usize,
+}
+
+/// What a child prints.
+pub type ChildAnswer = Result<Tried, String>;
+
+/// One batch size.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SweepRow {
+    pub batch_size: usize,
+    /// Whether its steps were taken, within the memory there was.
+    pub fits: bool,
+    pub seconds_per_epoch: Option<f64>,
+    pub photos_per_second: Option<f64>,
+    pub predicted_bytes: Option<u64>,
+    pub peak_bytes: Option<u64>,
+    pub recomputed_blocks: Option<usize>,
+    /// Why there are no figures, or that memory was exceeded.
+    pub problem: Option<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("there is no photo to train on in {0}")]
+pub struct NoPhotos(String);
+
+/// Tries every batch size in turn; each row goes to `on_row` as it is known.
+pub fn sweep(
+    sweep: &SweepConfig,
+    places: &Places,
+    ctx: &JobContext,
+    on_row: &mut dyn FnMut(SweepRow) -> Result<(), BoxError>,
+) -> Result<(), BoxError> {
+    let config = &sweep.config;
+    config.check()?;
+    // Here, so that no child has the memory of a comparison in its peak.
+    doctor::prepare(config.device, &places.verdicts, ctx)?;
+    let photos = training_photos(config)?;
+    for (done, &batch_size) in sweep.batch_sizes.iter().enumerate() {
+        ctx.check()?;
+        let total = Some(sweep.batch_sizes.len() as u64);
+        let phase = format!("Trying batches of {batch_size}");
+        ctx.report(Progress { phase, done: done as u64, total, per_second: None });
+        let max_photos = photos.min(batch_size * (sweep.steps + 1));
+        let config = TrainConfig { batch_size, max_photos: Some(max_photos), ..config.clone() };
+        let budget = memory::read().budget();
+        let answer = in_child(&Case { config, steps: sweep.steps })?;
+        on_row(row(batch_size, answer, budget, photos))?;
+    }
+    Ok(())
+}
+
+/// How many photos an epoch has.
+fn training_photos(config: &TrainConfig) -> Result<usize, BoxError> {
+    let options = DataOptions {
+        validation_fraction: config.validation_fraction,
+        seed: config.seed,
+        per_class: config.per_class,
+        max_photos: config.max_photos,
+    };
+    let dataset = Dataset::open(&config.data, config.val.as_deref(), &options)?;
+    match dataset.part(Split::Train).count() {
+        0 => Err(NoPhotos(config.data.display().to_string()).into()),
+        photos => Ok(photos),
+    }
+}
+
+fn row(batch_size: usize, answer: ChildAnswer, budget: Option<u64>, photos: usize) -> SweepRow {
+    let tried = match answer {
+        Ok(tried) => tried,
+        Err(problem) => {
+            return SweepRow {
+                batch_size,
+                fits: false,
+                seconds_per_epoch: None,
+                photos_per_second: None,
+                predicted_bytes: None,
+                peak_bytes: None,
+                recomputed_blocks: None,
+                problem: Some(problem),
+            };
+        }
+    };
+    let exceeded = tried.peak_bytes.zip(budget).is_some_and(|(peak, budget)| peak > budget);
+    SweepRow {
+        batch_size,
+        fits: !exceeded,
+        seconds_per_epoch: Some(photos as f64 / tried.photos_per_second),
+        photos_per_second: Some(tried.photos_per_second),
+        predicted_bytes: Some(tried.predicted_bytes),
+        peak_bytes: tried.peak_bytes,
+        recomputed_blocks: Some(tried.recomputed_blocks),
+        problem: exceeded.then(|| "it took more memory than was free".to_owned()),
+    }
+}
+
+fn in_child(case: &Case) -> Result<ChildAnswer, BoxError> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("sweep").arg(format!("--{CHILD_OPTION}")).arg(serde_json::to_string(case)?);
+    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output()?;
+    let ended = |_| Err(format!("its process ended early ({}), as when memory runs out", output.status));
+    Ok(serde_json::from_slice(&output.stdout).unwrap_or_else(ended))
+}
+
+/// The child's side: some steps of a run that leaves nothing behind.
+pub fn try_case(case: &Case, places: &Places, ctx: &JobContext) -> Result<Tried, BoxError> {
+    let folder = tempfile::tempdir()?;
+    let (mut session, start) = train::open_for_trial(&case.config, folder.path(), places, ctx)?;
+    let mut batches = session.trial_batches()?;
+    let first = batches.next().ok_or_else(|| NoPhotos(case.config.data.display().to_string()))?;
+    session.trial_step(&first)?;
+    let (mut photos, mut seconds) = (0, 0.0);
+    for batch in std::iter::once(first).chain(batches).take(case.steps.max(1)) {
+        ctx.check()?;
+        let started = Instant::now();
+        session.trial_step(&batch)?;
+        seconds += started.elapsed().as_secs_f64();
+        photos += batch.labels.len();
+    }
+    Ok(Tried {
+        photos_per_second: photos as f64 / seconds,
+        predicted_bytes: start.predicted_bytes,
+        peak_bytes: memory::read().peak,
+        recomputed_blocks: start.recomputed_blocks,
+    })
+}
