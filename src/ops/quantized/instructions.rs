@@ -10,7 +10,7 @@ use super::kernel::Block;
 use super::matrix::Form;
 
 /// Compiles the kernel for an instruction set: `$rows` (and `$block_rows` with scales per block) are the numbers of rows
-/// whose sums fit the registers, the most first, down to 1.
+/// whose sums fit the registers, of as many panels as [`Instructions::take_pairs`] says, the most first, down to 1.
 macro_rules! compile_kernel {
     (
         $dot:ty, $(#[$features:meta])?, $vectors:literal, [$($rows:literal)*], [$($block_rows:literal)*]
@@ -101,6 +101,8 @@ pub enum Instructions {
     #[cfg(target_arch = "x86_64")]
     Avx2(x86::Avx2),
     #[cfg(target_arch = "aarch64")]
+    Tiles(arm::TileProduct),
+    #[cfg(target_arch = "aarch64")]
     Neon(arm::DotProduct),
     Portable(portable::Portable),
 }
@@ -114,7 +116,10 @@ impl Instructions {
             avx512.into_iter().chain(vnni).chain(x86::Avx2::new().map(Self::Avx2))
         };
         #[cfg(target_arch = "aarch64")]
-        let special = arm::DotProduct::new().map(Self::Neon).into_iter();
+        let special = {
+            let tiles = arm::TileProduct::new().map(Self::Tiles);
+            tiles.into_iter().chain(arm::DotProduct::new().map(Self::Neon))
+        };
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let special = std::iter::empty();
         special.chain([Self::Portable(portable::Portable)])
@@ -122,6 +127,15 @@ impl Instructions {
 
     pub fn best() -> Self {
         Self::all().next().expect("the portable kernel runs everywhere")
+    }
+
+    /// Whether the registers have room for several rows of two panels: else one panel at a time lets more rows share it.
+    pub fn take_pairs(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => true,
+            _ => false,
+        }
     }
 
     /// `count` rows times the panels of a block.
@@ -138,6 +152,8 @@ impl Instructions {
                 Self::AvxVnni(kernel) => kernel.multiply(form, block, count),
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx2(kernel) => kernel.multiply(form, block, count),
+                #[cfg(target_arch = "aarch64")]
+                Self::Tiles(kernel) => kernel.multiply(form, block, count),
                 #[cfg(target_arch = "aarch64")]
                 Self::Neon(kernel) => kernel.multiply(form, block, count),
                 Self::Portable(kernel) => kernel.multiply(form, block, count),

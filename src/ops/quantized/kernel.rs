@@ -92,12 +92,66 @@ pub trait Dot: Copy {
     unsafe fn values(self, bytes: *const u8) -> Self::Values;
     unsafe fn add_products(self, sums: Self::Sums, values: Self::Values, weights: Self::Weights) -> Self::Sums;
     unsafe fn floats(self, sums: Self::Sums) -> Floats<Self>;
+
+    /// Adds the products of `length` bytes of each row, in whole steps, with the lines from `lines` on.
+    ///
+    /// # Safety
+    /// As for [`multiply`].
+    #[inline(always)]
+    unsafe fn add_run<const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
+        self,
+        sums: &mut Each<Self::Sums, ROWS, PANELS, VECTORS>,
+        run: &Run<PANELS>,
+    ) {
+        for step in 0..run.steps {
+            // SAFETY: the caller's promise.
+            unsafe { add_step(self, sums, run, step) };
+        }
+    }
+}
+
+/// Some bytes of each row, and the lines that they are multiplied with.
+#[derive(Clone, Copy)]
+pub struct Run<const PANELS: usize> {
+    pub rows: *const u8,
+    pub row_stride: usize,
+    /// Steps of these rows, each with a line of its own.
+    pub steps: usize,
+    pub lines: [*const Bytes; PANELS],
+    pub read: Read,
+}
+
+/// What is read of a line.
+#[derive(Clone, Copy)]
+pub enum Read {
+    Bytes,
+    LowHalves,
+    HighHalves,
+}
+
+impl<const PANELS: usize> Run<PANELS> {
+    /// The weights of a step in one vector of a panel.
+    ///
+    /// # Safety
+    /// As for [`multiply`].
+    #[inline(always)]
+    pub unsafe fn weights<D: Dot>(&self, dot: D, step: usize, panel: usize, vector: usize) -> D::Weights {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let line = self.lines[panel].add(step);
+            match self.read {
+                Read::Bytes => dot.weights(line, vector),
+                Read::LowHalves => dot.half_weights(line, vector, false),
+                Read::HighHalves => dot.half_weights(line, vector, true),
+            }
+        }
+    }
 }
 
 pub type Floats<D> = <<D as Dot>::Simd as Simd>::f32s;
 
 /// Something for each vector of a block: by row, panel and vector.
-type Each<T, const ROWS: usize, const PANELS: usize, const VECTORS: usize> = [[[T; VECTORS]; PANELS]; ROWS];
+pub type Each<T, const ROWS: usize, const PANELS: usize, const VECTORS: usize> = [[[T; VECTORS]; PANELS]; ROWS];
 
 /// `result = start + rows · weights + residual` for `ROWS` rows, with one scale per column.
 ///
@@ -117,17 +171,15 @@ pub unsafe fn multiply<D: Dot, const ROWS: usize, const PANELS: usize, const VEC
         let mut sums = [[[dot.zero(); VECTORS]; PANELS]; ROWS];
         let mut line = 0;
         for segment in 0..block.segments {
-            let start = block.rows.add(segment * block.segment_stride);
-            for offset in (0..block.segment_length).step_by(STEP) {
-                let mut weights = [[dot.weights(block.bytes[0].add(line), 0); VECTORS]; PANELS];
-                for (panel, weights) in weights.iter_mut().enumerate() {
-                    for (vector, weights) in weights.iter_mut().enumerate() {
-                        *weights = dot.weights(block.bytes[panel].add(line), vector);
-                    }
-                }
-                add_step(dot, &mut sums, start.add(offset), block.row_stride, &weights);
-                line += 1;
-            }
+            let run = Run {
+                rows: block.rows.add(segment * block.segment_stride),
+                row_stride: block.row_stride,
+                steps: block.segment_length.div_ceil(STEP),
+                lines: block.bytes.map(|lines| lines.add(line)),
+                read: Read::Bytes,
+            };
+            dot.add_run(&mut sums, &run);
+            line += run.steps;
         }
         let scales: [[_; VECTORS]; PANELS] = vectors(dot, block.scales);
         let mut totals: Each<_, ROWS, PANELS, VECTORS> = [[[simd.splat_f32s(0.0); VECTORS]; PANELS]; ROWS];
@@ -169,19 +221,17 @@ pub unsafe fn multiply_blocks<
             let start = block.rows.add(segment * block.segment_stride);
             for offset in (0..block.segment_length).step_by(BLOCK) {
                 let mut sums = [[[dot.zero(); VECTORS]; PANELS]; ROWS];
-                for step in 0..BLOCK / STEP {
-                    let line = index * lines + step % lines;
-                    let mut weights = [[dot.weights(block.bytes[0].add(line), 0); VECTORS]; PANELS];
-                    for (panel, weights) in weights.iter_mut().enumerate() {
-                        for (vector, weights) in weights.iter_mut().enumerate() {
-                            let line = block.bytes[panel].add(line);
-                            *weights = match HALVES {
-                                true => dot.half_weights(line, vector, step >= lines),
-                                false => dot.weights(line, vector),
-                            };
-                        }
-                    }
-                    add_step(dot, &mut sums, start.add(offset + step * STEP), block.row_stride, &weights);
+                let run = Run {
+                    rows: start.add(offset),
+                    row_stride: block.row_stride,
+                    steps: lines,
+                    lines: block.bytes.map(|bytes| bytes.add(index * lines)),
+                    read: if HALVES { Read::LowHalves } else { Read::Bytes },
+                };
+                dot.add_run(&mut sums, &run);
+                if HALVES {
+                    let rows = run.rows.add(lines * STEP);
+                    dot.add_run(&mut sums, &Run { rows, read: Read::HighHalves, ..run });
                 }
                 for panel in 0..PANELS {
                     for vector in 0..VECTORS {
@@ -199,23 +249,28 @@ pub unsafe fn multiply_blocks<
     }
 }
 
-/// Adds the products of four bytes of each row.
+/// Adds the products of one step of a run.
 ///
 /// # Safety
 /// As for [`multiply`].
 #[inline(always)]
-unsafe fn add_step<D: Dot, const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
+pub unsafe fn add_step<D: Dot, const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
     dot: D,
     sums: &mut Each<D::Sums, ROWS, PANELS, VECTORS>,
-    bytes: *const u8,
-    row_stride: usize,
-    weights: &[[D::Weights; VECTORS]; PANELS],
+    run: &Run<PANELS>,
+    step: usize,
 ) {
-    for (row, sums) in sums.iter_mut().enumerate() {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let values = dot.values(bytes.add(row * row_stride));
-            for (sums, weights) in sums.iter_mut().zip(weights) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut weights = [[run.weights(dot, step, 0, 0); VECTORS]; PANELS];
+        for (panel, weights) in weights.iter_mut().enumerate() {
+            for (vector, weights) in weights.iter_mut().enumerate() {
+                *weights = run.weights(dot, step, panel, vector);
+            }
+        }
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let values = dot.values(run.rows.add(row * run.row_stride + step * STEP));
+            for (sums, weights) in sums.iter_mut().zip(&weights) {
                 for (sums, weights) in sums.iter_mut().zip(weights) {
                     *sums = dot.add_products(*sums, values, *weights);
                 }

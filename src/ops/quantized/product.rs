@@ -59,12 +59,12 @@ impl Product<'_> {
             Start::Bias(bias) => assert_eq!(bias.len(), weight.panels(), "a bias per column"),
             Start::Result => assert!(target.holds_values, "a sum goes on from values"),
         }
-        let pairs = panels.len() / 2;
+        let pairs = if instructions.take_pairs() { panels.len() / 2 } else { 0 };
         for panel in (panels.start..panels.start + 2 * pairs).step_by(2) {
             self.write_panels::<2>(&target, panel, instructions);
         }
-        if panels.start + 2 * pairs < panels.end {
-            self.write_panels::<1>(&target, panels.end - 1, instructions);
+        for panel in panels.start + 2 * pairs..panels.end {
+            self.write_panels::<1>(&target, panel, instructions);
         }
     }
 
