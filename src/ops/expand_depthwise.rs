@@ -8,10 +8,11 @@ use super::{Face, Padding, Weight, Window, depthwise, face, is_tracked};
 /// `depthwise(activation(x · weight + bias))`, each layer as its weight, bias and activation.
 ///
 /// `x` has shape `(n, h, w, inputs)`, the first weight `(inputs, channels)`, the second `(kernel, kernel, channels)`; the
-/// result has shape `(n, h', w', channels)`. With a packed weight, a large image between the two is never there at once.
+/// result has shape `(n, h', w', channels)`. With a packed or quantized weight, a large image between the
+/// two is never there at once.
 pub fn expand_depthwise(x: &Tensor, expand: Layer<Weight>, second: Layer<Tensor>, window: Window) -> Result<Tensor> {
     let (weight, bias, activation) = expand;
-    if let Weight::Packed(weight) = weight
+    if let Some(weight) = weight.in_tiles(x, bias)
         && face("depthwise", x) == Face::Cpu
         && window.padding != Padding::Ceil
         && !is_tracked(&[x, bias, second.0, second.1])
@@ -27,13 +28,15 @@ pub fn expand_depthwise(x: &Tensor, expand: Layer<Weight>, second: Layer<Tensor>
 mod tests {
     use super::*;
     use crate::ops::testing::{assert_close, random, views};
-    use crate::ops::{Activation, PackedMatrix};
+    use crate::ops::{Activation, PackedMatrix, QuantizedMatrix};
 
     #[test]
     fn one_pass_equals_one_layer_after_the_other() -> Result<()> {
         let (channels, weight, biases) = (100, random(&[9, 100], 1)?, random(&[100], 2)?);
         let packed = PackedMatrix::from_tensor(&weight)?;
-        let wide = (&Weight::Packed(packed), &biases, Activation::Relu6);
+        let elements = weight.to_vec2::<f32>()?;
+        let rounded = QuantizedMatrix::new([1, 9], channels, |row, column| elements[row][column]);
+        let weights = [Weight::Packed(packed), Weight::Quantized(rounded)];
         for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (7, 2)] {
             for padding in [Padding::Each(kernel / 2), Padding::Same, Padding::Each(0)] {
                 let window = Window { kernel, stride, padding };
@@ -42,19 +45,20 @@ mod tests {
                 // Few images are computed in parts; wide rows one at a time, narrow ones several.
                 for shape in [[1, 43, 37, 9], [3, 12, 120, 9]] {
                     for x in views(&shape)? {
-                        assert!(packed::expand_depthwise(&x, wide_of(wide), layer, window)?.is_some());
-                        let image = wide.0.conv(&x, &biases, Window::centered(1, 1), wide.2, None)?;
-                        let oracle = depthwise(&image, &weight, &biases, window, layer.2)?;
-                        assert_close(&expand_depthwise(&x, wide, layer, window)?, &oracle, 0.0)?;
+                        for wide in &weights {
+                            let inner = Activation::Relu6;
+                            let tiles = wide.in_tiles(&x, &biases).expect("inference on the CPU");
+                            let pass = packed::expand_depthwise(&x, (tiles, &biases, inner), layer, window)?;
+                            let image = wide.conv(&x, &biases, Window::centered(1, 1), inner, None)?;
+                            let oracle = depthwise(&image, &weight, &biases, window, layer.2)?;
+                            assert_close(&pass.expect("a large image"), &oracle, 0.0)?;
+                            let ours = expand_depthwise(&x, (wide, &biases, inner), layer, window)?;
+                            assert_close(&ours, &oracle, 0.0)?;
+                        }
                     }
                 }
             }
         }
         Ok(())
-    }
-
-    fn wide_of<'a>((weight, bias, activation): Layer<'a, Weight>) -> Layer<'a, PackedMatrix> {
-        let Weight::Packed(weight) = weight else { unreachable!("the test packs it") };
-        (weight, bias, activation)
     }
 }

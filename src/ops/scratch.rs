@@ -1,32 +1,32 @@
-//! Working memory of kernels: one buffer per thread, grown when needed and used again by every operation.
+//! Working memory of kernels: one buffer per thread and depth of nesting, grown when needed and used again by every
+//! operation.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 /// No kernel may ask for more than this per thread.
 pub const MAX_BYTES: usize = 4 << 20;
 
 thread_local! {
-    static BUFFER: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    /// Those not in use, the outermost last.
+    static BUFFERS: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Calls `compute` with `length` floats of unspecified content.
 ///
-/// The buffer is taken out of its place meanwhile, so a nested call gets a buffer of its own.
+/// The buffer is taken out meanwhile, so a nested call gets a buffer of its own.
 pub fn with<R>(length: usize, compute: impl FnOnce(&mut [f32]) -> R) -> R {
-    BUFFER.with(|place| {
-        let mut buffer = place.take();
-        if buffer.len() < length {
-            // The old content is of no use: free it before the larger buffer is taken.
-            drop(std::mem::take(&mut buffer));
-            buffer = vec![0.0; length];
-        }
-        let result = compute(&mut buffer[..length]);
-        // A single row can be longer than the cap: such a buffer is not kept.
-        if buffer.len() <= MAX_BYTES / size_of::<f32>() {
-            place.set(buffer);
-        }
-        result
-    })
+    let mut buffer = BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default();
+    if buffer.len() < length {
+        // The old content is of no use: free it before the larger buffer is taken.
+        drop(std::mem::take(&mut buffer));
+        buffer = vec![0.0; length];
+    }
+    let result = compute(&mut buffer[..length]);
+    // A single row can be longer than the cap: such a buffer is not kept.
+    if buffer.len() <= MAX_BYTES / size_of::<f32>() {
+        BUFFERS.with_borrow_mut(|buffers| buffers.push(buffer));
+    }
+    result
 }
 
 /// The same with floats and bytes.

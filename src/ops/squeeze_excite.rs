@@ -24,8 +24,8 @@ pub fn squeeze_excite(x: &Tensor, gate: &Gate) -> Result<Tensor> {
 
 /// `(x · gate(mean of x over height and width)) · weight + bias + residual`: the 1×1 convolution after the gate with it.
 ///
-/// `x` has shape `(n, h, w, channels)`, the result and `residual` `(n, h, w, outputs)`. With a packed weight the scaled image
-/// is never there at once.
+/// `x` has shape `(n, h, w, channels)`, the result and `residual` `(n, h, w, outputs)`. With a packed or quantized weight the
+/// scaled image is never there at once.
 pub fn project_gated(
     x: &Tensor,
     gate: &Gate,
@@ -34,9 +34,9 @@ pub fn project_gated(
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
     let scales = gate.scales(x)?;
-    match weight {
-        Weight::Packed(weight) => packed::linear_scaled(x, &scales, weight, bias, residual),
-        _ => weight.conv(&scale_channels(x, &scales)?, bias, Window::centered(1, 1), Activation::None, residual),
+    match weight.in_tiles(x, bias) {
+        Some(weight) => packed::linear_scaled(x, &scales, weight, bias, residual),
+        None => weight.conv(&scale_channels(x, &scales)?, bias, Window::centered(1, 1), Activation::None, residual),
     }
 }
 
@@ -142,6 +142,7 @@ fn sum_products(sums: &mut [f32], inputs: &[f32], upstream: &[f32], width: usize
 mod tests {
     use super::*;
     use crate::ops::testing::{assert_close, assert_gradients, random, views};
+    use crate::ops::{PackedMatrix, QuantizedMatrix};
 
     #[test]
     fn equals_its_composed_form() -> Result<()> {
@@ -171,19 +172,22 @@ mod tests {
         let gate = Gate { reduce: pair(13, 4, 1)?, expand: pair(4, 13, 3)?, inner, outer };
         let bias = random(&[21], 6)?;
         let plain = random(&[1, 1, 13, 21], 5)?;
-        let packed = Weight::Packed(packed::PackedMatrix::from_tensor(&plain)?);
+        let packed = Weight::Packed(PackedMatrix::from_tensor(&plain)?);
+        let elements = plain.flatten_all()?.to_vec1::<f32>()?;
+        let rounded = Weight::Quantized(QuantizedMatrix::new([1, 13], 21, |row, column| elements[row * 21 + column]));
         // Fewer rows than a tile, one tile over several images, and several.
         for shape in [[2, 3, 5, 13], [3, 9, 11, 13], [2, 23, 17, 13]] {
             for x in views(&shape)? {
                 let [batch, height, width, _] = shape;
                 for residual in [None, Some(random(&[batch, height, width, 21], 7)?)] {
                     let gated = squeeze_excite(&x, &gate)?;
-                    let oracle =
-                        packed.conv(&gated, &bias, Window::centered(1, 1), Activation::None, residual.as_ref())?;
-                    let ours = project_gated(&x, &gate, &packed, &bias, residual.as_ref())?;
-                    assert_close(&ours, &oracle, 0.0)?;
-                    let composed = project_gated(&x, &gate, &Weight::Plain(plain.clone()), &bias, residual.as_ref())?;
-                    assert_close(&ours, &composed, 1e-5)?;
+                    let project = |weight| project_gated(&x, &gate, weight, &bias, residual.as_ref());
+                    for weight in [&packed, &rounded] {
+                        let window = Window::centered(1, 1);
+                        let oracle = weight.conv(&gated, &bias, window, Activation::None, residual.as_ref())?;
+                        assert_close(&project(weight)?, &oracle, 0.0)?;
+                    }
+                    assert_close(&project(&packed)?, &project(&Weight::Plain(plain.clone()))?, 1e-5)?;
                 }
             }
         }

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::blocks::{self, BlockMatrix};
-use super::packed::{self, PackedMatrix};
+use super::packed::{self, PackedMatrix, TileWeight};
 use super::quantized::{self, QuantizedMatrix};
 use super::{Activation, Face, Window, face, is_tracked};
 
@@ -56,6 +56,17 @@ impl Weight {
             }
             Self::Quantized(weight) => quantized::composed::conv(x, weight, bias, window, activation, residual),
             Self::Blocks(weight) => blocks::conv(x, weight, bias, window, activation, residual),
+        }
+    }
+}
+
+impl Weight {
+    /// The weight itself where products with it are computed a tile of rows at a time: none of training or another device.
+    pub fn in_tiles(&self, x: &Tensor, bias: &Tensor) -> Option<&dyn TileWeight> {
+        match self {
+            Self::Packed(weight) => Some(weight),
+            Self::Quantized(weight) if has_integers(x, bias) && weight.segments() == 1 => Some(weight),
+            _ => None,
         }
     }
 }

@@ -6,9 +6,9 @@ use std::mem::MaybeUninit;
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::matrix::{Line, PackedMatrix, lines};
-use super::operands::{Rows, Start, Target};
-use super::product::Product;
+use super::matrix::{Line, lines};
+use super::operands::Target;
+use super::tile::{Tile, TileWeight};
 use crate::ops::depthwise::{Kernel, Row, kernel_for};
 use crate::ops::window::Geometry;
 use crate::ops::{Activation, Window, filled, scratch, with_elements, work};
@@ -19,7 +19,7 @@ const PRODUCT_ROWS: usize = 112;
 const MIN_BYTES: usize = 512 << 10;
 
 /// A convolution's weight, bias and activation.
-pub type Layer<'a, W> = (&'a W, &'a Tensor, Activation);
+pub type Layer<'a, W: ?Sized> = (&'a W, &'a Tensor, Activation);
 
 /// `depthwise(activation(x · weight + bias))`, or `None` where one pass is of no use.
 ///
@@ -27,17 +27,17 @@ pub type Layer<'a, W> = (&'a W, &'a Tensor, Activation);
 /// result has shape `(n, h', w', channels)`.
 pub fn expand_depthwise(
     x: &Tensor,
-    (expand, expand_bias, inner): Layer<PackedMatrix>,
+    (expand, expand_bias, inner): Layer<dyn TileWeight + '_>,
     (weight, bias, activation): Layer<Tensor>,
     window: Window,
 ) -> Result<Option<Tensor>> {
     let (batch, height, width, inputs) = x.dims4()?;
-    let channels = expand.columns();
+    let (depth, channels) = expand.shape();
     let (Some(kernel), true) = (kernel_for(window), height * width * channels * size_of::<f32>() > MIN_BYTES) else {
         return Ok(None);
     };
     let kept = Kept::new(window, width, channels);
-    let fits = expand.depth() == inputs
+    let fits = depth == inputs
         && weight.dims() == [window.kernel, window.kernel, channels]
         && [expand_bias, bias].iter().all(|bias| bias.elem_count() == channels);
     if !fits || kept.length() > scratch::MAX_BYTES / size_of::<f32>() {
@@ -50,7 +50,7 @@ pub fn expand_depthwise(
     with_elements([x, expand_bias, weight, bias], |elements| {
         let [x, expand_bias, weight, bias] = *elements else { unreachable!("four tensors were given") };
         let expand_bias = lines(expand_bias);
-        let pass = Pass { expand, expand_bias: &expand_bias, inner, kept, kernel, inputs };
+        let pass = Pass { expand, expand_bias: &expand_bias, inner, kept, kernel };
         // Parts of an image compute the rows at their border twice.
         let parts = rayon::current_num_threads().div_ceil(batch.max(1));
         let rows = out_height.div_ceil(parts).max(1);
@@ -96,12 +96,11 @@ impl Kept {
 }
 
 struct Pass<'a> {
-    expand: &'a PackedMatrix,
+    expand: &'a dyn TileWeight,
     expand_bias: &'a [Line],
     inner: Activation,
     kept: Kept,
     kernel: Kernel,
-    inputs: usize,
 }
 
 impl Pass<'_> {
@@ -125,18 +124,15 @@ impl Pass<'_> {
 
     /// Computes `rows` rows of the wide image from `first` on.
     fn expand(&self, image: &[f32], first: usize, wide: &mut [f32], rows: usize) {
-        let channels = self.expand.columns();
+        let (inputs, channels) = self.expand.shape();
         let width = self.kept.row_length / channels;
-        let count = rows * width;
-        let product = Product {
-            rows: Rows::dense(&image[first * width * self.inputs..][..count * self.inputs], count, self.inputs),
-            weight: self.expand,
-            depth: 0..self.inputs,
-            panels: 0..self.expand.panels(),
-            start: Start::Bias(self.expand_bias),
+        let tile = Tile {
+            rows: &image[first * width * inputs..][..rows * width * inputs],
+            bias: self.expand_bias,
             residual: None,
             activation: self.inner,
+            is_shared: false,
         };
-        product.write(Target::holding(&mut wide[..count * channels], channels));
+        self.expand.multiply(&tile, Target::holding(&mut wide[..rows * self.kept.row_length], channels));
     }
 }

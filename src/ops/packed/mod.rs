@@ -13,6 +13,7 @@ mod mlp;
 mod operands;
 mod product;
 mod scaled;
+mod tile;
 
 pub use conv::{conv, tiles_of};
 pub use depthwise::{Layer, expand_depthwise};
@@ -22,3 +23,4 @@ pub use matrix::{Line, PANEL, PackedMatrix, lines};
 pub use mlp::{Mlp, mlp};
 pub use operands::{Rows, Start, Target};
 pub use scaled::linear_scaled;
+pub use tile::{Tile, TileWeight};

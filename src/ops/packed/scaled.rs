@@ -5,10 +5,10 @@ use std::mem::MaybeUninit;
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::linear::{FEW_ROWS, by_columns, tile_rows};
-use super::matrix::{PackedMatrix, lines};
-use super::operands::{Rows, Start, Target};
-use super::product::Product;
+use super::linear::{FEW_ROWS, tile_rows};
+use super::matrix::lines;
+use super::operands::Target;
+use super::tile::{Tile, TileWeight};
 use crate::ops::{Activation, filled, scratch, with_elements, work};
 
 /// `(x · scales) · weight + bias + residual`.
@@ -18,16 +18,16 @@ use crate::ops::{Activation, filled, scratch, with_elements, work};
 pub fn linear_scaled(
     x: &Tensor,
     scales: &Tensor,
-    weight: &PackedMatrix,
+    weight: &dyn TileWeight,
     bias: &Tensor,
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
     let (batch, height, width, inputs) = x.dims4()?;
-    let outputs = weight.columns();
+    let (depth, outputs) = weight.shape();
     let shape = [batch, height, width, outputs];
-    let fits = inputs == weight.depth() && scales.dims() == [batch, inputs] && bias.elem_count() == outputs;
+    let fits = inputs == depth && scales.dims() == [batch, inputs] && bias.elem_count() == outputs;
     if !fits || residual.is_some_and(|residual| residual.dims() != shape) {
-        candle_core::bail!("linear of {} inputs was given {:?} and {:?}", weight.depth(), x.dims(), scales.dims());
+        candle_core::bail!("linear of {depth} inputs was given {:?} and {:?}", x.dims(), scales.dims());
     }
     let rows = batch * height * width;
     work::product(rows, inputs, outputs);
@@ -44,17 +44,14 @@ pub fn linear_scaled(
                         let image = (first + offset) / (height * width);
                         scale(row, &x[(first + offset) * inputs..], &scales[image * inputs..]);
                     }
-                    let product = Product {
-                        rows: Rows::dense(scaled, count, inputs),
-                        weight,
-                        depth: 0..inputs,
-                        panels: 0..weight.panels(),
-                        start: Start::Bias(&bias),
+                    let tile = Tile {
+                        rows: scaled,
+                        bias: &bias,
                         residual: residual.map(|residual| &residual[first * outputs..]),
                         activation: Activation::None,
+                        is_shared,
                     };
-                    let target = Target::new(space, outputs);
-                    if is_shared { by_columns(&product, target) } else { product.write(target) }
+                    weight.multiply(&tile, Target::new(space, outputs));
                 });
             });
         };

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::activations::{Code, encode_rows};
 use super::matrix::QuantizedMatrix;
 use super::product::{Product, SLACK};
-use crate::ops::packed::{FEW_ROWS, Line, Rows, Start, Target, lines, tile_rows};
+use crate::ops::packed::{FEW_ROWS, Line, Rows, Start, Target, Tile, TileWeight, lines, tile_rows};
 use crate::ops::{Activation, filled, scratch, with_elements, work};
 
 /// `activation(x · weight + bias + residual)`, each row of `x` rounded to bytes.
@@ -49,6 +49,20 @@ pub fn linear(
         // SAFETY: the products fill their targets, which are all of the space.
         unsafe { filled(shape, write) }
     })
+}
+
+impl TileWeight for QuantizedMatrix {
+    fn shape(&self) -> (usize, usize) {
+        (self.depth(), self.columns())
+    }
+
+    fn multiply(&self, tile: &Tile, target: Target) {
+        let Tile { rows, bias, residual, activation, is_shared } = *tile;
+        let layer = Layer { x: rows, weight: self, bias, residual, activation };
+        layer.with_product(0, target.rows, |product| {
+            if is_shared { product.write_shared(target) } else { product.write(target) }
+        });
+    }
 }
 
 struct Layer<'a> {
