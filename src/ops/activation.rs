@@ -4,6 +4,7 @@
 //! for. Elsewhere it is a library call, slow and right: so all that computes these is inlined into such a loop.
 
 mod backward;
+mod immediate;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
@@ -12,6 +13,8 @@ use super::backward::{gradient, read, sum_pairs};
 use super::composed::{at_least, at_most};
 use super::layer_norm::sum;
 use super::{Face, composed, elements, face, has_kernel, metal, output};
+
+pub use immediate::activate as activate_registers;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {

@@ -8,6 +8,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::activation::activate_registers;
 use super::composed::Windows;
 use super::residual::activate_sum;
 use super::simd::{load, store};
@@ -190,7 +191,7 @@ impl<const KERNEL: usize, const STRIDE: usize> Write<'_, KERNEL, STRIDE> {
             // SAFETY: the caller's promise.
             unsafe { self.pixels::<S, PIXELS, FULL>(simd, channel.min(channels.saturating_sub(lanes)), x) };
         }
-        if self.row.activation != Activation::None {
+        if !self.row.activation.is_immediate() {
             // SAFETY: these pixels have just been written, and nothing else refers to them.
             let values = unsafe { std::slice::from_raw_parts_mut(self.result.add(x * channels), PIXELS * channels) };
             self.row.activation.apply_inlined(values);
@@ -208,7 +209,7 @@ impl<const KERNEL: usize, const STRIDE: usize> Write<'_, KERNEL, STRIDE> {
     /// The outputs lie in the row, the channels in the image, and the row's slices have been checked.
     #[inline(always)]
     unsafe fn pixels<S: Simd, const PIXELS: usize, const FULL: bool>(&self, simd: S, channel: usize, x: usize) {
-        let Row { image, held, weight, bias, geometry, y, .. } = self.row;
+        let Row { image, held, weight, bias, geometry, y, activation } = self.row;
         let Geometry { width, channels, left, .. } = geometry;
         let (first_y, window_rows) = geometry.rows(y);
         let count = if FULL { size_of::<S::f32s>() / size_of::<f32>() } else { channels };
@@ -235,6 +236,9 @@ impl<const KERNEL: usize, const STRIDE: usize> Write<'_, KERNEL, STRIDE> {
                 }
             });
         }
+        let mut sums = [[sums]];
+        activate_registers(simd, activation, &mut sums);
+        let [[sums]] = sums;
         for (pixel, sum) in sums.into_iter().enumerate() {
             // SAFETY: as above.
             unsafe { store(simd, self.result.add((x + pixel) * channels + channel), count, sum) };

@@ -19,7 +19,7 @@ const PRODUCT_ROWS: usize = 112;
 const MIN_BYTES: usize = 512 << 10;
 
 /// A convolution's weight, bias and activation.
-pub type Layer<'a, W: ?Sized> = (&'a W, &'a Tensor, Activation);
+pub type Layer<'a, W> = (&'a W, &'a Tensor, Activation);
 
 /// `depthwise(activation(x · weight + bias))`, or `None` where one pass is of no use.
 ///

@@ -4,6 +4,7 @@
 use pulp::Simd;
 
 use super::matrix::{Line, PANEL};
+use crate::ops::activation::{Activation, activate_registers};
 use crate::ops::simd::{load, prefetch, store};
 
 /// Lines of a panel that are fetched ahead: about as many as pass while the second-level cache answers.
@@ -28,8 +29,8 @@ pub struct Block<'a, const PANELS: usize> {
     pub bias: Option<[&'a Line; PANELS]>,
     /// Added at the end, laid out as `result`.
     pub residual: Option<*const f32>,
-    /// Whether what is negative becomes zero after that.
-    pub is_rectified: bool,
+    /// What follows, where it is immediate.
+    pub activation: Activation,
 }
 
 impl<const PANELS: usize> Block<'_, PANELS> {
@@ -55,7 +56,7 @@ impl<const PANELS: usize> Block<'_, PANELS> {
             columns: self.columns,
             holds_start: self.bias.is_none(),
             residual: self.residual,
-            is_rectified: self.is_rectified,
+            activation: self.activation,
         }
     }
 }
@@ -125,7 +126,8 @@ pub struct Place {
     /// Whether the sums are added to what the result holds.
     pub holds_start: bool,
     pub residual: Option<*const f32>,
-    pub is_rectified: bool,
+    /// What follows, where it is immediate.
+    pub activation: Activation,
 }
 
 impl Place {
@@ -144,7 +146,7 @@ impl Place {
     }
 }
 
-/// Writes the sums, with what is added to them.
+/// Writes the sums, with what is added to them, activated.
 ///
 /// Each loop over the sums is so plain that it is unrolled: indexed at run time, they would live in memory.
 ///
@@ -157,7 +159,7 @@ pub unsafe fn write<S: Simd, const ROWS: usize, const PANELS: usize, const VECTO
     mut sums: [[[S::f32s; VECTORS]; PANELS]; ROWS],
     place: &Place,
 ) {
-    let Place { result, stride, columns, holds_start, residual, is_rectified } = *place;
+    let Place { result, stride, columns, holds_start, residual, activation } = *place;
     let lanes = PANEL / VECTORS;
     // SAFETY: whole vectors of the result and the residual, as the caller promises.
     unsafe {
@@ -176,13 +178,7 @@ pub unsafe fn write<S: Simd, const ROWS: usize, const PANELS: usize, const VECTO
                     |row, column, sum| *sum = simd.add_f32s(*sum, read::<S>(residual.add(row * stride + column))),
                 );
             }
-            if is_rectified {
-                each(
-                    &mut sums,
-                    #[inline(always)]
-                    |_, _, sum| *sum = rectified(simd, *sum),
-                );
-            }
+            activate_registers(simd, activation, &mut sums);
             each(
                 &mut sums,
                 #[inline(always)]
@@ -211,10 +207,9 @@ pub unsafe fn write<S: Simd, const ROWS: usize, const PANELS: usize, const VECTO
                 if let Some(residual) = residual {
                     sum = simd.add_f32s(sum, load(simd, residual.add(at), length));
                 }
-                if is_rectified {
-                    sum = rectified(simd, sum);
-                }
-                store(simd, result.add(at), length, sum);
+                let mut sum = [[[sum]]];
+                activate_registers(simd, activation, &mut sum);
+                store(simd, result.add(at), length, sum[0][0][0]);
             }
         }
     }
@@ -233,13 +228,6 @@ pub fn each<V, const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
             }
         }
     }
-}
-
-/// Zero for what is less than that; not the larger of both, which might hide a NaN.
-#[inline(always)]
-fn rectified<S: Simd>(simd: S, values: S::f32s) -> S::f32s {
-    let zero = simd.splat_f32s(0.0);
-    simd.select_f32s(simd.less_than_f32s(values, zero), zero, values)
 }
 
 /// # Safety

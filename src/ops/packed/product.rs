@@ -95,7 +95,7 @@ impl Write<'_> {
                 Start::Result => None,
             },
             residual: residual.map(|residual| residual[column..].as_ptr()),
-            is_rectified: *activation == Activation::Relu,
+            activation: *activation,
         };
         for index in 0..rows.images * rows.groups {
             let first = index / rows.groups * rows.image_stride + index % rows.groups * rows.group_stride;
@@ -105,7 +105,7 @@ impl Write<'_> {
                 multiply_rows(simd, below, rows.count);
             }
         }
-        if block.is_rectified || *activation == Activation::None {
+        if activation.is_immediate() {
             return;
         }
         // SAFETY: these values have just been written.
@@ -178,6 +178,35 @@ mod tests {
     use super::*;
     use crate::ops::packed::matrix::lines;
     use crate::ops::testing::random;
+
+    #[test]
+    fn activations_are_those_of_the_finished_sums() {
+        use Activation::*;
+        let (rows, depth, columns) = (17, 3, 37);
+        let mut elements = values(rows * depth, 1);
+        elements[5 * depth] = f32::NAN;
+        let weights = values(depth * columns, 2);
+        let weight = PackedMatrix::new(depth, columns, |row, column| 9.0 * weights[row * columns + column]);
+        let (bias, residual) = (lines(&values(columns, 3)), values(rows * columns, 4));
+        for activation in [None, Relu, Relu6, Gelu, GeluTanh, Silu, HardSwish, HardSigmoid, Sigmoid] {
+            let [mut plain, mut ours] = [vec![0.0; rows * columns], vec![0.0; rows * columns]];
+            let product = |activation| Product {
+                rows: Rows::dense(&elements, rows, depth),
+                weight: &weight,
+                depth: 0..depth,
+                panels: 0..weight.panels(),
+                start: Start::Bias(&bias),
+                residual: Some(&residual),
+                activation,
+            };
+            product(None).write(Target::holding(&mut plain, columns));
+            product(activation).write(Target::holding(&mut ours, columns));
+            activation.apply(&mut plain);
+            let same = |(plain, ours): (&f32, &f32)| plain == ours || plain.is_nan() && ours.is_nan();
+            assert!(plain.iter().zip(&ours).all(same), "{activation:?}");
+            assert!(ours[5 * columns..][..columns].iter().all(|value| value.is_nan()), "{activation:?}");
+        }
+    }
 
     /// Rows in groups and segments, a part of the depth and of the panels, both starts: against plain sums in f64.
     #[test]

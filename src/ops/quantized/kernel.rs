@@ -6,6 +6,7 @@ use pulp::Simd;
 
 use super::activations::Code;
 use super::matrix::{BLOCK, Bytes, STEP};
+use crate::ops::Activation;
 use crate::ops::packed::{Line, PANEL, Place, each, write};
 
 /// A block of rows and panels, as addresses. All of it lies inside its slices: the caller has checked.
@@ -32,8 +33,8 @@ pub struct Block<'a, const PANELS: usize> {
     pub bias: Option<[&'a Line; PANELS]>,
     /// Added at the end, laid out as `result`.
     pub residual: Option<*const f32>,
-    /// Whether what is negative becomes zero after that.
-    pub is_rectified: bool,
+    /// What follows, where it is immediate.
+    pub activation: Activation,
 }
 
 impl<const PANELS: usize> Block<'_, PANELS> {
@@ -63,7 +64,7 @@ impl<const PANELS: usize> Block<'_, PANELS> {
             columns: self.columns,
             holds_start: self.bias.is_none(),
             residual: self.residual,
-            is_rectified: self.is_rectified,
+            activation: self.activation,
         }
     }
 }

@@ -92,7 +92,7 @@ impl Product<'_> {
                 Start::Result => None,
             },
             residual: residual.map(|residual| residual[column..].as_ptr()),
-            is_rectified: *activation == Activation::Relu,
+            activation: *activation,
         };
         for index in 0..rows.images * rows.groups {
             let first = index / rows.groups * rows.image_stride + index % rows.groups * rows.group_stride;
@@ -103,7 +103,7 @@ impl Product<'_> {
                 instructions.multiply(weight.form(), &group, rows.count);
             }
         }
-        if block.is_rectified || *activation == Activation::None {
+        if activation.is_immediate() {
             return;
         }
         vectorized(
