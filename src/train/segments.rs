@@ -1,7 +1,8 @@
 //! Forward and backward block by block, so that one block's graph at a time exists unless more are to be kept.
 //!
 //! Forward hands each block its input detached. A block that is recomputed keeps that input alone; backward computes it
-//! again with a graph, takes its gradients, and frees both before it goes on to the block before.
+//! again with a graph, takes its gradients, and frees both before it goes on to the block before. Where no batch norm looks
+//! at all photos, a few at a time go through a block: their values stay in the cache, and their graph is small.
 
 use std::ops::Range;
 
@@ -29,8 +30,16 @@ pub type Paths = Vec<Option<Tensor>>;
 /// What a block leaves for backward.
 enum Kept {
     Input(Tensor),
-    Graph { input: Tensor, output: Tensor },
+    /// By piece, in order: input and output.
+    Graphs(Vec<(Tensor, Tensor)>),
 }
+
+/// Photos go through a block in pieces of so many that their values are not outweighed by its weights more than this many
+/// times: then reading the weights for each piece costs little, and a piece's graph is small.
+const WEIGHTS_PER_VALUE: usize = 8;
+
+/// The least values of a piece: smaller ones cost more to hand on than to compute.
+const LEAST_VALUES: usize = 64 << 10;
 
 impl Segments {
     /// The logits for `pixels`, and the gradients of every parameter in `gradients`, given what `judge` makes of the
@@ -49,30 +58,64 @@ impl Segments {
         for index in trained.clone() {
             let block = &network.blocks[index];
             let path = paths.get(index).and_then(Option::as_ref);
-            let (next, keeps) = if self.recompute[index] {
-                (through(block, &xs, path, Phase::Train)?.detach(), Kept::Input(xs))
-            } else {
-                let input = self.tracked(index, xs)?;
-                let output = through(block, &input, path, Phase::Train)?;
-                (output.detach(), Kept::Graph { input, output })
-            };
-            kept.push(keeps);
-            xs = next;
+            let (mut outputs, mut graphs) = (Vec::new(), Vec::new());
+            for piece in pieces(block, &xs)? {
+                let (part, path) = (part(&xs, &piece)?, path.map(|path| part(path, &piece)).transpose()?);
+                if self.recompute[index] {
+                    outputs.push(through(block, &part, path.as_ref(), Phase::Train)?.detach());
+                } else {
+                    let input = self.tracked(index, part)?;
+                    let output = through(block, &input, path.as_ref(), Phase::Train)?;
+                    outputs.push(output.detach());
+                    graphs.push((input, output));
+                }
+            }
+            kept.push(if self.recompute[index] { Kept::Input(xs) } else { Kept::Graphs(graphs) });
+            xs = joined(outputs)?;
         }
         let mut gradient = judge(&xs)?;
         drop(xs);
         for index in trained.rev() {
-            let block = &network.blocks[index];
-            let (input, output) = match kept.pop().expect("every block keeps something") {
-                Kept::Graph { input, output } => (input, output),
-                Kept::Input(xs) => {
-                    let input = self.tracked(index, xs)?;
-                    let path = paths.get(index).and_then(Option::as_ref);
-                    let output = through(block, &input, path, Phase::TrainAgain)?;
+            let path = paths.get(index).and_then(Option::as_ref);
+            let kept = kept.pop().expect("every block keeps something");
+            gradient = self.back(network, index, kept, path, &gradient, gradients)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the gradients of a block's parameters, and returns that of its input; nothing when nobody needs it.
+    fn back(
+        &self,
+        network: &Network,
+        index: usize,
+        kept: Kept,
+        path: Option<&Tensor>,
+        gradient: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor, TrainError> {
+        let block = &network.blocks[index];
+        let (whole, graphs) = match kept {
+            Kept::Input(xs) => (Some(xs), Vec::new()),
+            Kept::Graphs(graphs) => (None, graphs),
+        };
+        let ranges = match &whole {
+            Some(xs) => pieces(block, xs)?,
+            None => ranges(graphs.iter().map(|(input, _)| input.dim(0)))?,
+        };
+        let mut graphs = graphs.into_iter();
+        let mut of_inputs = Vec::new();
+        for piece in ranges {
+            let (input, output) = match (&whole, graphs.next()) {
+                (None, Some(graph)) => graph,
+                (Some(xs), _) => {
+                    let input = self.tracked(index, part(xs, &piece)?)?;
+                    let path = path.map(|path| part(path, &piece)).transpose()?;
+                    let output = through(block, &input, path.as_ref(), Phase::TrainAgain)?;
                     (input, output)
                 }
+                (None, None) => break,
             };
-            let mut found = ops::gradients_of(&output, &gradient)?;
+            let mut found = ops::gradients_of(&output, &part(gradient, &piece)?)?;
             drop(output);
             for place in block.learned.clone() {
                 if let Some(one) = found.remove(&network.learned[place].var) {
@@ -81,15 +124,48 @@ impl Segments {
             }
             if index > self.first {
                 let of_input = found.remove(&input);
-                gradient = of_input.ok_or_else(|| TrainError::NoGradient { block: block.name.clone() })?.detach();
+                of_inputs.push(of_input.ok_or_else(|| TrainError::NoGradient { block: block.name.clone() })?.detach());
             }
         }
-        Ok(())
+        if index > self.first { joined(of_inputs) } else { Ok(gradient.clone()) }
     }
 
     /// A block's input as what gradients are taken of, but for the first block's, whose gradient nobody needs.
     fn tracked(&self, index: usize, xs: Tensor) -> Result<Tensor, TrainError> {
         if index == self.first { Ok(xs) } else { Ok(Var::from_tensor(&xs)?.into_inner()) }
+    }
+}
+
+/// The photos of `xs` in the pieces they go through a block in: all at once where its batch norms look at all of them.
+fn pieces(block: &Block, xs: &Tensor) -> Result<Vec<Range<usize>>, TrainError> {
+    let photos = xs.dim(0)?;
+    let values = xs.elem_count() / photos.max(1);
+    let least = LEAST_VALUES.max(block.weights / WEIGHTS_PER_VALUE);
+    let size = if block.running.is_empty() { least.div_ceil(values.max(1)).clamp(1, photos.max(1)) } else { photos };
+    let starts = (0..photos).step_by(size.max(1));
+    Ok(starts.map(|start| start..(start + size).min(photos)).collect())
+}
+
+/// Ranges of these lengths, one after the other.
+fn ranges(lengths: impl Iterator<Item = candle_core::Result<usize>>) -> Result<Vec<Range<usize>>, TrainError> {
+    let mut end = 0;
+    let mut ranges = Vec::new();
+    for length in lengths {
+        let start = end;
+        end += length?;
+        ranges.push(start..end);
+    }
+    Ok(ranges)
+}
+
+fn part(xs: &Tensor, piece: &Range<usize>) -> Result<Tensor, TrainError> {
+    Ok(xs.narrow(0, piece.start, piece.len())?)
+}
+
+fn joined(mut parts: Vec<Tensor>) -> Result<Tensor, TrainError> {
+    match parts.len() {
+        1 => Ok(parts.remove(0)),
+        _ => Ok(Tensor::cat(&parts, 0)?),
     }
 }
 
