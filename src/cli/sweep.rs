@@ -19,6 +19,13 @@ pub fn run(arguments: SweepArguments) -> ExitCode {
     if let Err(error) = config.check() {
         usage(&format!("--{error}"));
     }
+    match config.data.as_os_str() {
+        data if data.is_empty() => usage("name the photos with --data FOLDER"),
+        _ if !config.data.exists() => {
+            usage(&format!("there is no file or folder of this name: {}", config.data.display()));
+        }
+        _ => {}
+    }
     let ctx = JobContext::detached();
     if let Err(error) = stop_on_interrupt(&ctx) {
         return failed(&error.into());

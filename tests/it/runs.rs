@@ -430,3 +430,14 @@ fn classes_a_model_does_not_know_are_left_out_or_refused() {
     let evaluated = evaluate(&config, &kitchen.at("verdicts"), &JobContext::detached()).unwrap();
     assert_eq!((evaluated.evaluation.photos, evaluated.unknown.values().sum::<usize>()), (1, 6));
 }
+
+#[test]
+fn a_sweep_of_nothing_says_what_is_missing() {
+    let sweep = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_galley")).arg("sweep").args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(sweep(&[]).contains("--data"));
+    assert!(sweep(&["--data", "no-such-folder"]).contains("no-such-folder"));
+}
