@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::{DataOptions, Dataset, Split};
+use crate::data::{Dataset, Split};
 use crate::jobs::Places;
 use crate::jobs::doctor;
 use crate::jobs::train;
@@ -93,13 +93,7 @@ pub fn sweep(
 
 /// How many photos an epoch has.
 fn training_photos(config: &TrainConfig) -> Result<usize, BoxError> {
-    let options = DataOptions {
-        validation_fraction: config.validation_fraction,
-        seed: config.seed,
-        per_class: config.per_class,
-        max_photos: config.max_photos,
-    };
-    let dataset = Dataset::open(&config.data, config.val.as_deref(), &options)?;
+    let dataset = Dataset::open(&config.data, config.val.as_deref(), &config.data_options())?;
     match dataset.part(Split::Train).count() {
         0 => Err(NoPhotos(config.data.display().to_string()).into()),
         photos => Ok(photos),

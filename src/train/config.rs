@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::optimizer::{Method, OptimizerSettings};
 use super::schedule::{Course, Schedule};
-use crate::data::{Augment, AugmentError, Duplicates};
+use crate::data::{Augment, AugmentError, DataOptions, Duplicates};
 use crate::device::DeviceChoice;
 
 /// Which blocks learn.
@@ -251,6 +251,12 @@ impl TrainConfig {
             real(field, value, value > 0.0 && value.is_finite(), "more than 0")?;
         }
         Ok(self.augment.check()?)
+    }
+
+    /// Which of the photos a run has.
+    pub fn data_options(&self) -> DataOptions {
+        let Self { validation_fraction, seed, per_class, max_photos, .. } = *self;
+        DataOptions { validation_fraction, seed, per_class, max_photos }
     }
 
     pub fn optimizer_settings(&self) -> OptimizerSettings {

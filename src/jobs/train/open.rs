@@ -9,7 +9,7 @@ use rayon::ThreadPoolBuilder;
 use super::{TrainJobError, TrainStart, TrainTask};
 use crate::checkpoint::{Checkpoint, ElementType};
 use crate::data::random::rank;
-use crate::data::{self, DataOptions, Dataset, Duplicates, Loader, Photo, Split, Survey, Tiles};
+use crate::data::{self, Dataset, Duplicates, Loader, Photo, Split, Survey, Tiles};
 use crate::device::Chosen;
 use crate::format::{count, counted};
 use crate::images::transform::{Resize, Transform};
@@ -153,13 +153,7 @@ fn source(config: &TrainConfig) -> ModelSource {
 }
 
 fn dataset(config: &TrainConfig) -> Result<Dataset, BoxError> {
-    let options = DataOptions {
-        validation_fraction: config.validation_fraction,
-        seed: config.seed,
-        per_class: config.per_class,
-        max_photos: config.max_photos,
-    };
-    let dataset = Dataset::open(&config.data, config.val.as_deref(), &options)?;
+    let dataset = Dataset::open(&config.data, config.val.as_deref(), &config.data_options())?;
     check_classes(&dataset)?;
     Ok(dataset)
 }
