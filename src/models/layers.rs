@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use super::learn::Learn;
 use super::parameter::TrainableNorm;
 use super::source::{Affine, BatchNorm, Source, Weighted};
 use super::{ModelError, Phase};
@@ -15,6 +16,11 @@ pub trait Layer: Send + Sync {
     /// True when the output is the input plus what the layer computes from it.
     fn is_residual(&self) -> bool {
         false
+    }
+
+    /// The layer as one that takes its gradients itself, if it can for this input.
+    fn learn(&self, _xs: &Tensor) -> Option<&dyn Learn> {
+        None
     }
 }
 

@@ -8,6 +8,7 @@ mod head;
 mod inverted;
 mod lanes;
 mod layers;
+mod learn;
 mod measure;
 mod mobilenet;
 mod named;
@@ -33,6 +34,7 @@ use source::Source;
 
 pub use catalog::KNOWN;
 pub use detect::{detect, detect_with_hint};
+pub use learn::{Backward, Found, Learn};
 pub use measure::{BlockCost, Trial};
 pub use named::{RandomWeights, named};
 pub use parameter::Parameter;
@@ -225,6 +227,11 @@ impl Block {
     /// The block's output. Takes its input, which is freed as soon as it is used.
     pub fn forward(&self, xs: Tensor) -> Result<Tensor, ModelError> {
         self.forward_in(Phase::Evaluate, xs)
+    }
+
+    /// The block as one that takes its gradients itself, if it can for this input.
+    pub fn learn(&self, xs: &Tensor) -> Option<&dyn Learn> {
+        self.layer.learn(xs)
     }
 
     pub fn forward_in(&self, phase: Phase, xs: Tensor) -> Result<Tensor, ModelError> {

@@ -2,13 +2,13 @@
 
 mod backward;
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::composed::Windows;
-use super::gemm::{Epilogue, Matrix, multiply, tiled};
+use super::packed::{self, PackedMatrix};
 use super::residual::activate_sum;
-use super::window::{Geometry, Padding, Window};
-use super::{Activation, Face, elements, face, is_tracked, linear, metal, output, scratch, with_elements, work};
+use super::window::{Padding, Window};
+use super::{Activation, Face, face, is_tracked, linear, metal, work};
 
 /// `activation(convolution(x) + bias + residual)`.
 ///
@@ -31,90 +31,17 @@ pub fn conv(
         return linear(x, &weight.reshape((inputs, outputs))?, bias, activation, residual);
     }
     let geometry = window.over(x.dims())?;
+    if face == Face::Cpu && !is_tracked(&[x, weight, bias]) && !residual.is_some_and(Tensor::track_op) {
+        return packed::conv(x, &PackedMatrix::from_tensor(weight)?, bias, window, activation, residual);
+    }
     work::product(geometry.positions(), window.kernel * window.kernel * inputs, outputs);
     match face {
-        Face::Composed => return composed(x, weight, bias, window, activation, residual),
-        Face::Metal => return metal::conv(x, weight, bias, window, activation, residual),
-        Face::Cpu => {}
-    }
-    if is_tracked(&[x, weight, bias]) || residual.is_some_and(Tensor::track_op) {
-        let op = backward::Tracked { window };
-        return activate_sum(
-            x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?,
-            residual,
-            activation,
-        );
-    }
-    let residual = residual.map(Tensor::contiguous).transpose()?;
-    let op = Conv { window, activation, residual };
-    x.contiguous()?.apply_op3_no_bwd(&weight.contiguous()?, &bias.contiguous()?, &op)
-}
-
-struct Conv {
-    window: Window,
-    activation: Activation,
-    residual: Option<Tensor>,
-}
-
-impl CustomOp3 for Conv {
-    fn name(&self) -> &'static str {
-        "conv"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let geometry = self.window.over(x_layout.dims())?;
-        let (kernel, _, inputs, outputs) = weight_layout.shape().dims4()?;
-        let bias = elements(bias, bias_layout)?;
-        if kernel != self.window.kernel || inputs != geometry.channels || bias.len() != outputs {
-            candle_core::bail!("conv weight {:?} does not fit input {:?}", weight_layout.dims(), x_layout.dims());
-        }
-        let shape = Shape::from((geometry.batch, geometry.out_height, geometry.out_width, outputs));
-        if self.residual.as_ref().is_some_and(|residual| residual.shape() != &shape) {
-            candle_core::bail!("conv was given a residual of another shape than {shape:?}");
-        }
-        let (x, weight) = (elements(x, x_layout)?, elements(weight, weight_layout)?);
-        let depth = kernel * kernel * inputs;
-        let weight = Matrix::row_major(weight, depth, outputs);
-        let rows = geometry.positions();
-        let max_rows = scratch::MAX_BYTES / size_of::<f32>() / depth.max(1);
-        let result = with_elements(self.residual.as_slice(), |residual| {
-            let epilogue = Epilogue { bias, residual: residual.first().copied(), activation: self.activation };
-            Ok(tiled(rows, max_rows, &epilogue, |tile, first_row, rows| {
-                scratch::with(rows * depth, |windows| {
-                    gather(x, &geometry, first_row, windows);
-                    multiply(tile, outputs, Matrix::row_major(windows, rows, depth), weight, 1.0);
-                });
-            }))
-        })?;
-        Ok(output(result, shape))
-    }
-}
-
-/// Writes one row of `(kernel, kernel, channels)` input values per output position, from position `first` on.
-fn gather(x: &[f32], geometry: &Geometry, first: usize, windows: &mut [f32]) {
-    let Geometry { window: Window { kernel, .. }, height, width, channels, out_height, out_width, .. } = *geometry;
-    for (index, row) in windows.chunks_exact_mut(kernel * kernel * channels).enumerate() {
-        let position = first + index;
-        let (image, y, column) =
-            (position / (out_height * out_width), position / out_width % out_height, position % out_width);
-        let (first_y, window_rows) = geometry.rows(y);
-        let (first_x, window_columns) = geometry.columns(column);
-        if window_rows.len() < kernel || window_columns.len() < kernel {
-            row.fill(0.0);
-        }
-        let length = window_columns.len() * channels;
-        for (offset, window_row) in window_rows.enumerate() {
-            let from = ((image * height + first_y + offset) * width + first_x) * channels;
-            let to = (window_row * kernel + window_columns.start) * channels;
-            row[to..to + length].copy_from_slice(&x[from..from + length]);
+        Face::Composed => composed(x, weight, bias, window, activation, residual),
+        Face::Metal => metal::conv(x, weight, bias, window, activation, residual),
+        Face::Cpu => {
+            let op = backward::Tracked { window };
+            let y = x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?;
+            activate_sum(y, residual, activation)
         }
     }
 }

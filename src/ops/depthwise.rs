@@ -8,6 +8,8 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+pub use backward::depthwise_backward;
+
 use super::activation::activate_registers;
 use super::composed::Windows;
 use super::residual::activate_sum;

@@ -1,10 +1,6 @@
-//! Matrix products on slices, and the row-tiled driver that convolution and linear layers share.
+//! Matrix products on slices of any stride.
 
 use gemm::Parallelism;
-use rayon::prelude::*;
-
-use super::Activation;
-use super::backward::add;
 
 /// A matrix inside a slice: element `(r, c)` lies at `r * row_stride + c * column_stride`.
 #[derive(Clone, Copy)]
@@ -83,53 +79,4 @@ fn product(destination: &mut [f32], row_stride: usize, left: Matrix, right: Matr
             Parallelism::None,
         );
     }
-}
-
-/// What happens to a product before it leaves the cache: `activation(product + bias + residual)`.
-pub struct Epilogue<'a> {
-    /// One value per column.
-    pub bias: &'a [f32],
-    /// As long as the whole result.
-    pub residual: Option<&'a [f32]>,
-    pub activation: Activation,
-}
-
-impl Epilogue<'_> {
-    /// Finishes `rows`, which begin at `offset` in the whole result.
-    pub fn finish(&self, rows: &mut [f32], offset: usize) {
-        let columns = self.bias.len();
-        vectorized!(|| {
-            for (index, row) in rows.chunks_exact_mut(columns).enumerate() {
-                add(row, self.bias);
-                if let Some(residual) = self.residual {
-                    add(row, &residual[offset + index * columns..][..columns]);
-                }
-            }
-        });
-        self.activation.apply(rows);
-    }
-}
-
-/// More rows per tile would push the result out of the cache before its epilogue.
-const MAX_TILE_ROWS: usize = 256;
-
-/// Computes `rows × columns` results in tiles of rows, tiles in parallel.
-///
-/// `product(tile, first_row, count)` fills a tile; at most `max_rows` rows are asked for at once.
-pub fn tiled(
-    rows: usize,
-    max_rows: usize,
-    epilogue: &Epilogue,
-    product: impl Fn(&mut [f32], usize, usize) + Sync,
-) -> Vec<f32> {
-    let columns = epilogue.bias.len();
-    let mut result = vec![0.0; rows * columns];
-    let share = rows.div_ceil(rayon::current_num_threads());
-    let tile_rows = share.min(max_rows).clamp(1, MAX_TILE_ROWS);
-    result.par_chunks_mut((tile_rows * columns).max(1)).enumerate().for_each(|(index, tile)| {
-        let first_row = index * tile_rows;
-        product(tile, first_row, tile.len() / columns);
-        epilogue.finish(tile, first_row * columns);
-    });
-    result
 }

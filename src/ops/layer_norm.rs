@@ -58,29 +58,34 @@ impl CustomOp3 for LayerNorm {
         upstream: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         read([x, weight, &upstream.contiguous()?], |[inputs, weights, upstream]| {
-            let channels = weights.len();
-            let chunk = (rows_per_task(channels) * channels).max(1);
             // Becomes the gradient of `x`; without one only its sums are of use.
             let mut result = upstream.to_vec();
-            let parts = result.par_chunks_mut(chunk).zip(inputs.par_chunks(chunk)).map(|(gradients, inputs)| {
-                let mut of_weight = vec![0.0; channels];
-                let mut of_bias = vec![0.0; channels];
-                vectorized!(|| {
-                    let rows = gradients.chunks_exact_mut(channels).zip(inputs.chunks_exact(channels));
-                    rows.for_each(|(gradients, inputs)| {
-                        backward_row(gradients, inputs, weights, self.epsilon, &mut of_weight, &mut of_bias);
-                    });
-                });
-                (of_weight, of_bias)
-            });
-            let (of_weight, of_bias): (Vec<_>, Vec<_>) = parts.unzip();
+            let (of_weight, of_bias) = rows_backward(&mut result, inputs, weights, self.epsilon);
             let of_x = x.track_op().then(|| backward::gradient(result, x)).transpose()?;
-            let sums = |parts, argument: &Tensor| {
-                argument.track_op().then(|| backward::gradient(sum_in_order(parts, channels), argument)).transpose()
-            };
+            let sums =
+                |sums, argument: &Tensor| argument.track_op().then(|| backward::gradient(sums, argument)).transpose();
             Ok((of_x, sums(of_weight, weight)?, sums(of_bias, bias)?))
         })
     }
+}
+
+/// Turns the gradients of normalised rows into those of the rows; returns those of weight and bias.
+pub fn rows_backward(gradients: &mut [f32], inputs: &[f32], weights: &[f32], epsilon: f32) -> (Vec<f32>, Vec<f32>) {
+    let channels = weights.len();
+    let chunk = (rows_per_task(channels) * channels).max(1);
+    let parts = gradients.par_chunks_mut(chunk).zip(inputs.par_chunks(chunk)).map(|(gradients, inputs)| {
+        let mut of_weight = vec![0.0; channels];
+        let mut of_bias = vec![0.0; channels];
+        vectorized!(|| {
+            let rows = gradients.chunks_exact_mut(channels).zip(inputs.chunks_exact(channels));
+            rows.for_each(|(gradients, inputs)| {
+                backward_row(gradients, inputs, weights, epsilon, &mut of_weight, &mut of_bias);
+            });
+        });
+        (of_weight, of_bias)
+    });
+    let (of_weight, of_bias): (Vec<_>, Vec<_>) = parts.unzip();
+    (sum_in_order(of_weight, channels), sum_in_order(of_bias, channels))
 }
 
 /// Turns the gradient of a normalised row into that of the row, and adds to those of weight and bias.

@@ -2,11 +2,11 @@
 
 mod backward;
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 
-use super::gemm::{Epilogue, Matrix, multiply, tiled};
+use super::packed::{self, PackedMatrix};
 use super::residual::activate_sum;
-use super::{Activation, Face, elements, face, is_tracked, metal, output, with_elements, work};
+use super::{Activation, Face, face, is_tracked, metal, work};
 
 /// `activation(x · weight + bias + residual)`.
 ///
@@ -20,62 +20,18 @@ pub fn linear(
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
     let (inputs, outputs) = weight.dims2()?;
+    let face = face("linear", x);
+    if face == Face::Cpu && !is_tracked(&[x, weight, bias]) && !residual.is_some_and(Tensor::track_op) {
+        return packed::linear(x, &PackedMatrix::from_tensor(weight)?, bias, activation, residual);
+    }
     work::product(x.elem_count() / inputs.max(1), inputs, outputs);
-    match face("linear", x) {
-        Face::Composed => return composed(x, weight, bias, activation, residual),
-        Face::Metal => return metal::linear(x, weight, bias, activation, residual),
-        Face::Cpu => {}
-    }
-    if is_tracked(&[x, weight, bias]) || residual.is_some_and(Tensor::track_op) {
-        let y = x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, backward::Tracked)?;
-        return activate_sum(y, residual, activation);
-    }
-    let residual = residual.map(Tensor::contiguous).transpose()?;
-    let op = Linear { activation, residual };
-    x.contiguous()?.apply_op3_no_bwd(&weight.contiguous()?, &bias.contiguous()?, &op)
-}
-
-struct Linear {
-    activation: Activation,
-    residual: Option<Tensor>,
-}
-
-impl CustomOp3 for Linear {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (inputs, outputs) = weight_layout.shape().dims2()?;
-        let mut shape = x_layout.dims().to_vec();
-        let bias = elements(bias, bias_layout)?;
-        if shape.last() != Some(&inputs) || bias.len() != outputs {
-            candle_core::bail!("linear of {inputs} inputs was given shape {shape:?} and {} biases", bias.len());
+    match face {
+        Face::Composed => composed(x, weight, bias, activation, residual),
+        Face::Metal => metal::linear(x, weight, bias, activation, residual),
+        Face::Cpu => {
+            let y = x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, backward::Tracked)?;
+            activate_sum(y, residual, activation)
         }
-        shape.pop();
-        shape.push(outputs);
-        let shape = Shape::from(shape);
-        if self.residual.as_ref().is_some_and(|residual| residual.shape() != &shape) {
-            candle_core::bail!("linear was given a residual of another shape than {shape:?}");
-        }
-        let (x, weight) = (elements(x, x_layout)?, elements(weight, weight_layout)?);
-        let weight = Matrix::row_major(weight, inputs, outputs);
-        let result = with_elements(self.residual.as_slice(), |residual| {
-            let epilogue = Epilogue { bias, residual: residual.first().copied(), activation: self.activation };
-            Ok(tiled(shape.elem_count() / outputs.max(1), usize::MAX, &epilogue, |tile, first_row, rows| {
-                let rows = Matrix::row_major(&x[first_row * inputs..][..rows * inputs], rows, inputs);
-                multiply(tile, outputs, rows, weight, 1.0);
-            }))
-        })?;
-        Ok(output(result, shape))
     }
 }
 

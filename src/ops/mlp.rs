@@ -1,5 +1,8 @@
 //! Norm, widening layer, activation and narrowing layer around which the input passes.
 
+mod backward;
+pub mod learning;
+
 use candle_core::{Result, Tensor};
 
 use super::{Activation, Face, Weight, face, is_tracked, layer_norm, metal, packed, quantized};

@@ -36,6 +36,7 @@ pub mod metal;
 mod mlp;
 mod packed;
 mod pool;
+mod products;
 mod quantized;
 mod residual;
 mod samples;
@@ -60,12 +61,15 @@ pub use attention::attention;
 pub use batch_norm::{BatchStatistics, batch_norm, batch_norm_of_batch};
 pub use blocks::BlockMatrix;
 pub use conv::conv;
-pub use depthwise::depthwise;
+pub use depthwise::{depthwise, depthwise_backward};
 pub use expand_depthwise::expand_depthwise;
 pub use faces::{set_kernel, uses_kernel};
 pub use grn::global_response_norm;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
+pub use mlp::learning::{
+    Gradients as MlpGradients, Layers as MlpLayers, backward as mlp_backward, forward as mlp_forward,
+};
 pub use mlp::{Mlp, mlp};
 pub use packed::PackedMatrix;
 pub use pool::{global_average_pool, max_pool};
@@ -82,6 +86,11 @@ use faces::{Face, face};
 /// Whether an operation without a kernel on Metal has one for `x`; else it runs composed.
 fn has_kernel(operation: &'static str, x: &Tensor) -> bool {
     face(operation, x) == Face::Cpu
+}
+
+/// Whether layers whose gradients are taken without a graph can be computed for `x`.
+pub fn has_backward(x: &Tensor) -> bool {
+    ["mlp", "depthwise", "linear", "layer-norm", "packed"].iter().all(|operation| face(operation, x) == Face::Cpu)
 }
 
 /// Gives the memory that a device keeps for reuse back to the system, after all that was begun on it is done.
@@ -134,12 +143,26 @@ fn with_elements<'a, R>(
 /// `fill` must write every value.
 unsafe fn filled(shape: impl Into<Shape>, fill: impl FnOnce(&mut [MaybeUninit<f32>])) -> Result<Tensor> {
     let shape = shape.into();
-    let count = shape.elem_count();
-    let mut values = Vec::with_capacity(count);
-    fill(&mut values.spare_capacity_mut()[..count]);
-    // SAFETY: all values are within the capacity, and written as the caller promises.
-    unsafe { values.set_len(count) };
-    Tensor::from_vec(values, shape, &Device::Cpu)
+    let mut values = space(shape.elem_count());
+    fill(&mut values);
+    // SAFETY: all values are written as the caller promises.
+    Tensor::from_vec(unsafe { written(values) }, shape, &Device::Cpu)
+}
+
+/// Memory for values that are all going to be written: zeros would cost a pass of their own.
+fn space(length: usize) -> Vec<MaybeUninit<f32>> {
+    let mut space = Vec::with_capacity(length);
+    // SAFETY: what may be uninitialised needs no initialisation.
+    unsafe { space.set_len(length) };
+    space
+}
+
+/// # Safety
+/// Every value must have been written.
+unsafe fn written(space: Vec<MaybeUninit<f32>>) -> Vec<f32> {
+    let mut space = std::mem::ManuallyDrop::new(space);
+    // SAFETY: the same allocation, whose values hold numbers as the caller promises.
+    unsafe { Vec::from_raw_parts(space.as_mut_ptr().cast(), space.len(), space.capacity()) }
 }
 
 /// Runs a loop compiled for the best vector instructions of this machine. What is not inlined is compiled for any machine:

@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use super::TrainError;
 use super::gradients::Gradients;
 use crate::memory::heap;
-use crate::models::{Block, Network, Phase};
+use crate::models::{Backward, Block, Found, Network, Phase};
 use crate::ops;
 
 /// The blocks of a network that train, and which of them are computed twice.
@@ -28,10 +28,11 @@ pub struct Segments {
 pub type Paths = Vec<Option<Tensor>>;
 
 /// What a block leaves for backward.
-enum Kept {
+enum Kept<'a> {
     Input(Tensor),
     /// By piece, in order: input and output.
     Graphs(Vec<(Tensor, Tensor)>),
+    Own(Box<dyn Backward + 'a>),
 }
 
 /// Photos go through a block in pieces of so many that their values are not outweighed by its weights more than this many
@@ -56,22 +57,10 @@ impl Segments {
         let trained: Range<usize> = self.first..network.blocks.len();
         let mut kept = Vec::with_capacity(trained.len());
         for index in trained.clone() {
-            let block = &network.blocks[index];
             let path = paths.get(index).and_then(Option::as_ref);
-            let (mut outputs, mut graphs) = (Vec::new(), Vec::new());
-            for piece in pieces(block, &xs)? {
-                let (part, path) = (part(&xs, &piece)?, path.map(|path| part(path, &piece)).transpose()?);
-                if self.recompute[index] {
-                    outputs.push(through(block, &part, path.as_ref(), Phase::Train)?.detach());
-                } else {
-                    let input = self.tracked(index, part)?;
-                    let output = through(block, &input, path.as_ref(), Phase::Train)?;
-                    outputs.push(output.detach());
-                    graphs.push((input, output));
-                }
-            }
-            kept.push(if self.recompute[index] { Kept::Input(xs) } else { Kept::Graphs(graphs) });
-            xs = joined(outputs)?;
+            let (ys, left) = self.forward(&network.blocks[index], index, xs, path)?;
+            kept.push(left);
+            xs = ys;
         }
         let mut gradient = judge(&xs)?;
         drop(xs);
@@ -83,8 +72,74 @@ impl Segments {
         Ok(())
     }
 
-    /// Adds the gradients of a block's parameters, and returns that of its input; nothing when nobody needs it.
+    /// A block's output, detached, and what it leaves.
+    fn forward<'a>(
+        &self,
+        block: &'a Block,
+        index: usize,
+        xs: Tensor,
+        path: Option<&Tensor>,
+    ) -> Result<(Tensor, Kept<'a>), TrainError> {
+        if let Some(learn) = block.learn(&xs) {
+            let (ys, kept) = if self.recompute[index] {
+                (learn.pass(&xs, Phase::Train)?, Kept::Input(xs.clone()))
+            } else {
+                let (ys, kept) = learn.keep(&xs, Phase::Train)?;
+                (ys, Kept::Own(kept))
+            };
+            return Ok((along(block, &xs, ys, path)?, kept));
+        }
+        let (mut outputs, mut graphs) = (Vec::new(), Vec::new());
+        for piece in pieces(block, &xs)? {
+            let (part, path) = (part(&xs, &piece)?, path.map(|path| part(path, &piece)).transpose()?);
+            if self.recompute[index] {
+                outputs.push(through(block, &part, path.as_ref(), Phase::Train)?.detach());
+            } else {
+                let input = self.tracked(index, part)?;
+                let output = through(block, &input, path.as_ref(), Phase::Train)?;
+                outputs.push(output.detach());
+                graphs.push((input, output));
+            }
+        }
+        let kept = if self.recompute[index] { Kept::Input(xs) } else { Kept::Graphs(graphs) };
+        Ok((joined(outputs)?, kept))
+    }
+
+    /// Adds the gradients of a block's parameters, and returns that of its input; nothing of use when nobody needs it.
     fn back(
+        &self,
+        network: &Network,
+        index: usize,
+        kept: Kept,
+        path: Option<&Tensor>,
+        gradient: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor, TrainError> {
+        let block = &network.blocks[index];
+        let own = match kept {
+            Kept::Own(own) => own,
+            Kept::Input(xs) if let Some(learn) = block.learn(&xs) => learn.again(&xs)?,
+            kept => return self.back_by_graph(network, index, kept, path, gradient, gradients),
+        };
+        let mut found = Found::default();
+        let path = path.filter(|_| block.is_residual()).map(|path| of_images(path, gradient)).transpose()?;
+        let upstream = if let Some(path) = &path { gradient.broadcast_mul(path)? } else { gradient.clone() };
+        let of_input = own.back(&upstream, index > self.first, &mut found)?;
+        for place in block.learned.clone() {
+            if let Some(one) = found.take(&network.learned[place].var) {
+                gradients.add(place, one)?;
+            }
+        }
+        match (of_input, path) {
+            (Some(of_input), Some(path)) => Ok((of_input + gradient.broadcast_mul(&path.affine(-1.0, 1.0)?)?)?),
+            (Some(of_input), None) => Ok(of_input),
+            (None, _) if index > self.first => Err(TrainError::NoGradient { block: block.name.clone() }),
+            (None, _) => Ok(upstream),
+        }
+    }
+
+    /// The same where candle's graph takes the gradients, piece by piece.
+    fn back_by_graph(
         &self,
         network: &Network,
         index: usize,
@@ -97,6 +152,7 @@ impl Segments {
         let (whole, graphs) = match kept {
             Kept::Input(xs) => (Some(xs), Vec::new()),
             Kept::Graphs(graphs) => (None, graphs),
+            Kept::Own(_) => (None, Vec::new()),
         };
         let ranges = match &whole {
             Some(xs) => pieces(block, xs)?,
@@ -119,7 +175,7 @@ impl Segments {
             drop(output);
             for place in block.learned.clone() {
                 if let Some(one) = found.remove(&network.learned[place].var) {
-                    gradients.add(place, &one.detach())?;
+                    gradients.add(place, one.detach())?;
                 }
             }
             if index > self.first {
@@ -171,12 +227,21 @@ fn joined(mut parts: Vec<Tensor>) -> Result<Tensor, TrainError> {
 
 /// A block's output, for some images less of what it adds to its input.
 fn through(block: &Block, xs: &Tensor, path: Option<&Tensor>, phase: Phase) -> Result<Tensor, TrainError> {
-    let ys = block.forward_in(phase, xs.clone())?;
+    along(block, xs, block.forward_in(phase, xs.clone())?, path)
+}
+
+/// The output `ys` of a block, for some images less of what it adds to its input.
+fn along(block: &Block, xs: &Tensor, ys: Tensor, path: Option<&Tensor>) -> Result<Tensor, TrainError> {
     let Some(path) = path.filter(|_| block.is_residual()) else { return Ok(ys) };
+    let path = of_images(path, xs)?;
+    Ok((ys.broadcast_mul(&path)? + xs.broadcast_mul(&path.affine(-1.0, 1.0)?)?)?)
+}
+
+/// A value per image, in the rank of `xs`.
+fn of_images(path: &Tensor, xs: &Tensor) -> Result<Tensor, TrainError> {
     let mut shape = vec![1; xs.rank()];
     shape[0] = xs.dim(0)?;
-    let path = path.reshape(shape)?;
-    Ok((ys.broadcast_mul(&path)? + xs.broadcast_mul(&path.affine(-1.0, 1.0)?)?)?)
+    Ok(path.reshape(shape)?)
 }
 
 impl Segments {
@@ -215,11 +280,20 @@ impl Segments {
         let mut xs = network.features(first, &pixels)?;
         let mut costs = vec![0; first];
         for block in &network.blocks[first..] {
-            let input = Var::from_tensor(&xs)?.into_inner();
             let before = heap::live();
-            let output = block.forward_in(Phase::TrainAgain, input)?;
+            let (output, _kept) = match block.learn(&xs) {
+                Some(learn) => {
+                    let (output, own) = learn.keep(&xs, Phase::TrainAgain)?;
+                    (output, Kept::Own(own))
+                }
+                None => {
+                    let input = Var::from_tensor(&xs)?.into_inner();
+                    let output = block.forward_in(Phase::TrainAgain, input.clone())?;
+                    (output.detach(), Kept::Graphs(vec![(input, output)]))
+                }
+            };
             costs.push(heap::live().saturating_sub(before) / PHOTOS as u64);
-            xs = output.detach();
+            xs = output;
         }
         Ok(Some(costs))
     }

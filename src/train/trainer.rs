@@ -65,7 +65,6 @@ pub struct Trainer {
     pub network: Network,
     pub optimizer: Optimizer,
     segments: Segments,
-    gradients: Gradients,
     loss: Loss,
     /// The moving average of every parameter, and the share of the old in the new.
     average: Option<(Vec<Var>, f64)>,
@@ -82,9 +81,8 @@ impl Trainer {
         settings: OptimizerSettings,
         device: &Device,
     ) -> Result<Self, TrainError> {
-        let gradients = Gradients::new(&network.learned)?;
         let optimizer = Optimizer::new(&network, settings)?;
-        Ok(Self { network, optimizer, segments, gradients, loss, average: None, device: device.clone() })
+        Ok(Self { network, optimizer, segments, loss, average: None, device: device.clone() })
     }
 
     /// From now on keeps a moving average of the weights, which is what is evaluated and saved.
@@ -111,12 +109,12 @@ impl Trainer {
         rate: f64,
         paths: impl Fn(usize, usize) -> Result<Paths, TrainError>,
     ) -> Result<Stepped, TrainError> {
-        let Self { network, segments, gradients, loss, device, .. } = self;
+        let Self { network, segments, loss, device, .. } = self;
+        let mut gradients = Gradients::new(network.learned.len());
         let classes = network.architecture.classes;
         let wanted = loss.wanted(examples.targets, classes);
         let count = examples.labels.len();
         let mut score = Score { photos: count as u64, ..Score::default() };
-        gradients.clear();
         // Parts as equal as can be: a batch norm learns little from a photo that is left alone.
         let parts = count.div_ceil(micro_batch.max(1)).max(1);
         for part in 0..parts {
@@ -131,7 +129,7 @@ impl Trainer {
                     found = Some((judged.loss, judged.correct));
                     Ok(judged.gradient)
                 };
-                segments.run(network, &pixels, &paths(first, taken)?, judge, gradients)?;
+                segments.run(network, &pixels, &paths(first, taken)?, judge, &mut gradients)?;
                 let (loss, correct) = found.expect("logits are judged once");
                 score.loss += f64::from(loss.to_scalar::<f32>()?) * count as f64;
                 score.correct += correct.to_scalar::<f32>()? as u64;
@@ -143,7 +141,7 @@ impl Trainer {
         }
         let gradient_norm = scoped(|| {
             self.device.synchronize()?;
-            let norm = self.optimizer.step(&self.network, &self.gradients, rate)?;
+            let norm = self.optimizer.step(&self.network, &gradients, rate)?;
             self.follow_average()?;
             Ok::<_, TrainError>(norm)
         })?;

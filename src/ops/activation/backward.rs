@@ -9,7 +9,13 @@ impl Activation {
     /// Multiplies each gradient by the function's slope at its input, on the calling thread.
     ///
     /// Where a function has no slope (the ends of the clamped ones) it is PyTorch's.
-    pub(super) fn multiply_by_slope(self, gradients: &mut [f32], inputs: &[f32]) {
+    pub fn multiply_by_slope(self, gradients: &mut [f32], inputs: &[f32]) {
+        vectorized!(|| self.multiply_by_slope_inlined(gradients, inputs));
+    }
+
+    /// The same inside a loop that is already compiled for this machine's vector instructions.
+    #[inline(always)]
+    pub fn multiply_by_slope_inlined(self, gradients: &mut [f32], inputs: &[f32]) {
         let within = |x: f32, low: f32, high: f32| if x > low && x < high { 1.0 } else { 0.0 };
         match self {
             Self::None => {}
@@ -38,6 +44,7 @@ impl Activation {
     }
 }
 
+#[inline(always)]
 fn map(gradients: &mut [f32], inputs: &[f32], slope: impl Fn(f32) -> f32) {
-    vectorized!(|| gradients.iter_mut().zip(inputs).for_each(|(gradient, x)| *gradient *= slope(*x)));
+    gradients.iter_mut().zip(inputs).for_each(|(gradient, x)| *gradient *= slope(*x));
 }

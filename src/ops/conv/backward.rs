@@ -3,11 +3,11 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{Conv, gather};
-use crate::ops::backward::{add, column_sums, gradient, read, sum_in_order};
-use crate::ops::gemm::{Matrix, accumulate, multiply};
+use crate::ops::backward::{add, column_sums, gradient, read};
+use crate::ops::packed::{PackedMatrix, Product, Rows, Start, Target, apart, conv_values, lines};
+use crate::ops::products::{TILE_ROWS, weight_gradients};
 use crate::ops::window::{Geometry, Window};
-use crate::ops::{Activation, scratch};
+use crate::ops::{Activation, elements, output, scratch};
 
 /// `convolution(x) + bias`.
 pub struct Tracked {
@@ -28,8 +28,15 @@ impl CustomOp3 for Tracked {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let op = Conv { window: self.window, activation: Activation::None, residual: None };
-        op.cpu_fwd(x, x_layout, weight, weight_layout, bias, bias_layout)
+        let geometry = self.window.over(x_layout.dims())?;
+        let (kernel, _, inputs, outputs) = weight_layout.shape().dims4()?;
+        let bias = elements(bias, bias_layout)?;
+        if kernel != self.window.kernel || inputs != geometry.channels || bias.len() != outputs {
+            candle_core::bail!("conv weight {:?} does not fit input {:?}", weight_layout.dims(), x_layout.dims());
+        }
+        let weight = PackedMatrix::scaled(elements(weight, weight_layout)?, outputs, None);
+        let result = conv_values(elements(x, x_layout)?, &geometry, &weight, bias, Activation::None, None);
+        Ok(output(result, (geometry.batch, geometry.out_height, geometry.out_width, outputs)))
     }
 
     fn bwd(
@@ -45,34 +52,28 @@ impl CustomOp3 for Tracked {
         let depth = weight.elem_count() / outputs.max(1);
         read([x, weight, &upstream.contiguous()?], |[inputs, weights, upstream]| {
             let of_x = x.track_op().then(|| {
-                let weights = Matrix::row_major(weights, depth, outputs).transposed();
-                gradient(input_gradient(upstream, weights, &geometry), x)
+                let weights = PackedMatrix::turned(weights, outputs, None);
+                gradient(input_gradient(upstream, &weights, &geometry), x)
             });
-            let of_weight = weight.track_op().then(|| {
-                let upstream = Matrix::row_major(upstream, upstream.len() / outputs.max(1), outputs);
-                gradient(weight_gradient(inputs, upstream, depth, &geometry), weight)
-            });
+            let of_weight = weight
+                .track_op()
+                .then(|| gradient(weight_gradient(inputs, upstream, [depth, outputs], &geometry), weight));
             let of_bias = bias.track_op().then(|| gradient(column_sums(upstream, outputs), bias));
             Ok((of_x.transpose()?, of_weight.transpose()?, of_bias.transpose()?))
         })
     }
 }
 
-/// Gathered windows that one task holds at once.
-fn max_windows(depth: usize) -> usize {
-    (scratch::MAX_BYTES / size_of::<f32>() / depth.max(1)).max(1)
-}
-
-/// `weights` is `(outputs, kernel · kernel · channels)`.
+/// `weights` is of `outputs` rows and `kernel · kernel · channels` columns.
 ///
 /// A task owns a band of an image's rows and computes every window that touches it, so no sum depends on its neighbours.
-fn input_gradient(upstream: &[f32], weights: Matrix, geometry: &Geometry) -> Vec<f32> {
+fn input_gradient(upstream: &[f32], weights: &PackedMatrix, geometry: &Geometry) -> Vec<f32> {
     let Geometry { batch, height, width, channels, out_height, out_width, .. } = *geometry;
     let mut result = vec![0.0; batch * height * width * channels];
     // Bands share windows at their borders, so an image is cut only when there are too few images.
     let bands = rayon::current_num_threads().div_ceil(batch.max(1)).min(height);
     let band_rows = height.div_ceil(bands);
-    let image_upstream = (out_height * out_width * weights.rows).max(1);
+    let image_upstream = (out_height * out_width * weights.depth()).max(1);
     let images = result.par_chunks_mut((height * width * channels).max(1));
     images.zip(upstream.par_chunks(image_upstream)).for_each(|(image, upstream)| {
         image.par_chunks_mut((band_rows * width * channels).max(1)).enumerate().for_each(|(index, pixels)| {
@@ -90,20 +91,30 @@ struct Band<'a> {
 }
 
 impl Band<'_> {
-    fn fill(&mut self, upstream: &[f32], weights: Matrix) {
+    fn fill(&mut self, upstream: &[f32], weights: &PackedMatrix) {
         let Geometry { window: Window { kernel, stride, .. }, width, channels, top, out_height, out_width, .. } =
             *self.geometry;
         let end_row = self.first_row + self.pixels.len() / (width * channels);
         // Windows from the first whose last row is in the band to the last whose first row is.
         let first = (self.first_row + top + 1).saturating_sub(kernel).div_ceil(stride) * out_width;
         let end = ((end_row - 1 + top) / stride + 1).min(out_height) * out_width;
-        let (outputs, depth) = (weights.rows, weights.columns);
-        let step = max_windows(depth).min(256);
+        let (outputs, depth) = (weights.depth(), weights.columns());
+        let zeros = lines(&vec![0.0; depth]);
+        // More would push the windows out of the cache before they are scattered.
+        let step = (scratch::MAX_BYTES / size_of::<f32>() / depth.max(1)).clamp(1, TILE_ROWS);
         for position in (first..end).step_by(step) {
             let count = step.min(end - position);
             scratch::with(count * depth, |windows| {
-                let upstream = Matrix::row_major(&upstream[position * outputs..], count, outputs);
-                multiply(windows, depth, upstream, weights, 1.0);
+                let product = Product {
+                    rows: Rows::dense(&upstream[position * outputs..][..count * outputs], count, outputs),
+                    weight: weights,
+                    depth: 0..outputs,
+                    panels: 0..weights.panels(),
+                    start: Start::Bias(&zeros),
+                    residual: None,
+                    activation: Activation::None,
+                };
+                product.write(Target::holding(windows, depth));
                 vectorized!(|| self.scatter(windows, depth, position));
             });
         }
@@ -131,24 +142,36 @@ impl Band<'_> {
     }
 }
 
-/// `(kernel · kernel · channels, outputs)`: each task sums over its share of the windows.
-fn weight_gradient(x: &[f32], upstream: Matrix, depth: usize, geometry: &Geometry) -> Vec<f32> {
-    let (windows, outputs) = (upstream.rows, upstream.columns);
-    let share = windows.div_ceil(rayon::current_num_threads()).max(1);
-    let parts = (0..windows.div_ceil(share)).into_par_iter().map(|task| {
-        let mut sums = vec![0.0; depth * outputs];
-        let end = windows.min((task + 1) * share);
-        let step = max_windows(depth);
-        for first in (task * share..end).step_by(step) {
-            let count = step.min(end - first);
-            scratch::with(count * depth, |space| {
-                gather(x, geometry, first, space);
-                let windows = Matrix::row_major(space, count, depth).transposed();
-                let upstream = Matrix::row_major(&upstream.elements[first * outputs..], count, outputs);
-                accumulate(&mut sums, outputs, windows, upstream);
-            });
+/// `shape` is `kernel · kernel · channels` by `outputs`.
+fn weight_gradient(x: &[f32], upstream: &[f32], shape: [usize; 2], geometry: &Geometry) -> Vec<f32> {
+    let stride = apart(shape[0]);
+    weight_gradients(upstream, shape, |first, count, add| {
+        scratch::with(count * stride, |windows| {
+            gather(x, geometry, first, windows, stride);
+            add(windows, stride);
+        });
+    })
+}
+
+/// Writes one row of `(kernel, kernel, channels)` input values per output position, from position `first` on; rows are `stride`
+/// apart.
+fn gather(x: &[f32], geometry: &Geometry, first: usize, windows: &mut [f32], stride: usize) {
+    let Geometry { window: Window { kernel, .. }, height, width, channels, out_height, out_width, .. } = *geometry;
+    for (index, row) in windows.chunks_exact_mut(stride).enumerate() {
+        let row = &mut row[..kernel * kernel * channels];
+        let position = first + index;
+        let (image, y, column) =
+            (position / (out_height * out_width), position / out_width % out_height, position % out_width);
+        let (first_y, window_rows) = geometry.rows(y);
+        let (first_x, window_columns) = geometry.columns(column);
+        if window_rows.len() < kernel || window_columns.len() < kernel {
+            row.fill(0.0);
         }
-        sums
-    });
-    sum_in_order(parts.collect(), depth * outputs)
+        let length = window_columns.len() * channels;
+        for (offset, window_row) in window_rows.enumerate() {
+            let from = ((image * height + first_y + offset) * width + first_x) * channels;
+            let to = (window_row * kernel + window_columns.start) * channels;
+            row[to..to + length].copy_from_slice(&x[from..from + length]);
+        }
+    }
 }

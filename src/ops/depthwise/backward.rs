@@ -52,6 +52,25 @@ impl CustomOp3 for Tracked {
     }
 }
 
+/// The gradients of `x` if it is wanted, the weight and the bias of `depthwise convolution(x) + bias`, which runs as a
+/// kernel, given that of the result.
+pub fn depthwise_backward(
+    x: &Tensor,
+    weight: &Tensor,
+    window: Window,
+    upstream: &Tensor,
+    wants_x: bool,
+) -> Result<(Option<Tensor>, Tensor, Tensor)> {
+    let geometry = window.over(x.dims())?;
+    let (x, upstream) = (x.contiguous()?, upstream.contiguous()?);
+    let of_x = wants_x.then(|| input_gradient(&upstream, &x, &weight.detach(), geometry)).transpose()?;
+    let (of_weight, of_bias) = read([&x, &upstream], |[inputs, values]| {
+        let of_bias = Tensor::from_vec(column_sums(values, geometry.channels), geometry.channels, x.device())?;
+        Ok((gradient(weight_gradient(inputs, values, geometry), weight)?, of_bias))
+    })?;
+    Ok((of_x, of_weight, of_bias))
+}
+
 /// The gradient of `x`, which is of the weight's turned window where that is a convolution itself.
 fn input_gradient(upstream: &Tensor, x: &Tensor, weight: &Tensor, geometry: Geometry) -> Result<Tensor> {
     let Window { kernel, stride, padding } = geometry.window;

@@ -1,12 +1,11 @@
 //! The linear layer alone, with its gradients: two matrix products and a sum.
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
-use rayon::prelude::*;
 
-use super::Linear;
-use crate::ops::Activation;
 use crate::ops::backward::{column_sums, gradient, read};
-use crate::ops::gemm::{Matrix, multiply};
+use crate::ops::packed::{PackedMatrix, linear_rows};
+use crate::ops::products::{row_gradients, weight_gradients};
+use crate::ops::{Activation, elements, output};
 
 /// `x · weight + bias`.
 pub struct Tracked;
@@ -25,8 +24,15 @@ impl CustomOp3 for Tracked {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let op = Linear { activation: Activation::None, residual: None };
-        op.cpu_fwd(x, x_layout, weight, weight_layout, bias, bias_layout)
+        let (inputs, outputs) = weight_layout.shape().dims2()?;
+        let mut shape = x_layout.dims().to_vec();
+        let bias = elements(bias, bias_layout)?;
+        if shape.pop() != Some(inputs) || bias.len() != outputs {
+            candle_core::bail!("linear of {inputs} inputs was given {:?} and {} biases", x_layout.dims(), bias.len());
+        }
+        shape.push(outputs);
+        let weight = PackedMatrix::scaled(elements(weight, weight_layout)?, outputs, None);
+        Ok(output(linear_rows(elements(x, x_layout)?, &weight, bias, Activation::None, None), shape))
     }
 
     fn bwd(
@@ -39,32 +45,14 @@ impl CustomOp3 for Tracked {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (inputs, outputs) = weight.dims2()?;
         read([x, weight, &upstream.contiguous()?], |[rows, weights, upstream]| {
-            let count = upstream.len() / outputs.max(1);
-            let upstream_rows = Matrix::row_major(upstream, count, outputs);
-            let of_x = x.track_op().then(|| {
-                let weights = Matrix::row_major(weights, inputs, outputs).transposed();
-                gradient(by_rows(upstream_rows, weights), x)
-            });
+            let of_x = x.track_op().then(|| gradient(row_gradients(upstream, weights, outputs), x));
             let of_weight = weight.track_op().then(|| {
-                let rows = Matrix::row_major(rows, count, inputs).transposed();
-                gradient(by_rows(rows, upstream_rows), weight)
+                let sums =
+                    weight_gradients(upstream, [inputs, outputs], |first, _, add| add(&rows[first * inputs..], inputs));
+                gradient(sums, weight)
             });
             let of_bias = bias.track_op().then(|| gradient(column_sums(upstream, outputs), bias));
             Ok((of_x.transpose()?, of_weight.transpose()?, of_bias.transpose()?))
         })
     }
-}
-
-/// `left · right`, a range of the result's rows per task: every element is one sum in one order.
-fn by_rows(left: Matrix, right: Matrix) -> Vec<f32> {
-    // Few, because each packs the whole right factor; more than threads, so that none waits long for the last.
-    let tasks = 2 * rayon::current_num_threads();
-    let share = left.rows.div_ceil(tasks).max(1);
-    let mut result = vec![0.0; left.rows * right.columns];
-    result.par_chunks_mut((share * right.columns).max(1)).enumerate().for_each(|(index, part)| {
-        let rows = part.len() / right.columns;
-        let left = Matrix { elements: &left.elements[index * share * left.row_stride..], rows, ..left };
-        multiply(part, right.columns, left, right, 1.0);
-    });
-    result
 }

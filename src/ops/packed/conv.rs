@@ -1,8 +1,6 @@
 //! Dense convolution with a packed weight, straight from the image: a window's row is one run of values in NHWC, so its
 //! rows are the segments of a product. Only what needs padding is copied, a tile at a time.
 
-use std::mem::MaybeUninit;
-
 use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 
@@ -11,7 +9,7 @@ use super::matrix::{PackedMatrix, lines};
 use super::operands::{Rows, Start, Target};
 use super::product::Product;
 use crate::ops::window::Geometry;
-use crate::ops::{Activation, Padding, Window, filled, scratch, with_elements, work};
+use crate::ops::{Activation, Padding, Window, scratch, space, with_elements, work, written};
 
 /// `activation(convolution(x) + bias + residual)`.
 ///
@@ -42,35 +40,49 @@ pub fn conv(
     }
     work::product(geometry.positions(), weight.depth(), outputs);
     with_elements([x, bias].into_iter().chain(residual), |elements| {
-        let (x, bias, residual) = (elements[0], lines(elements[1]), elements.get(2).copied());
-        let whole = Product {
-            rows: Rows::dense(&[], 0, 0),
-            weight,
-            depth: 0..weight.depth(),
-            panels: 0..weight.panels(),
-            start: Start::Bias(&bias),
-            residual,
-            activation,
-        };
-        let write = |mut space: &mut [MaybeUninit<f32>]| {
-            let mut tiles = Vec::new();
-            for tile in tiles_of(&geometry) {
-                let (part, rest) = space.split_at_mut(tile.rows * tile.images * geometry.out_width * outputs);
-                tiles.push((tile, Target::new(part, outputs)));
-                space = rest;
-            }
-            let is_shared = tiles.len() < rayon::current_num_threads();
-            tiles.into_par_iter().for_each(|(tile, target)| {
-                tile.with_windows(&geometry, x, |rows| {
-                    let residual = whole.residual.map(|residual| &residual[tile.first_row(&geometry) * outputs..]);
-                    let product = Product { rows, residual, ..whole.clone() };
-                    if is_shared { by_columns(&product, target) } else { product.write(target) }
-                });
-            });
-        };
-        // SAFETY: the tiles are all of the space, and the products fill their targets.
-        unsafe { filled(shape, write) }
+        let values = conv_values(elements[0], &geometry, weight, elements[1], activation, elements.get(2).copied());
+        Tensor::from_vec(values, shape, x.device())
     })
+}
+
+/// The same on slices, row-major, for any window.
+pub fn conv_values(
+    x: &[f32],
+    geometry: &Geometry,
+    weight: &PackedMatrix,
+    bias: &[f32],
+    activation: Activation,
+    residual: Option<&[f32]>,
+) -> Vec<f32> {
+    let outputs = weight.columns();
+    let bias = lines(bias);
+    let whole = Product {
+        rows: Rows::dense(&[], 0, 0),
+        weight,
+        depth: 0..weight.depth(),
+        panels: 0..weight.panels(),
+        start: Start::Bias(&bias),
+        residual,
+        activation,
+    };
+    let mut result = space(geometry.positions() * outputs);
+    let mut rest = result.as_mut_slice();
+    let mut tiles = Vec::new();
+    for tile in tiles_of(geometry) {
+        let (part, others) = rest.split_at_mut(tile.rows * tile.images * geometry.out_width * outputs);
+        tiles.push((tile, Target::new(part, outputs)));
+        rest = others;
+    }
+    let is_shared = tiles.len() < rayon::current_num_threads();
+    tiles.into_par_iter().for_each(|(tile, target)| {
+        tile.with_windows(geometry, x, |rows| {
+            let residual = whole.residual.map(|residual| &residual[tile.first_row(geometry) * outputs..]);
+            let product = Product { rows, residual, ..whole.clone() };
+            if is_shared { by_columns(&product, target) } else { product.write(target) }
+        });
+    });
+    // SAFETY: the tiles are all of the result, and the products fill their targets.
+    unsafe { written(result) }
 }
 
 /// Output rows computed together: some of one image, or all of several.

@@ -115,6 +115,59 @@ pub unsafe fn multiply<S: Simd, const ROWS: usize, const PANELS: usize, const VE
     unsafe { write(simd, sums, &place) };
 }
 
+/// A block of the product of a transposed left factor, whose columns are the rows of the result.
+#[derive(Clone, Copy)]
+pub struct Turned<'a, const PANELS: usize> {
+    /// First of the columns, in the first row of the left factor.
+    pub left: *const f32,
+    /// Between its rows, one per line of the panels.
+    pub left_stride: usize,
+    pub panels: [&'a [Line]; PANELS],
+    pub place: Place,
+}
+
+/// Multiplies `ROWS` columns of the left factor with `PANELS` panels of `VECTORS` vector registers each.
+///
+/// # Safety
+/// `ROWS` values must be readable from `block.left` on for each line of the panels, which are equally long; and the place as
+/// for [`write`].
+#[inline(always)]
+pub unsafe fn multiply_turned<S: Simd, const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
+    simd: S,
+    block: &Turned<PANELS>,
+) {
+    let lanes = PANEL / VECTORS;
+    block.place.fetch::<ROWS, PANELS>();
+    let mut sums = [[[simd.splat_f32s(0.0); VECTORS]; PANELS]; ROWS];
+    let mut left = block.left;
+    for step in 0..block.panels[0].len() {
+        let mut weights = [[simd.splat_f32s(0.0); VECTORS]; PANELS];
+        // SAFETY: the caller promises a value per row at each step, and panels of equal length; a line is `VECTORS` vectors
+        // long, and aligned to more than a vector.
+        unsafe {
+            for (weights, panel) in weights.iter_mut().zip(block.panels) {
+                let line = panel.get_unchecked(step).0.as_ptr();
+                weights
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(vector, weight)| *weight = *line.add(vector * lanes).cast::<S::f32s>());
+            }
+            prefetch(left.wrapping_add(PREFETCH * block.left_stride));
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let value = simd.splat_f32s(*left.add(row));
+                for (sums, weights) in sums.iter_mut().zip(&weights) {
+                    for (sum, weight) in sums.iter_mut().zip(weights) {
+                        *sum = simd.mul_add_f32s(value, *weight, *sum);
+                    }
+                }
+            }
+        }
+        left = left.wrapping_add(block.left_stride);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { write(simd, sums, &block.place) };
+}
+
 /// Where the sums of a block go.
 #[derive(Clone, Copy)]
 pub struct Place {

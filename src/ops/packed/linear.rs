@@ -1,14 +1,12 @@
 //! Linear layer with a packed weight: tiles of rows in parallel, or of columns when there are few rows.
 
-use std::mem::MaybeUninit;
-
 use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::matrix::{PANEL, PackedMatrix, lines};
 use super::operands::{Rows, Start, Target};
 use super::product::Product;
-use crate::ops::{Activation, filled, with_elements, work};
+use crate::ops::{Activation, space, with_elements, work, written};
 
 /// More rows per tile would push it out of the second-level cache.
 pub const MAX_TILE_ROWS: usize = 252;
@@ -45,31 +43,44 @@ pub fn linear(
     if residual.is_some_and(|residual| residual.shape() != &shape) {
         candle_core::bail!("linear was given a residual of another shape than {shape:?}");
     }
-    let rows = x.elem_count() / inputs.max(1);
-    work::product(rows, inputs, outputs);
+    work::product(x.elem_count() / inputs.max(1), inputs, outputs);
     with_elements([x, bias].into_iter().chain(residual), |elements| {
-        let (x, bias, residual) = (elements[0], lines(elements[1]), elements.get(2).copied());
-        let product = |first_row: usize, count: usize| Product {
-            rows: Rows::dense(&x[first_row * inputs..][..count * inputs], count, inputs),
-            weight,
-            depth: 0..inputs,
-            panels: 0..weight.panels(),
-            start: Start::Bias(&bias),
-            residual: residual.map(|residual| &residual[first_row * outputs..]),
-            activation,
-        };
-        let write = |space: &mut [MaybeUninit<f32>]| {
-            if rows <= FEW_ROWS {
-                return by_columns(&product(0, rows), Target::new(space, outputs));
-            }
-            let tile = tile_rows(rows, usize::MAX);
-            space.par_chunks_mut((tile * outputs).max(1)).enumerate().for_each(|(index, space)| {
-                product(index * tile, space.len() / outputs).write(Target::new(space, outputs));
-            });
-        };
-        // SAFETY: the products fill their targets, which are all of the space.
-        unsafe { filled(shape, write) }
+        let values = linear_rows(elements[0], weight, elements[1], activation, elements.get(2).copied());
+        Tensor::from_vec(values, shape, x.device())
     })
+}
+
+/// The same on slices, row-major.
+pub fn linear_rows(
+    x: &[f32],
+    weight: &PackedMatrix,
+    bias: &[f32],
+    activation: Activation,
+    residual: Option<&[f32]>,
+) -> Vec<f32> {
+    let (inputs, outputs) = (weight.depth(), weight.columns());
+    let rows = x.len() / inputs.max(1);
+    let bias = lines(bias);
+    let product = |first_row: usize, count: usize| Product {
+        rows: Rows::dense(&x[first_row * inputs..][..count * inputs], count, inputs),
+        weight,
+        depth: 0..inputs,
+        panels: 0..weight.panels(),
+        start: Start::Bias(&bias),
+        residual: residual.map(|residual| &residual[first_row * outputs..]),
+        activation,
+    };
+    let mut result = space(rows * outputs);
+    if rows <= FEW_ROWS {
+        by_columns(&product(0, rows), Target::new(&mut result, outputs));
+    } else {
+        let tile = tile_rows(rows, usize::MAX);
+        result.par_chunks_mut((tile * outputs).max(1)).enumerate().for_each(|(index, space)| {
+            product(index * tile, space.len() / outputs).write(Target::new(space, outputs));
+        });
+    }
+    // SAFETY: the products fill their targets, which are all of the result.
+    unsafe { written(result) }
 }
 
 /// The whole product, an equal share of panels per thread.

@@ -102,6 +102,19 @@ impl<'a> Target<'a> {
         Self { first: values.as_mut_ptr(), rows, columns, stride: columns, holds_values: true, slice: PhantomData }
     }
 
+    /// Some of its columns, borrowed.
+    pub fn columns(&mut self, columns: Range<usize>) -> Target<'_> {
+        assert!(columns.start <= columns.end && columns.end <= self.columns, "columns of the target");
+        // SAFETY: the first of the columns lies in the first row or one past it.
+        let first = unsafe { self.first.add(columns.start) };
+        Target { first, columns: columns.len(), slice: PhantomData, ..*self }
+    }
+
+    /// Some of its columns.
+    pub fn into_columns(self, columns: Range<usize>) -> Self {
+        self.split_at_column(columns.end).0.split_at_column(columns.start).1
+    }
+
     /// The columns before and from `column` on.
     pub fn split_at_column(self, column: usize) -> (Self, Self) {
         let column = column.min(self.columns);

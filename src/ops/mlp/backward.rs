@@ -1,0 +1,248 @@
+//! The sums of the gradients of an [`mlp`](super::mlp)'s layers over all rows.
+//!
+//! Each thread sums gradients of its own: over its share of the rows, or, where weights are larger than rows, over all rows
+//! for its share of the wide columns. So sums depend on the number of threads, and on nothing else.
+
+use std::ops::Range;
+
+use candle_core::{Result, Tensor};
+use rayon::prelude::*;
+
+use super::learning::{Layers, TILE_ROWS, WIDE, of_columns, of_depth, shares};
+use crate::ops::backward::{add, read};
+use crate::ops::layer_norm::normalize;
+use crate::ops::packed::{Line, PANEL, PackedMatrix, Rows, Start, Target, accumulate_turned, apart, lines};
+use crate::ops::{Activation, scratch, work};
+
+#[derive(Debug, Clone, Copy)]
+pub struct Shapes {
+    pub rows: usize,
+    pub channels: usize,
+    pub hidden: usize,
+}
+
+/// Gradients summed over rows, and those of the rows themselves.
+pub struct Sums {
+    /// Of the normalised rows: `(rows, channels)`.
+    pub normed: Vec<f32>,
+    /// `(channels, hidden)`.
+    pub expand: Vec<f32>,
+    pub hidden_bias: Vec<f32>,
+    /// `(hidden, channels)`, without the scale.
+    pub project: Vec<f32>,
+}
+
+impl Sums {
+    fn zero(rows: usize, channels: usize, hidden: usize) -> Self {
+        let zeros = |length| vec![0.0; length];
+        Self {
+            normed: zeros(rows * channels),
+            expand: zeros(channels * hidden),
+            hidden_bias: zeros(hidden),
+            project: zeros(hidden * channels),
+        }
+    }
+}
+
+/// What each thread reads.
+struct Pass<'a> {
+    shapes: Shapes,
+    epsilon: f32,
+    activation: Activation,
+    x: &'a [f32],
+    norm: [&'a [f32]; 2],
+    upstream: &'a [f32],
+    /// The wide rows before their activation, or what computes them: the expanding layer.
+    wide: Wide<'a>,
+    /// `(channels, hidden)`: the narrowing weight with its scale, transposed.
+    project_back: &'a PackedMatrix,
+    /// `(hidden, channels)`: the expanding weight, transposed.
+    expand_back: &'a PackedMatrix,
+    /// As many as either weight has panels.
+    zeros: &'a [Line],
+}
+
+#[derive(Clone, Copy)]
+enum Wide<'a> {
+    Kept(&'a [f32]),
+    Again(&'a PackedMatrix, &'a [Line]),
+}
+
+/// What one thread computes: gradients of some rows through some wide columns, added to what is there.
+struct Part<'a> {
+    rows: Range<usize>,
+    hidden: Range<usize>,
+    /// Of these rows.
+    normed: &'a mut [f32],
+    /// All channels by these columns.
+    expand: Target<'a>,
+    hidden_bias: &'a mut [f32],
+    /// These columns' rows.
+    project: &'a mut [f32],
+}
+
+/// Sums the gradients of all rows.
+pub fn sum_gradients(
+    x: &Tensor,
+    layers: &Layers,
+    wide: Option<&Tensor>,
+    upstream: &Tensor,
+    shapes: Shapes,
+) -> Result<Sums> {
+    let Shapes { rows, channels, hidden } = shapes;
+    work::product(if wide.is_some() { 4 } else { 5 } * rows, channels, hidden);
+    let weights = [layers.expand[0], layers.expand[1], layers.project[0], layers.scale];
+    let (expand, project_back, expand_back) = read(weights, |[expand, bias, project, scale]| {
+        let again = wide.is_none().then(|| (PackedMatrix::scaled(expand, hidden, None), lines(bias)));
+        Ok((again, PackedMatrix::turned(project, channels, Some(scale)), PackedMatrix::turned(expand, hidden, None)))
+    })?;
+    let zeros = lines(&vec![0.0; channels.max(hidden)]);
+    let kept = wide.unwrap_or(x);
+    read([x, upstream, layers.norm[0], layers.norm[1], kept], |[x, upstream, weight, shift, kept]| {
+        let pass = Pass {
+            shapes,
+            epsilon: layers.epsilon,
+            activation: layers.activation,
+            x,
+            norm: [weight, shift],
+            upstream,
+            wide: expand.as_ref().map_or(Wide::Kept(kept), |(weight, bias)| Wide::Again(weight, bias)),
+            project_back: &project_back,
+            expand_back: &expand_back,
+            zeros: &zeros,
+        };
+        // Whatever each thread has of its own is added up: the smaller of the two.
+        Ok(if rows > 8 * channels { pass.by_rows() } else { pass.by_columns() })
+    })
+}
+
+impl Pass<'_> {
+    fn by_rows(&self) -> Sums {
+        let Shapes { rows, channels, hidden } = self.shapes;
+        let share = rows.div_ceil(rayon::current_num_threads()).max(1);
+        let mut normed = vec![0.0; rows * channels];
+        let parts = normed.par_chunks_mut(share * channels).enumerate().map(|(index, normed)| {
+            let first = index * share;
+            let mut own = Sums::zero(0, channels, hidden);
+            self.add(Part {
+                rows: first..first + normed.len() / channels,
+                hidden: 0..hidden,
+                normed,
+                expand: Target::holding(&mut own.expand, hidden),
+                hidden_bias: &mut own.hidden_bias,
+                project: &mut own.project,
+            });
+            own
+        });
+        let sums = parts.collect::<Vec<_>>().into_iter().reduce(|mut sums, part| {
+            add_all(&mut sums.expand, &part.expand);
+            add_all(&mut sums.hidden_bias, &part.hidden_bias);
+            add_all(&mut sums.project, &part.project);
+            sums
+        });
+        Sums { normed, ..sums.unwrap_or_else(|| Sums::zero(0, channels, hidden)) }
+    }
+
+    fn by_columns(&self) -> Sums {
+        let Shapes { rows, channels, hidden } = self.shapes;
+        let share = hidden.div_ceil(rayon::current_num_threads()).next_multiple_of(PANEL).max(PANEL);
+        let mut whole = Sums::zero(rows, channels, hidden);
+        let mut others = vec![vec![0.0; rows * channels]; hidden.div_ceil(share).saturating_sub(1)];
+        let mut parts = Vec::new();
+        let mut expand = Target::holding(&mut whole.expand, hidden);
+        let narrow = std::iter::once(&mut whole.normed).chain(&mut others);
+        let wide = whole.hidden_bias.chunks_mut(share).zip(whole.project.chunks_mut(share * channels));
+        for (index, (normed, (hidden_bias, project))) in narrow.zip(wide).enumerate() {
+            let (columns, rest) = expand.split_at_column(share);
+            expand = rest;
+            let hidden = index * share..index * share + hidden_bias.len();
+            parts.push(Part { rows: 0..rows, hidden, normed, expand: columns, hidden_bias, project });
+        }
+        parts.into_par_iter().for_each(|part| self.add(part));
+        others.iter().for_each(|other| add_all(&mut whole.normed, other));
+        whole
+    }
+
+    /// Adds the gradients of a part, tile by tile.
+    fn add(&self, mut part: Part) {
+        let Shapes { channels, hidden, .. } = self.shapes;
+        let (normed_stride, wide_stride) = (apart(channels), apart(WIDE));
+        let (mut upstream_panels, mut wide_panels) = (PackedMatrix::empty(), PackedMatrix::empty());
+        for first in part.rows.clone().step_by(TILE_ROWS) {
+            let rows = first..part.rows.end.min(first + TILE_ROWS);
+            let count = rows.len();
+            let values = rows.start * channels..rows.end * channels;
+            let upstream = &self.upstream[values.clone()];
+            let of_normed = &mut part.normed[(first - part.rows.start) * channels..][..count * channels];
+            upstream_panels.refill(upstream, channels, count, channels);
+            scratch::with(count * (normed_stride + 3 * wide_stride), |space| {
+                let (normed, space) = space.split_at_mut(count * normed_stride);
+                let (again, space) = space.split_at_mut(count * wide_stride);
+                let (active, slopes) = space.split_at_mut(count * wide_stride);
+                self.normalize(&self.x[values], normed, normed_stride);
+                let normed_rows = strided(normed, count, channels, normed_stride);
+                for share in shares(part.hidden.clone()) {
+                    let (width, own) = (share.len(), share.start - part.hidden.start..share.end - part.hidden.start);
+                    // The wide rows before the activation.
+                    let (wide, stride) = match self.wide {
+                        Wide::Kept(kept) => (&kept[first * hidden + share.start..], hidden),
+                        Wide::Again(expand, bias) => {
+                            let target = Target::holding(again, wide_stride).into_columns(0..width);
+                            of_columns(normed_rows, expand, &share, Start::Bias(bias)).write(target);
+                            (&*again, wide_stride)
+                        }
+                    };
+                    let wide = wide.chunks(stride).map(|row| &row[..width]);
+                    vectorized!(|| {
+                        for (active, wide) in active.chunks_exact_mut(wide_stride).zip(wide.clone()) {
+                            active[..width].copy_from_slice(wide);
+                            self.activation.apply_inlined(&mut active[..width]);
+                        }
+                    });
+                    let project = &mut part.project[own.start * channels..own.end * channels];
+                    accumulate_turned(active, wide_stride, &upstream_panels, Target::holding(project, channels));
+                    // The gradients of the wide rows.
+                    let target = Target::holding(slopes, wide_stride).into_columns(0..width);
+                    let upstream = Rows::dense(upstream, count, channels);
+                    of_columns(upstream, self.project_back, &share, Start::Bias(&self.zeros[..hidden.div_ceil(PANEL)]))
+                        .write(target);
+                    let of_bias = &mut part.hidden_bias[own.clone()];
+                    vectorized!(|| {
+                        for (slopes, wide) in slopes.chunks_exact_mut(wide_stride).zip(wide) {
+                            self.activation.multiply_by_slope_inlined(&mut slopes[..width], wide);
+                            add(of_bias, slopes);
+                        }
+                    });
+                    wide_panels.refill(slopes, wide_stride, count, width);
+                    accumulate_turned(normed, normed_stride, &wide_panels, part.expand.columns(own));
+                    let wide = strided(slopes, count, width, wide_stride);
+                    of_depth(wide, self.expand_back, &share, Start::Result).write(Target::holding(of_normed, channels));
+                }
+            });
+        }
+    }
+
+    fn normalize(&self, values: &[f32], normed: &mut [f32], stride: usize) {
+        let channels = self.shapes.channels;
+        let [weight, shift] = self.norm;
+        vectorized!(|| {
+            for (normed, values) in normed.chunks_exact_mut(stride).zip(values.chunks_exact(channels)) {
+                normed[..channels].copy_from_slice(values);
+                normalize(&mut normed[..channels], weight, shift, self.epsilon);
+            }
+        });
+    }
+}
+
+/// `sums += values`, in parallel.
+fn add_all(sums: &mut [f32], values: &[f32]) {
+    const CHUNK: usize = 16 << 10;
+    sums.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK)).for_each(|(sums, values)| {
+        vectorized!(|| add(sums, values));
+    });
+}
+
+/// `count` rows of `length` values, `stride` apart.
+fn strided(elements: &[f32], count: usize, length: usize, stride: usize) -> Rows<'_> {
+    Rows { row_stride: stride, ..Rows::dense(elements, count, length) }
+}

@@ -1,0 +1,281 @@
+//! [`mlp`](super::mlp) while it trains: forward keeps the wide rows or nothing at all, and backward goes through all layers
+//! tile by tile, while a tile is in the cache.
+
+use std::ops::Range;
+
+use candle_core::{Device, Result, Tensor};
+use rayon::prelude::*;
+
+use super::backward::{Shapes, Sums, sum_gradients};
+use crate::ops::backward::{add, column_sums, read, rows_per_task, sum_in_order};
+use crate::ops::layer_norm::{self, normalize};
+use crate::ops::packed::{self, PackedMatrix, Product, Rows, Start, Target, lines};
+use crate::ops::{Activation, scratch, space, work, written};
+
+/// Rows computed together, at most.
+pub const TILE_ROWS: usize = 196;
+/// Wide columns computed at a time: enough to keep the kernels busy, few enough to stay in the cache beside the tile.
+pub const WIDE: usize = 16 * packed::PANEL;
+
+/// The layers of [`forward`]: plain f32 tensors on the CPU, contiguous.
+#[derive(Clone, Copy)]
+pub struct Layers<'a> {
+    /// Layer norm: `(channels)` both.
+    pub norm: [&'a Tensor; 2],
+    pub epsilon: f32,
+    /// `(channels, hidden)` and `(hidden)`.
+    pub expand: [&'a Tensor; 2],
+    pub activation: Activation,
+    /// `(hidden, channels)` and `(channels)`.
+    pub project: [&'a Tensor; 2],
+    /// What the narrow rows are multiplied by: `(channels)`.
+    pub scale: &'a Tensor,
+}
+
+/// The gradients of what [`forward`] was given, but for the residual, whose gradient is the result's own.
+pub struct Gradients {
+    pub x: Tensor,
+    pub norm: [Tensor; 2],
+    pub expand: [Tensor; 2],
+    pub project: [Tensor; 2],
+    pub scale: Tensor,
+}
+
+/// `residual + scale · project(activation(expand(layer norm(x))))`, and the wide rows before the activation when they are
+/// kept for [`backward`].
+///
+/// `x`, `residual` and the result have shape `(…, channels)`, the wide rows `(rows, hidden)`.
+pub fn forward(x: &Tensor, layers: &Layers, residual: &Tensor, keeps: bool) -> Result<(Tensor, Option<Tensor>)> {
+    let (channels, hidden) = layers.check(x)?;
+    let Layers { norm, epsilon, activation, .. } = *layers;
+    let (expand, project) = layers.packed()?;
+    let bias = (layers.project[1].detach() * layers.scale.detach())?;
+    if !keeps {
+        let norm = &(norm[0].detach(), norm[1].detach());
+        let expand = (&expand, layers.expand[1]);
+        let layers = packed::Mlp { norm, epsilon, expand, activation, project: (&project, &bias) };
+        return Ok((packed::mlp(x, &layers, residual)?, None));
+    }
+    let rows = x.elem_count() / channels;
+    work::product(2 * rows, channels, hidden);
+    let tensors = [x, residual, norm[0], norm[1], layers.expand[1], &bias];
+    read(tensors, |[values, residual, norm, shift, hidden_bias, bias]| {
+        let hidden_bias = lines(hidden_bias);
+        let (mut result, mut wide) = (space(rows * channels), space(rows * hidden));
+        let tile = packed::tile_rows(rows, TILE_ROWS);
+        let tiles = result.par_chunks_mut(tile * channels).zip(wide.par_chunks_mut(tile * hidden));
+        let inputs = values.par_chunks(tile * channels).zip(residual.par_chunks(tile * channels));
+        tiles.zip(inputs).for_each(|((sums, wide), (values, residual))| {
+            let rows = values.len() / channels;
+            let sums = sums.write_copy_of_slice(residual);
+            scratch::with(rows * (channels + WIDE), |space| {
+                let (normed, active) = space.split_at_mut(rows * channels);
+                normed.copy_from_slice(values);
+                vectorized!(|| {
+                    sums.chunks_exact_mut(channels).for_each(|row| add(row, bias));
+                    normed.chunks_exact_mut(channels).for_each(|row| normalize(row, norm, shift, epsilon));
+                });
+                let normed = Rows::dense(normed, rows, channels);
+                for share in shares(0..hidden) {
+                    let width = share.len();
+                    let columns = Target::new(wide, hidden).into_columns(share.clone());
+                    of_columns(normed, &expand, &share, Start::Bias(&hidden_bias)).write(columns);
+                    let active = &mut active[..rows * width];
+                    let wide = wide.chunks_exact(hidden).map(|row| {
+                        // SAFETY: the product has written these columns.
+                        unsafe { row[share.clone()].assume_init_ref() }
+                    });
+                    vectorized!(|| {
+                        for (active, wide) in active.chunks_exact_mut(width).zip(wide) {
+                            active.copy_from_slice(wide);
+                            activation.apply_inlined(active);
+                        }
+                    });
+                    let active = Rows::dense(active, rows, width);
+                    of_depth(active, &project, &share, Start::Result).write(Target::holding(sums, channels));
+                }
+            });
+        });
+        // SAFETY: the tiles are all of both, and each tile writes its result and all its wide columns.
+        let (result, wide) = unsafe { (written(result), written(wide)) };
+        let wide = Tensor::from_vec(wide, (rows, hidden), &Device::Cpu)?;
+        Ok((Tensor::from_vec(result, x.shape(), &Device::Cpu)?, Some(wide)))
+    })
+}
+
+/// All gradients, given that of the result. `wide` is what [`forward`] kept; without it, it is computed again.
+pub fn backward(x: &Tensor, layers: &Layers, wide: Option<&Tensor>, upstream: &Tensor) -> Result<Gradients> {
+    let (channels, hidden) = layers.check(x)?;
+    let (rows, upstream) = (x.elem_count() / channels, upstream.contiguous()?);
+    let shapes = Shapes { rows, channels, hidden };
+    let Sums { mut normed, expand, hidden_bias, mut project } = sum_gradients(x, layers, wide, &upstream, shapes)?;
+    let norm = read([x, layers.norm[0]], |[inputs, weights]| {
+        Ok(layer_norm::rows_backward(&mut normed, inputs, weights, layers.epsilon))
+    })?;
+    // `project` is without the scale so far, which makes the scale's own gradient a sum over the weights: what scales a
+    // column of the result scales that column of the weight.
+    let tensors = [&upstream, layers.project[0], layers.project[1], layers.scale];
+    let (bias, scale) = read(tensors, |[upstream, weights, bias, scale]| {
+        let mut of_bias = column_sums(upstream, channels);
+        let mut of_scale = scale_gradient(&mut project, weights, scale);
+        for column in 0..channels {
+            of_scale[column] += of_bias[column] * bias[column];
+            of_bias[column] *= scale[column];
+        }
+        Ok((of_bias, of_scale))
+    })?;
+    let tensor = |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), &Device::Cpu);
+    Ok(Gradients {
+        x: tensor(normed, x)?,
+        norm: [tensor(norm.0, layers.norm[0])?, tensor(norm.1, layers.norm[1])?],
+        expand: [tensor(expand, layers.expand[0])?, tensor(hidden_bias, layers.expand[1])?],
+        project: [tensor(project, layers.project[0])?, tensor(bias, layers.project[1])?],
+        scale: tensor(scale, layers.scale)?,
+    })
+}
+
+/// The sums over each column of `gradients · weights`; multiplies the columns of `gradients` by `scale`.
+fn scale_gradient(gradients: &mut [f32], weights: &[f32], scale: &[f32]) -> Vec<f32> {
+    let columns = scale.len();
+    let chunk = rows_per_task(columns) * columns;
+    let parts = gradients.par_chunks_mut(chunk).zip(weights.par_chunks(chunk)).map(|(gradients, weights)| {
+        let mut sums = vec![0.0; columns];
+        vectorized!(|| {
+            for (gradients, weights) in gradients.chunks_exact_mut(columns).zip(weights.chunks_exact(columns)) {
+                for (((gradient, weight), sum), scale) in gradients.iter_mut().zip(weights).zip(&mut sums).zip(scale) {
+                    *sum += *gradient * weight;
+                    *gradient *= scale;
+                }
+            }
+        });
+        sums
+    });
+    sum_in_order(parts.collect(), columns)
+}
+
+impl Layers<'_> {
+    /// Channels and wide columns, when all fits.
+    fn check(&self, x: &Tensor) -> Result<(usize, usize)> {
+        let (channels, hidden) = self.expand[0].dims2()?;
+        let narrow = [self.norm[0], self.norm[1], self.project[1], self.scale];
+        let fits = x.dims().last() == Some(&channels)
+            && self.project[0].dims() == [hidden, channels]
+            && narrow.iter().all(|tensor| tensor.elem_count() == channels)
+            && self.expand[1].elem_count() == hidden;
+        if !fits || channels == 0 {
+            candle_core::bail!("layers of {channels} channels do not fit {:?}", x.dims());
+        }
+        Ok((channels, hidden))
+    }
+
+    /// The weights of forward, with the scale.
+    fn packed(&self) -> Result<(PackedMatrix, PackedMatrix)> {
+        let (channels, hidden) = self.expand[0].dims2()?;
+        read([self.expand[0], self.project[0], self.scale], |[expand, project, scale]| {
+            Ok((PackedMatrix::scaled(expand, hidden, None), PackedMatrix::scaled(project, channels, Some(scale))))
+        })
+    }
+}
+
+/// The wide columns in shares, each in whole panels.
+pub fn shares(hidden: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    hidden.clone().step_by(WIDE).map(move |first| first..hidden.end.min(first + WIDE))
+}
+
+/// `rows` times some columns of a weight.
+pub fn of_columns<'a>(
+    rows: Rows<'a>,
+    weight: &'a PackedMatrix,
+    columns: &Range<usize>,
+    start: Start<'a>,
+) -> Product<'a> {
+    let panels = columns.start / packed::PANEL..columns.end.div_ceil(packed::PANEL);
+    Product { rows, weight, depth: 0..weight.depth(), panels, start, residual: None, activation: Activation::None }
+}
+
+/// `rows` times a part of a weight's depth.
+pub fn of_depth<'a>(rows: Rows<'a>, weight: &'a PackedMatrix, depth: &Range<usize>, start: Start<'a>) -> Product<'a> {
+    let panels = 0..weight.panels();
+    Product { rows, weight, depth: depth.clone(), panels, start, residual: None, activation: Activation::None }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Var;
+
+    use super::*;
+    use crate::ops::testing::{assert_close, random};
+    use crate::ops::{Weight, add_scaled, gradients_of};
+
+    /// Against the same layers one after the other, whose gradients are proven on their own.
+    fn check(rows: usize, channels: usize, hidden: usize) -> Result<()> {
+        let shapes: [&[usize]; 9] = [
+            &[2, rows, channels],
+            &[2, rows, channels],
+            &[channels],
+            &[channels],
+            &[channels, hidden],
+            &[hidden],
+            &[hidden, channels],
+            &[channels],
+            &[channels],
+        ];
+        let vars = shapes.iter().zip(1..).map(|(shape, seed)| Var::from_tensor(&random(shape, seed)?));
+        let vars = vars.collect::<Result<Vec<_>>>()?;
+        let [x, residual, norm, shift, expand, hidden_bias, project, bias, scale] = vars.as_slice() else {
+            unreachable!("nine shapes")
+        };
+        let wide = crate::ops::layer_norm(x, norm, shift, 1e-6)?;
+        let wide = Weight::Plain(expand.as_tensor().clone()).linear(&wide, hidden_bias, Activation::Gelu, None)?;
+        let narrow = Weight::Plain(project.as_tensor().clone()).linear(&wide, bias, Activation::None, None)?;
+        let oracle = add_scaled(residual, &narrow, scale)?;
+        let upstream = random(&[2, rows, channels], 20)?;
+        let gradients = gradients_of(&oracle, &upstream)?;
+        let layers = Layers {
+            norm: [norm, shift],
+            epsilon: 1e-6,
+            expand: [expand, hidden_bias],
+            activation: Activation::Gelu,
+            project: [project, bias],
+            scale,
+        };
+        for keeps in [false, true] {
+            let (result, wide) = forward(x, &layers, residual, keeps)?;
+            assert_eq!(wide.is_some(), keeps);
+            assert_close(&result, &oracle, 1e-4)?;
+            let ours = backward(x, &layers, wide.as_ref(), &upstream)?;
+            let Gradients { x: of_x, norm: of_norm, expand: of_expand, project: of_project, scale: of_scale } = ours;
+            let pairs = [
+                (x, &of_x),
+                (norm, &of_norm[0]),
+                (shift, &of_norm[1]),
+                (expand, &of_expand[0]),
+                (hidden_bias, &of_expand[1]),
+                (project, &of_project[0]),
+                (bias, &of_project[1]),
+                (scale, &of_scale),
+            ];
+            for (var, ours) in pairs {
+                let oracle = gradients.get(var).unwrap();
+                let largest = oracle.abs()?.max_all()?.to_scalar::<f32>()?;
+                assert_close(ours, oracle, 1e-5 * largest.max(1.0))?;
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn equals_its_layers_one_after_the_other() -> Result<()> {
+        // Shared out by rows and by columns, one thread and several, whole shares and parts of one.
+        for threads in [1, 3] {
+            let pool =
+                rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(candle_core::Error::wrap)?;
+            pool.install(|| {
+                check(301, 24, 96)?;
+                check(9, 40, 300)?;
+                check(1, 5, 7)
+            })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,141 @@
+//! The product of a transposed matrix with a packed one: the gradient of a weight, summed over rows.
+
+use pulp::{Arch, Simd, WithSimd};
+
+use super::kernel::{self, Place, Turned};
+use super::matrix::{PANEL, PackedMatrix};
+use super::operands::Target;
+use crate::ops::Activation;
+
+/// `target += leftᵀ · right`, on the calling thread.
+///
+/// `left` has as many rows as `right`, `stride` apart, each of as many values as the target has rows; the target has the
+/// columns of `right` and holds values.
+pub fn accumulate_turned(left: &[f32], stride: usize, right: &PackedMatrix, target: Target) {
+    let (rows, columns) = (target.rows, target.columns);
+    assert_eq!(right.columns(), columns, "the product fills its target");
+    if rows == 0 || columns == 0 || right.depth() == 0 {
+        return;
+    }
+    assert!(target.holds_values, "a sum goes on from values");
+    assert!((right.depth() - 1) * stride + rows <= left.len(), "the left factor lies in its slice");
+    Arch::new().dispatch(Accumulate { left, stride, right, target });
+}
+
+/// A product whose slices have been checked.
+struct Accumulate<'a> {
+    left: &'a [f32],
+    stride: usize,
+    right: &'a PackedMatrix,
+    target: Target<'a>,
+}
+
+impl WithSimd for Accumulate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let panels = self.right.panels();
+        for panel in (0..panels / 2 * 2).step_by(2) {
+            self.panels::<S, 2>(simd, panel);
+        }
+        if panels % 2 == 1 {
+            self.panels::<S, 1>(simd, panels - 1);
+        }
+    }
+}
+
+impl Accumulate<'_> {
+    /// All rows of the result, of the columns of `PANELS` panels from `first` on.
+    #[inline(always)]
+    fn panels<S: Simd, const PANELS: usize>(&self, simd: S, first: usize) {
+        let column = first * PANEL;
+        let mut row = 0;
+        while row < self.target.rows {
+            // SAFETY: the row and the column are in the target, and `accumulate_turned` has checked the left factor.
+            unsafe {
+                let block = Turned::<PANELS> {
+                    left: self.left.as_ptr().add(row),
+                    left_stride: self.stride,
+                    panels: std::array::from_fn(|index| self.right.panel(first + index)),
+                    place: Place {
+                        result: self.target.first.add(row * self.target.stride + column),
+                        stride: self.target.stride,
+                        columns: (self.target.columns - column).min(PANELS * PANEL),
+                        holds_start: true,
+                        residual: None,
+                        activation: Activation::None,
+                    },
+                };
+                row += match (PANEL * size_of::<f32>() / size_of::<S::f32s>(), self.target.rows - row) {
+                    (1, 14..) => rows::<S, 14, PANELS, 1>(simd, &block),
+                    (1, 7..) => rows::<S, 7, PANELS, 1>(simd, &block),
+                    (1, 4..) => rows::<S, 4, PANELS, 1>(simd, &block),
+                    (1, 2..) => rows::<S, 2, PANELS, 1>(simd, &block),
+                    (1, _) => rows::<S, 1, PANELS, 1>(simd, &block),
+                    (2, 3..) => rows::<S, 3, PANELS, 2>(simd, &block),
+                    (2, _) => rows::<S, 1, PANELS, 2>(simd, &block),
+                    (4, 3..) => rows::<S, 3, PANELS, 4>(simd, &block),
+                    (4, _) => rows::<S, 1, PANELS, 4>(simd, &block),
+                    _ => rows::<S, 1, PANELS, PANEL>(simd, &block),
+                };
+            }
+        }
+    }
+}
+
+/// One block of `ROWS` rows, compiled on its own so that its sums get all registers. Returns `ROWS`.
+///
+/// # Safety
+/// As for [`kernel::multiply_turned`].
+#[inline(always)]
+unsafe fn rows<S: Simd, const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
+    simd: S,
+    block: &Turned<PANELS>,
+) -> usize {
+    // What does not fit this machine's registers is not compiled.
+    if const { PANEL / VECTORS * size_of::<f32>() == size_of::<S::f32s>() } {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                // SAFETY: the caller's promise is passed on.
+                unsafe { kernel::multiply_turned::<S, ROWS, PANELS, VECTORS>(simd, block) }
+            },
+        );
+    }
+    ROWS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::random;
+
+    #[test]
+    fn every_shape_equals_plain_sums() {
+        let values = |length: usize, seed| random(&[length], seed).unwrap().to_vec1::<f32>().unwrap();
+        for (depth, rows, columns) in [(1, 1, 1), (5, 3, 16), (9, 14, 33), (31, 45, 40), (2, 29, 7), (64, 6, 90)] {
+            let (stride, target_stride) = (rows + 3, columns + 5);
+            let (left, right) = (values(depth * stride, 1), values(depth * columns, 2));
+            let held = values(rows * target_stride, 3);
+            let mut packed = PackedMatrix::empty();
+            // What it held before does not matter.
+            packed.refill(&values(99 * 17, 4), 17, 99, 17);
+            packed.refill(&right, columns, depth, columns);
+            let mut result = held.clone();
+            let mut target = Target::holding(&mut result, target_stride);
+            accumulate_turned(&left, stride, &packed, target.columns(2..2 + columns));
+            for (index, &value) in result.iter().enumerate() {
+                let (row, column) = (index / target_stride, index % target_stride);
+                let Some(column) = column.checked_sub(2).filter(|column| *column < columns) else {
+                    assert_eq!(value, held[index], "other columns are left alone");
+                    continue;
+                };
+                let products = (0..depth)
+                    .map(|step| f64::from(left[step * stride + row]) * f64::from(right[step * columns + column]));
+                let expected = f64::from(held[index]) + products.sum::<f64>();
+                assert!((f64::from(value) - expected).abs() < 1e-5, "{value} instead of {expected}");
+            }
+        }
+    }
+}
