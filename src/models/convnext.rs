@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::layers::{Conv, Depthwise, Head, HeadStep, Layer, LayerNorm, PooledHead};
-use super::learn::{Backward, Found, Learn};
+use super::learn::{Backward, Found, KeptConv, KeptNorm, Learn, TrainedConv};
 use super::source::{Affine, Source};
 use super::{Block, ModelError, Naming, Phase};
 use crate::ops::{self, Activation, Mlp, MlpGradients, MlpLayers, Padding, Weight, Window};
@@ -151,6 +151,61 @@ impl Layer for Downsample {
         let xs = if let Some(norm) = &self.norm_first { norm.forward(&xs)? } else { xs };
         let xs = self.convs.iter().try_fold(xs, |xs, conv| conv.forward(&xs, phase))?;
         if let Some(norm) = &self.norm { norm.forward(&xs) } else { Ok(xs) }
+    }
+
+    fn learn(&self, xs: &Tensor) -> Option<&dyn Learn> {
+        (self.convs.iter().all(|conv| TrainedConv::dense(conv).is_some()) && ops::has_backward(xs)).then_some(self)
+    }
+}
+
+impl Learn for Downsample {
+    fn keep(&self, xs: &Tensor, phase: Phase) -> candle_core::Result<(Tensor, Box<dyn Backward + '_>)> {
+        let (mut xs, mut kept) = (xs.clone(), Vec::new());
+        if let Some(norm) = &self.norm_first {
+            let (ys, one) = KeptNorm::forward(norm, &xs)?;
+            kept.push(KeptPart::Norm(one));
+            xs = ys;
+        }
+        for conv in &self.convs {
+            let (ys, one) = conv.trained()?.keep(&xs, None, phase)?;
+            kept.push(KeptPart::Conv(one));
+            xs = ys;
+        }
+        if let Some(norm) = &self.norm {
+            let (ys, one) = KeptNorm::forward(norm, &xs)?;
+            kept.push(KeptPart::Norm(one));
+            xs = ys;
+        }
+        Ok((xs, Box::new(KeptParts(kept))))
+    }
+}
+
+/// What layers one after the other keep of a pass.
+struct KeptParts<'a>(Vec<KeptPart<'a>>);
+
+enum KeptPart<'a> {
+    Conv(KeptConv<'a>),
+    Norm(KeptNorm<'a>),
+}
+
+impl Backward for KeptParts<'_> {
+    fn back(
+        mut self: Box<Self>,
+        upstream: &Tensor,
+        wants_input: bool,
+        found: &mut Found,
+    ) -> candle_core::Result<Option<Tensor>> {
+        let mut gradient = upstream.clone();
+        while let Some(part) = self.0.pop() {
+            gradient = match part {
+                KeptPart::Norm(norm) => norm.back(&gradient, found)?,
+                KeptPart::Conv(conv) => match conv.back(&gradient, wants_input || !self.0.is_empty(), found)?.0 {
+                    Some(of_input) => of_input,
+                    None => return Ok(None),
+                },
+            };
+        }
+        Ok(Some(gradient))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::learn::Learn;
+use super::learn::{Backward, Learn, TrainedConv};
 use super::parameter::TrainableNorm;
 use super::source::{Affine, BatchNorm, Source, Weighted};
 use super::{ModelError, Phase};
@@ -47,6 +47,11 @@ impl Conv {
         ops::activate_sum(ys, residual, self.activation)
     }
 
+    /// The convolution as one that takes its gradients itself.
+    pub fn trained(&self) -> candle_core::Result<TrainedConv<'_>> {
+        TrainedConv::dense(self).ok_or_else(|| candle_core::Error::msg("this convolution does not train"))
+    }
+
     /// What follows a gate: a 1×1 convolution without an activation.
     pub fn forward_gated(
         &self,
@@ -65,6 +70,17 @@ impl Conv {
 impl Layer for Conv {
     fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
         self.forward(&xs, phase)
+    }
+
+    fn learn(&self, xs: &Tensor) -> Option<&dyn Learn> {
+        (TrainedConv::dense(self).is_some() && ops::has_backward(xs)).then_some(self)
+    }
+}
+
+impl Learn for Conv {
+    fn keep(&self, xs: &Tensor, phase: Phase) -> candle_core::Result<(Tensor, Box<dyn Backward + '_>)> {
+        let (ys, kept) = self.trained()?.keep(xs, None, phase)?;
+        Ok((ys, Box::new(kept)))
     }
 }
 

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor, Var};
 
 use super::Phase;
-use crate::ops;
+use crate::ops::{self, BatchStatistics};
 
 /// A tensor of a network that trains.
 #[derive(Debug, Clone)]
@@ -63,13 +63,18 @@ impl TrainableNorm {
             Phase::Train | Phase::TrainAgain => {
                 let (ys, batch) = ops::batch_norm_of_batch(xs, &self.weight, &self.bias, self.epsilon)?;
                 if phase == Phase::Train {
-                    self.follow(&self.mean, &batch.mean)?;
-                    self.follow(&self.variance, &batch.unbiased_variance)?;
+                    self.follow_batch(&batch)?;
                 }
                 Ok(ys)
             }
             Phase::Evaluate => ops::batch_norm(xs, &self.weight, &self.bias, &self.mean, &self.variance, self.epsilon),
         }
+    }
+
+    /// Moves the running statistics towards those of a batch.
+    pub fn follow_batch(&self, batch: &BatchStatistics) -> Result<()> {
+        self.follow(&self.mean, &batch.mean)?;
+        self.follow(&self.variance, &batch.unbiased_variance)
     }
 
     fn follow(&self, running: &Var, batch: &Tensor) -> Result<()> {

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::backward::{gradient, read, sum_pairs};
 use super::composed::{at_least, at_most};
 use super::layer_norm::sum;
-use super::{Face, composed, elements, face, has_kernel, metal, output};
+use super::{Face, composed, elements, face, has_kernel, metal, output, space, written};
 
 pub use immediate::activate as activate_registers;
 
@@ -174,20 +174,31 @@ impl CustomOp1 for Activate {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let mut result = elements(x, layout)?.to_vec();
-        result.par_chunks_mut(CHUNK).for_each(|chunk| self.0.apply(chunk));
-        Ok(output(result, layout.shape()))
+        let x = elements(x, layout)?;
+        let mut result = space(x.len());
+        result.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(chunk, x)| {
+            self.0.apply(chunk.write_copy_of_slice(x));
+        });
+        // SAFETY: the chunks are all of the result.
+        Ok(output(unsafe { written(result) }, layout.shape()))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, upstream: &Tensor) -> Result<Option<Tensor>> {
-        read([x, &upstream.contiguous()?], |[inputs, upstream]| {
-            let mut result = upstream.to_vec();
-            result.par_chunks_mut(CHUNK).zip(inputs.par_chunks(CHUNK)).for_each(|(gradients, inputs)| {
-                self.0.multiply_by_slope(gradients, inputs);
-            });
-            gradient(result, x).map(Some)
-        })
+        activation_backward(x, self.0, upstream).map(Some)
     }
+}
+
+/// The gradient of `x` on the CPU, given that of its activation.
+pub fn activation_backward(x: &Tensor, activation: Activation, upstream: &Tensor) -> Result<Tensor> {
+    read([x, &upstream.contiguous()?], |[inputs, upstream]| {
+        let mut result = space(inputs.len());
+        let chunks = inputs.par_chunks(CHUNK).zip(upstream.par_chunks(CHUNK));
+        result.par_chunks_mut(CHUNK).zip(chunks).for_each(|(gradients, (inputs, upstream))| {
+            activation.multiply_by_slope(gradients.write_copy_of_slice(upstream), inputs);
+        });
+        // SAFETY: both have as many values as the result.
+        gradient(unsafe { written(result) }, x)
+    })
 }
 
 /// Softmax over the last axis.

@@ -1,5 +1,7 @@
 //! Batch norm over the last axis: with the statistics of the batch while training, with given ones otherwise.
 
+pub mod learning;
+
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
@@ -43,10 +45,7 @@ pub fn batch_norm_of_batch(
     epsilon: f32,
 ) -> Result<(Tensor, BatchStatistics)> {
     let channels = x.dims().last().copied().unwrap_or(0);
-    let values = x.elem_count() / channels.max(1);
-    if values < 2 {
-        candle_core::bail!("batch norm needs more than one value per channel to train on, not shape {:?}", x.dims());
-    }
+    let values = values_per_channel(x)?;
     let unbiased = values as f64 / (values - 1) as f64;
     if !has_kernel("batch-norm", x) {
         return composed_of_batch(x, weight, bias, epsilon, unbiased);
@@ -58,6 +57,15 @@ pub fn batch_norm_of_batch(
         unbiased_variance: (Tensor::from_slice(&variance, channels, x.device())? * unbiased)?,
     };
     Ok((BatchNorm::new(mean, variance, epsilon, true).apply(&x, weight, bias)?, statistics))
+}
+
+/// How many values a channel has, more than one.
+fn values_per_channel(x: &Tensor) -> Result<usize> {
+    let values = x.elem_count() / x.dims().last().copied().unwrap_or(0).max(1);
+    if values < 2 {
+        candle_core::bail!("batch norm needs more than one value per channel to train on, not shape {:?}", x.dims());
+    }
+    Ok(values)
 }
 
 fn composed_of_batch(
@@ -80,26 +88,39 @@ fn normalized(centered: &Tensor, weight: &Tensor, bias: &Tensor, variance: &Tens
     centered.broadcast_div(&deviation)?.broadcast_mul(weight)?.broadcast_add(bias)
 }
 
-/// The mean and biased variance of each column.
+/// The mean and biased variance of each column, in one pass: chunks that stay in the cache, combined in order (Chan, Golub
+/// and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances").
 fn statistics(values: &[f32], channels: usize) -> (Vec<f32>, Vec<f32>) {
-    let share = 1.0 / (values.len() / channels) as f32;
-    let column_means = |function: &(dyn Fn(&mut [f32], &[f32]) + Sync)| {
-        let parts = values.par_chunks(rows_per_task(channels) * channels).map(|rows| {
-            let mut sums = vec![0.0; channels];
-            vectorized!(|| rows.chunks_exact(channels).for_each(|row| function(&mut sums, row)));
-            sums
+    let wide = learning::widened(&vec![0.0; channels]).len();
+    let parts = values.par_chunks(rows_per_task(wide) * wide).map(|values| {
+        let share = channels as f32 / values.len() as f32;
+        let mut sums = vec![0.0; wide];
+        vectorized!(|| values.chunks(wide).for_each(|row| add(&mut sums, row)));
+        let means: Vec<f32> = learning::narrowed(&sums, channels).iter().map(|sum| sum * share).collect();
+        let wide_means = learning::widened(&means);
+        let mut squares = vec![0.0; wide];
+        vectorized!(|| {
+            for row in values.chunks(wide) {
+                for ((square, value), mean) in squares.iter_mut().zip(row).zip(&wide_means) {
+                    *square += (value - mean) * (value - mean);
+                }
+            }
         });
-        let mut means = sum_in_order(parts.collect(), channels);
-        means.iter_mut().for_each(|mean| *mean *= share);
-        means
-    };
-    let means = column_means(&|sums, row| add(sums, row));
-    let variances = column_means(&|sums, row| {
-        for ((sum, value), mean) in sums.iter_mut().zip(row).zip(&means) {
-            *sum += (value - mean) * (value - mean);
-        }
+        (values.len() / channels, means, learning::narrowed(&squares, channels))
     });
-    (means, variances)
+    let (mut count, mut means, mut squares) = (0.0, vec![0.0; channels], vec![0.0; channels]);
+    for (others, other_means, other_squares) in parts.collect::<Vec<_>>() {
+        let others = others as f64;
+        let all = count + others;
+        for channel in 0..channels {
+            let apart = f64::from(other_means[channel]) - means[channel];
+            means[channel] += apart * others / all;
+            squares[channel] += f64::from(other_squares[channel]) + apart * apart * count * others / all;
+        }
+        count = all;
+    }
+    let variances = squares.into_iter().map(|square| (square / count) as f32);
+    (means.into_iter().map(|mean| mean as f32).collect(), variances.collect())
 }
 
 struct BatchNorm {

@@ -2,6 +2,8 @@
 
 mod backward;
 
+pub use backward::conv_backward;
+
 use candle_core::{Result, Tensor};
 
 use super::composed::Windows;

@@ -69,6 +69,16 @@ impl CustomOp3 for LayerNorm {
     }
 }
 
+/// The gradients of `x`, the weight and the bias of [`layer_norm`] on the CPU, given that of its result.
+pub fn layer_norm_backward(x: &Tensor, weight: &Tensor, epsilon: f32, upstream: &Tensor) -> Result<[Tensor; 3]> {
+    read([x, weight, &upstream.contiguous()?], |[inputs, weights, upstream]| {
+        let mut result = upstream.to_vec();
+        let (of_weight, of_bias) = rows_backward(&mut result, inputs, weights, epsilon);
+        let of_bias = backward::gradient(of_bias, weight)?;
+        Ok([backward::gradient(result, x)?, backward::gradient(of_weight, weight)?, of_bias])
+    })
+}
+
 /// Turns the gradients of normalised rows into those of the rows; returns those of weight and bias.
 pub fn rows_backward(gradients: &mut [f32], inputs: &[f32], weights: &[f32], epsilon: f32) -> (Vec<f32>, Vec<f32>) {
     let channels = weights.len();

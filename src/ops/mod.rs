@@ -46,7 +46,7 @@ pub mod selfcheck;
 mod simd;
 mod squeeze_excite;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 mod update;
 mod weight;
 mod window;
@@ -56,16 +56,21 @@ use std::mem::MaybeUninit;
 
 use candle_core::{CpuStorage, Device, Layout, Result, Shape, Storage, Tensor};
 
+pub use activation::activation_backward;
 pub use activation::{Activation, activate, softmax};
 pub use attention::attention;
+pub use batch_norm::learning::{
+    Gradients as BatchGradients, Layers as BatchLayers, Normal, backward as batch_norm_backward,
+    forward as batch_norm_forward,
+};
 pub use batch_norm::{BatchStatistics, batch_norm, batch_norm_of_batch};
 pub use blocks::BlockMatrix;
-pub use conv::conv;
+pub use conv::{conv, conv_backward};
 pub use depthwise::{depthwise, depthwise_backward};
 pub use expand_depthwise::expand_depthwise;
 pub use faces::{set_kernel, uses_kernel};
 pub use grn::global_response_norm;
-pub use layer_norm::layer_norm;
+pub use layer_norm::{layer_norm, layer_norm_backward};
 pub use linear::linear;
 pub use mlp::learning::{
     Gradients as MlpGradients, Layers as MlpLayers, backward as mlp_backward, forward as mlp_forward,
@@ -76,7 +81,7 @@ pub use pool::{global_average_pool, max_pool};
 pub use quantized::{BlockType, QuantizedMatrix};
 pub use residual::{activate_sum, add, add_scaled};
 pub use seed::gradients_of;
-pub use squeeze_excite::{Gate, project_gated, squeeze_excite};
+pub use squeeze_excite::{Gate, KeptGate, project_gated, squeeze_excite};
 pub use update::{AdamStep, Moments, blend, descend, follow_moments, sum_of_squares};
 pub use weight::Weight;
 pub use window::{Geometry, Padding, Window};
@@ -90,7 +95,9 @@ fn has_kernel(operation: &'static str, x: &Tensor) -> bool {
 
 /// Whether layers whose gradients are taken without a graph can be computed for `x`.
 pub fn has_backward(x: &Tensor) -> bool {
-    ["mlp", "depthwise", "linear", "layer-norm", "packed"].iter().all(|operation| face(operation, x) == Face::Cpu)
+    ["activation", "batch-norm", "conv", "depthwise", "layer-norm", "linear", "mlp", "packed", "squeeze-excite"]
+        .iter()
+        .all(|operation| face(operation, x) == Face::Cpu)
 }
 
 /// Gives the memory that a device keeps for reuse back to the system, after all that was begun on it is done.

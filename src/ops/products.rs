@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::packed::{PANEL, PackedMatrix, Target, accumulate_turned, linear_rows};
-use super::{Activation, backward};
+use super::packed::{PANEL, PackedMatrix, Target, linear_rows, multiply_turned};
+use super::{Activation, backward, space, written};
 
 /// Rows whose products are summed together: as many as keep what is read in the second-level cache.
 pub const TILE_ROWS: usize = 196;
@@ -24,6 +24,9 @@ pub fn weight_gradients(
     tile: impl Fn(usize, usize, &mut dyn FnMut(&[f32], usize)) + Sync,
 ) -> Vec<f32> {
     let rows = upstream.len() / outputs.max(1);
+    if rows == 0 {
+        return vec![0.0; inputs * outputs];
+    }
     let threads = rayon::current_num_threads();
     let add = |rows: std::ops::Range<usize>, first_column: usize, mut target: Target| {
         let (columns, mut panels) = (target.columns, PackedMatrix::empty());
@@ -31,28 +34,31 @@ pub fn weight_gradients(
             let count = TILE_ROWS.min(rows.end - first);
             panels.refill(&upstream[first * outputs + first_column..], outputs, count, columns);
             tile(first, count, &mut |left, stride| {
-                accumulate_turned(left, stride, &panels, target.columns(0..columns));
+                multiply_turned(left, stride, &panels, target.columns(0..columns));
             });
+            target.holds_values = true;
         }
     };
     // A thread has its own columns where there are enough to keep the kernel busy; else its own rows, and sums.
     if outputs >= 4 * PANEL * threads {
-        let mut sums = vec![0.0; inputs * outputs];
+        let mut sums = space(inputs * outputs);
         let share = outputs.div_ceil(threads).next_multiple_of(PANEL);
-        let (mut parts, mut rest) = (Vec::new(), Target::holding(&mut sums, outputs));
+        let (mut parts, mut rest) = (Vec::new(), Target::new(&mut sums, outputs));
         for first in (0..outputs).step_by(share) {
             let (part, others) = rest.split_at_column(share);
             parts.push((first, part));
             rest = others;
         }
         parts.into_par_iter().for_each(|(first, part)| add(0..rows, first, part));
-        return sums;
+        // SAFETY: the first tile of rows, which there is, writes all of each part.
+        return unsafe { written(sums) };
     }
     let share = rows.div_ceil(threads).max(1);
     let parts = (0..rows.div_ceil(share)).into_par_iter().map(|index| {
-        let mut sums = vec![0.0; inputs * outputs];
-        add(index * share..rows.min((index + 1) * share), 0, Target::holding(&mut sums, outputs));
-        sums
+        let mut sums = space(inputs * outputs);
+        add(index * share..rows.min((index + 1) * share), 0, Target::new(&mut sums, outputs));
+        // SAFETY: the first tile of its rows, which there is, writes all of the sums.
+        unsafe { written(sums) }
     });
     backward::sum_in_order(parts.collect(), inputs * outputs)
 }

@@ -1,10 +1,13 @@
 //! Squeeze-and-excite: each channel of an image is scaled by a gate computed from the means of all its channels.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::backprop::GradStore;
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, Var};
 use rayon::prelude::*;
 
 use super::backward::{add, gradient, read};
-use super::{Activation, Weight, Window, elements, global_average_pool, has_kernel, output, packed};
+use super::{
+    Activation, Weight, Window, elements, global_average_pool, gradients_of, has_kernel, output, packed, space, written,
+};
 
 /// The two linear layers of a gate, `(channels → squeezed → channels)`, and what follows each.
 #[derive(Debug)]
@@ -43,8 +46,66 @@ pub fn project_gated(
 impl Gate {
     /// One factor per image and channel, `(n, channels)`.
     fn scales(&self, x: &Tensor) -> Result<Tensor> {
-        let squeezed = self.reduce.0.linear(&global_average_pool(x)?, &self.reduce.1, self.inner, None)?;
+        self.scales_of(&global_average_pool(x)?)
+    }
+
+    /// The same from the means of each image's channels, `(n, channels)`.
+    fn scales_of(&self, means: &Tensor) -> Result<Tensor> {
+        let squeezed = self.reduce.0.linear(means, &self.reduce.1, self.inner, None)?;
         self.expand.0.linear(&squeezed, &self.expand.1, self.outer, None)
+    }
+}
+
+/// What a gate leaves for backward, on the CPU.
+pub struct KeptGate {
+    x: Tensor,
+    /// What the gate is computed from, as what gradients are taken of.
+    means: Var,
+    /// With their graph.
+    scales: Tensor,
+}
+
+impl KeptGate {
+    /// [`squeeze_excite`] without a graph of the image.
+    pub fn forward(x: &Tensor, gate: &Gate) -> Result<(Tensor, Self)> {
+        let means = Var::from_tensor(&global_average_pool(&x.detach())?)?;
+        let scales = gate.scales_of(&means)?;
+        let kept = Self { x: x.detach(), means, scales };
+        Ok((scale_channels(&kept.x, &kept.scales.detach())?, kept))
+    }
+
+    /// The gradients of `x`, and of the gate's own tensors, given that of the result.
+    pub fn backward(&self, upstream: &Tensor) -> Result<(Tensor, GradStore)> {
+        let (_, height, width, channels) = self.x.dims4()?;
+        let (upstream, scales) = (upstream.contiguous()?, self.scales.detach());
+        let of_scales = read([&self.x, &upstream], |[inputs, upstream]| {
+            gradient(scale_gradients(inputs, upstream, [height, width, channels]), &scales)
+        })?;
+        let mut gradients = gradients_of(&self.scales, &of_scales)?;
+        let Some(of_means) = gradients.remove(&self.means) else {
+            candle_core::bail!("a gate is computed from means");
+        };
+        let of_values = (of_means / (height * width) as f64)?;
+        let of_x = read([&upstream, &scales, &of_values], |[upstream, scales, of_values]| {
+            let mut result = space(upstream.len());
+            let row = (width * channels).max(1);
+            result.par_chunks_mut(row).zip(upstream.par_chunks(row)).enumerate().for_each(|(index, (result, rows))| {
+                let image = index / height * channels..(index / height + 1) * channels;
+                let (scales, of_values) = (&scales[image.clone()], &of_values[image]);
+                vectorized!(|| {
+                    for (result, upstream) in result.chunks_exact_mut(channels).zip(rows.chunks_exact(channels)) {
+                        for (((result, upstream), scale), mean) in
+                            result.iter_mut().zip(upstream).zip(scales).zip(of_values)
+                        {
+                            result.write(upstream * scale + mean);
+                        }
+                    }
+                });
+            });
+            // SAFETY: every row of every image is written.
+            gradient(unsafe { written(result) }, &self.x)
+        })?;
+        Ok((of_x, gradients))
     }
 }
 
@@ -54,6 +115,17 @@ fn scale_channels(x: &Tensor, scales: &Tensor) -> Result<Tensor> {
         return x.broadcast_mul(&scales.unsqueeze(1)?.unsqueeze(1)?);
     }
     x.contiguous()?.apply_op2(&scales.contiguous()?, ScaleChannels)
+}
+
+/// The sums over each image of `inputs · upstream`, by channel.
+fn scale_gradients(inputs: &[f32], upstream: &[f32], [height, width, channels]: [usize; 3]) -> Vec<f32> {
+    let image = (height * width * channels).max(1);
+    let mut result = vec![0.0; inputs.len() / image * channels];
+    let images = inputs.par_chunks(image).zip(upstream.par_chunks(image));
+    result.par_chunks_mut(channels.max(1)).zip(images).for_each(|(sums, (inputs, upstream))| {
+        sum_products(sums, inputs, upstream, width);
+    });
+    result
 }
 
 struct ScaleChannels;
@@ -94,15 +166,9 @@ impl CustomOp2 for ScaleChannels {
                 scale(&mut result, factors, height, width * channels);
                 gradient(result, x)
             });
-            let of_scales = scales.track_op().then(|| {
-                let mut result = vec![0.0; factors.len()];
-                let image = (height * width * channels).max(1);
-                let images = inputs.par_chunks(image).zip(upstream.par_chunks(image));
-                result.par_chunks_mut(channels.max(1)).zip(images).for_each(|(sums, (inputs, upstream))| {
-                    sum_products(sums, inputs, upstream, width);
-                });
-                gradient(result, scales)
-            });
+            let of_scales = scales
+                .track_op()
+                .then(|| gradient(scale_gradients(inputs, upstream, [height, width, channels]), scales));
             Ok((of_x.transpose()?, of_scales.transpose()?))
         })
     }

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use crate::ops::backward::{add, column_sums, gradient, read};
 use crate::ops::packed::{PackedMatrix, Product, Rows, Start, Target, apart, conv_values, lines};
-use crate::ops::products::{TILE_ROWS, weight_gradients};
+use crate::ops::products::{TILE_ROWS, row_gradients, weight_gradients};
 use crate::ops::window::{Geometry, Window};
 use crate::ops::{Activation, elements, output, scratch};
 
@@ -47,21 +47,55 @@ impl CustomOp3 for Tracked {
         _: &Tensor,
         upstream: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let geometry = self.window.over(x.dims())?;
-        let outputs = bias.elem_count();
-        let depth = weight.elem_count() / outputs.max(1);
-        read([x, weight, &upstream.contiguous()?], |[inputs, weights, upstream]| {
-            let of_x = x.track_op().then(|| {
-                let weights = PackedMatrix::turned(weights, outputs, None);
-                gradient(input_gradient(upstream, &weights, &geometry), x)
-            });
-            let of_weight = weight
-                .track_op()
-                .then(|| gradient(weight_gradient(inputs, upstream, [depth, outputs], &geometry), weight));
-            let of_bias = bias.track_op().then(|| gradient(column_sums(upstream, outputs), bias));
-            Ok((of_x.transpose()?, of_weight.transpose()?, of_bias.transpose()?))
-        })
+        let wanted = [x, weight, bias].map(Tensor::track_op);
+        let [of_x, of_weight, of_bias] = gradients(x, weight, self.window, upstream, wanted)?;
+        Ok((of_x, of_weight, of_bias))
     }
+}
+
+/// The gradients of `x` if it is wanted, the weight and the bias of `convolution(x) + bias` on the CPU, given the result's.
+pub fn conv_backward(
+    x: &Tensor,
+    weight: &Tensor,
+    window: Window,
+    upstream: &Tensor,
+    wants_x: bool,
+) -> Result<(Option<Tensor>, Tensor, Tensor)> {
+    match gradients(x, weight, window, upstream, [wants_x, true, true])? {
+        [of_x, Some(of_weight), Some(of_bias)] => Ok((of_x, of_weight, of_bias)),
+        _ => candle_core::bail!("a gradient that was wanted is there"),
+    }
+}
+
+/// Those that are wanted of `x`, weight and bias.
+fn gradients(
+    x: &Tensor,
+    weight: &Tensor,
+    window: Window,
+    upstream: &Tensor,
+    wanted: [bool; 3],
+) -> Result<[Option<Tensor>; 3]> {
+    let geometry = window.over(x.dims())?;
+    let (_, _, _, outputs) = weight.dims4()?;
+    let depth = weight.elem_count() / outputs.max(1);
+    read([&x.contiguous()?, weight, &upstream.contiguous()?], |[inputs, weights, upstream]| {
+        let of_x = wanted[0].then(|| {
+            if window == Window::centered(1, 1) {
+                return gradient(row_gradients(upstream, weights, outputs), x);
+            }
+            let weights = PackedMatrix::turned(weights, outputs, None);
+            gradient(input_gradient(upstream, &weights, &geometry), x)
+        });
+        let of_weight = wanted[1].then(|| {
+            if window == Window::centered(1, 1) {
+                let rows = |first: usize, _, add: &mut dyn FnMut(&[f32], usize)| add(&inputs[first * depth..], depth);
+                return gradient(weight_gradients(upstream, [depth, outputs], rows), weight);
+            }
+            gradient(weight_gradient(inputs, upstream, [depth, outputs], &geometry), weight)
+        });
+        let of_bias = wanted[2].then(|| Tensor::from_vec(column_sums(upstream, outputs), outputs, x.device()));
+        Ok([of_x.transpose()?, of_weight.transpose()?, of_bias.transpose()?])
+    })
 }
 
 /// `weights` is of `outputs` rows and `kernel · kernel · channels` columns.

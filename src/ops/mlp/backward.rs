@@ -3,6 +3,7 @@
 //! Each thread sums gradients of its own: over its share of the rows, or, where weights are larger than rows, over all rows
 //! for its share of the wide columns. So sums depend on the number of threads, and on nothing else.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use candle_core::{Result, Tensor};
@@ -11,8 +12,8 @@ use rayon::prelude::*;
 use super::learning::{Layers, TILE_ROWS, WIDE, of_columns, of_depth, shares};
 use crate::ops::backward::{add, read};
 use crate::ops::layer_norm::normalize;
-use crate::ops::packed::{Line, PANEL, PackedMatrix, Rows, Start, Target, accumulate_turned, apart, lines};
-use crate::ops::{Activation, scratch, work};
+use crate::ops::packed::{Line, PANEL, PackedMatrix, Rows, Start, Target, apart, lines, multiply_turned};
+use crate::ops::{Activation, scratch, space, work, written};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Shapes {
@@ -32,15 +33,24 @@ pub struct Sums {
     pub project: Vec<f32>,
 }
 
-impl Sums {
-    fn zero(rows: usize, channels: usize, hidden: usize) -> Self {
-        let zeros = |length| vec![0.0; length];
-        Self {
-            normed: zeros(rows * channels),
-            expand: zeros(channels * hidden),
-            hidden_bias: zeros(hidden),
-            project: zeros(hidden * channels),
-        }
+/// The same as memory that parts of a pass fill.
+struct Space {
+    expand: Vec<MaybeUninit<f32>>,
+    hidden_bias: Vec<f32>,
+    project: Vec<MaybeUninit<f32>>,
+}
+
+impl Space {
+    fn new(channels: usize, hidden: usize) -> Self {
+        Self { expand: space(channels * hidden), hidden_bias: vec![0.0; hidden], project: space(hidden * channels) }
+    }
+
+    /// # Safety
+    /// All of it, and of `normed`, must have been written.
+    unsafe fn written(self, normed: Vec<MaybeUninit<f32>>) -> Sums {
+        let Self { expand, hidden_bias, project } = self;
+        // SAFETY: the caller's promise.
+        unsafe { Sums { normed: written(normed), expand: written(expand), hidden_bias, project: written(project) } }
     }
 }
 
@@ -68,17 +78,18 @@ enum Wide<'a> {
     Again(&'a PackedMatrix, &'a [Line]),
 }
 
-/// What one thread computes: gradients of some rows through some wide columns, added to what is there.
+/// What one thread computes: gradients of some rows, at least one, through some wide columns.
 struct Part<'a> {
     rows: Range<usize>,
     hidden: Range<usize>,
     /// Of these rows.
-    normed: &'a mut [f32],
+    normed: &'a mut [MaybeUninit<f32>],
     /// All channels by these columns.
     expand: Target<'a>,
+    /// Zeros.
     hidden_bias: &'a mut [f32],
     /// These columns' rows.
-    project: &'a mut [f32],
+    project: &'a mut [MaybeUninit<f32>],
 }
 
 /// Sums the gradients of all rows.
@@ -120,19 +131,19 @@ impl Pass<'_> {
     fn by_rows(&self) -> Sums {
         let Shapes { rows, channels, hidden } = self.shapes;
         let share = rows.div_ceil(rayon::current_num_threads()).max(1);
-        let mut normed = vec![0.0; rows * channels];
+        let mut normed = space(rows * channels);
         let parts = normed.par_chunks_mut(share * channels).enumerate().map(|(index, normed)| {
-            let first = index * share;
-            let mut own = Sums::zero(0, channels, hidden);
-            self.add(Part {
+            let (first, mut own) = (index * share, Space::new(channels, hidden));
+            self.fill(Part {
                 rows: first..first + normed.len() / channels,
                 hidden: 0..hidden,
                 normed,
-                expand: Target::holding(&mut own.expand, hidden),
+                expand: Target::new(&mut own.expand, hidden),
                 hidden_bias: &mut own.hidden_bias,
                 project: &mut own.project,
             });
-            own
+            // SAFETY: a part fills all it is given.
+            unsafe { own.written(Vec::new()) }
         });
         let sums = parts.collect::<Vec<_>>().into_iter().reduce(|mut sums, part| {
             add_all(&mut sums.expand, &part.expand);
@@ -140,31 +151,37 @@ impl Pass<'_> {
             add_all(&mut sums.project, &part.project);
             sums
         });
-        Sums { normed, ..sums.unwrap_or_else(|| Sums::zero(0, channels, hidden)) }
+        // SAFETY: the parts have filled it.
+        let normed = unsafe { written(normed) };
+        Sums { normed, ..sums.expect("there is a row") }
     }
 
     fn by_columns(&self) -> Sums {
         let Shapes { rows, channels, hidden } = self.shapes;
-        let share = hidden.div_ceil(rayon::current_num_threads()).next_multiple_of(PANEL).max(PANEL);
-        let mut whole = Sums::zero(rows, channels, hidden);
-        let mut others = vec![vec![0.0; rows * channels]; hidden.div_ceil(share).saturating_sub(1)];
+        let share = hidden.div_ceil(rayon::current_num_threads()).next_multiple_of(PANEL);
+        let mut whole = Space::new(channels, hidden);
+        let mut normed: Vec<_> = (0..hidden.div_ceil(share)).map(|_| space(rows * channels)).collect();
         let mut parts = Vec::new();
-        let mut expand = Target::holding(&mut whole.expand, hidden);
-        let narrow = std::iter::once(&mut whole.normed).chain(&mut others);
+        let mut expand = Target::new(&mut whole.expand, hidden);
         let wide = whole.hidden_bias.chunks_mut(share).zip(whole.project.chunks_mut(share * channels));
-        for (index, (normed, (hidden_bias, project))) in narrow.zip(wide).enumerate() {
+        for (index, (normed, (hidden_bias, project))) in normed.iter_mut().zip(wide).enumerate() {
             let (columns, rest) = expand.split_at_column(share);
             expand = rest;
             let hidden = index * share..index * share + hidden_bias.len();
             parts.push(Part { rows: 0..rows, hidden, normed, expand: columns, hidden_bias, project });
         }
-        parts.into_par_iter().for_each(|part| self.add(part));
-        others.iter().for_each(|other| add_all(&mut whole.normed, other));
-        whole
+        parts.into_par_iter().for_each(|part| self.fill(part));
+        let others = normed.split_off(1);
+        // SAFETY: the parts have filled all of it, and are all wide columns.
+        unsafe {
+            let mut sums = whole.written(normed.pop().expect("there is a wide column"));
+            others.into_iter().for_each(|other| add_all(&mut sums.normed, &written(other)));
+            sums
+        }
     }
 
-    /// Adds the gradients of a part, tile by tile.
-    fn add(&self, mut part: Part) {
+    /// Computes a part, tile by tile.
+    fn fill(&self, mut part: Part) {
         let Shapes { channels, hidden, .. } = self.shapes;
         let (normed_stride, wide_stride) = (apart(channels), apart(WIDE));
         let (mut upstream_panels, mut wide_panels) = (PackedMatrix::empty(), PackedMatrix::empty());
@@ -199,13 +216,13 @@ impl Pass<'_> {
                             self.activation.apply_inlined(&mut active[..width]);
                         }
                     });
-                    let project = &mut part.project[own.start * channels..own.end * channels];
-                    accumulate_turned(active, wide_stride, &upstream_panels, Target::holding(project, channels));
+                    let mut target = Target::new(&mut part.project[own.start * channels..own.end * channels], channels);
+                    target.holds_values = first > part.rows.start;
+                    multiply_turned(active, wide_stride, &upstream_panels, target);
                     // The gradients of the wide rows.
                     let target = Target::holding(slopes, wide_stride).into_columns(0..width);
                     let upstream = Rows::dense(upstream, count, channels);
-                    of_columns(upstream, self.project_back, &share, Start::Bias(&self.zeros[..hidden.div_ceil(PANEL)]))
-                        .write(target);
+                    of_columns(upstream, self.project_back, &share, self.zeros(hidden)).write(target);
                     let of_bias = &mut part.hidden_bias[own.clone()];
                     vectorized!(|| {
                         for (slopes, wide) in slopes.chunks_exact_mut(wide_stride).zip(wide) {
@@ -214,12 +231,22 @@ impl Pass<'_> {
                         }
                     });
                     wide_panels.refill(slopes, wide_stride, count, width);
-                    accumulate_turned(normed, normed_stride, &wide_panels, part.expand.columns(own));
+                    let mut target = part.expand.columns(own);
+                    target.holds_values = first > part.rows.start;
+                    multiply_turned(normed, normed_stride, &wide_panels, target);
                     let wide = strided(slopes, count, width, wide_stride);
-                    of_depth(wide, self.expand_back, &share, Start::Result).write(Target::holding(of_normed, channels));
+                    let (mut target, begins) = (Target::new(of_normed, channels), share.start == part.hidden.start);
+                    target.holds_values = !begins;
+                    let start = if begins { self.zeros(channels) } else { Start::Result };
+                    of_depth(wide, self.expand_back, &share, start).write(target);
                 }
             });
         }
+    }
+
+    /// Sums over a weight of so many columns begin with nothing.
+    fn zeros(&self, columns: usize) -> Start<'_> {
+        Start::Bias(&self.zeros[..columns.div_ceil(PANEL)])
     }
 
     fn normalize(&self, values: &[f32], normed: &mut [f32], stride: usize) {

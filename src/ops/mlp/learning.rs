@@ -162,7 +162,7 @@ impl Layers<'_> {
             && self.project[0].dims() == [hidden, channels]
             && narrow.iter().all(|tensor| tensor.elem_count() == channels)
             && self.expand[1].elem_count() == hidden;
-        if !fits || channels == 0 {
+        if !fits || x.elem_count() == 0 || hidden == 0 {
             candle_core::bail!("layers of {channels} channels do not fit {:?}", x.dims());
         }
         Ok((channels, hidden))

@@ -26,4 +26,4 @@ pub use operands::{Rows, Start, Target};
 pub use product::Product;
 pub use scaled::linear_scaled;
 pub use tile::{Tile, TileWeight};
-pub use turned::accumulate_turned;
+pub use turned::multiply_turned;

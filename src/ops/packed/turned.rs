@@ -7,30 +7,30 @@ use super::matrix::{PANEL, PackedMatrix};
 use super::operands::Target;
 use crate::ops::Activation;
 
-/// `target += leftᵀ · right`, on the calling thread.
+/// `target = leftᵀ · right`, added to what it holds if it holds values, on the calling thread.
 ///
 /// `left` has as many rows as `right`, `stride` apart, each of as many values as the target has rows; the target has the
-/// columns of `right` and holds values.
-pub fn accumulate_turned(left: &[f32], stride: usize, right: &PackedMatrix, target: Target) {
+/// columns of `right`.
+pub fn multiply_turned(left: &[f32], stride: usize, right: &PackedMatrix, target: Target) {
     let (rows, columns) = (target.rows, target.columns);
     assert_eq!(right.columns(), columns, "the product fills its target");
-    if rows == 0 || columns == 0 || right.depth() == 0 {
+    if rows == 0 || columns == 0 {
         return;
     }
-    assert!(target.holds_values, "a sum goes on from values");
-    assert!((right.depth() - 1) * stride + rows <= left.len(), "the left factor lies in its slice");
-    Arch::new().dispatch(Accumulate { left, stride, right, target });
+    let end = right.depth().checked_sub(1).map_or(0, |last| last * stride + rows);
+    assert!(end <= left.len(), "the left factor lies in its slice");
+    Arch::new().dispatch(Multiply { left, stride, right, target });
 }
 
 /// A product whose slices have been checked.
-struct Accumulate<'a> {
+struct Multiply<'a> {
     left: &'a [f32],
     stride: usize,
     right: &'a PackedMatrix,
     target: Target<'a>,
 }
 
-impl WithSimd for Accumulate<'_> {
+impl WithSimd for Multiply<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -45,14 +45,14 @@ impl WithSimd for Accumulate<'_> {
     }
 }
 
-impl Accumulate<'_> {
+impl Multiply<'_> {
     /// All rows of the result, of the columns of `PANELS` panels from `first` on.
     #[inline(always)]
     fn panels<S: Simd, const PANELS: usize>(&self, simd: S, first: usize) {
         let column = first * PANEL;
         let mut row = 0;
         while row < self.target.rows {
-            // SAFETY: the row and the column are in the target, and `accumulate_turned` has checked the left factor.
+            // SAFETY: the row and the column are in the target, and `multiply_turned` has checked the left factor.
             unsafe {
                 let block = Turned::<PANELS> {
                     left: self.left.as_ptr().add(row),
@@ -62,7 +62,7 @@ impl Accumulate<'_> {
                         result: self.target.first.add(row * self.target.stride + column),
                         stride: self.target.stride,
                         columns: (self.target.columns - column).min(PANELS * PANEL),
-                        holds_start: true,
+                        holds_start: self.target.holds_values,
                         residual: None,
                         activation: Activation::None,
                     },
@@ -122,19 +122,22 @@ mod tests {
             // What it held before does not matter.
             packed.refill(&values(99 * 17, 4), 17, 99, 17);
             packed.refill(&right, columns, depth, columns);
-            let mut result = held.clone();
-            let mut target = Target::holding(&mut result, target_stride);
-            accumulate_turned(&left, stride, &packed, target.columns(2..2 + columns));
-            for (index, &value) in result.iter().enumerate() {
-                let (row, column) = (index / target_stride, index % target_stride);
-                let Some(column) = column.checked_sub(2).filter(|column| *column < columns) else {
-                    assert_eq!(value, held[index], "other columns are left alone");
-                    continue;
-                };
-                let products = (0..depth)
-                    .map(|step| f64::from(left[step * stride + row]) * f64::from(right[step * columns + column]));
-                let expected = f64::from(held[index]) + products.sum::<f64>();
-                assert!((f64::from(value) - expected).abs() < 1e-5, "{value} instead of {expected}");
+            for adds in [false, true] {
+                let mut result = held.clone();
+                let mut target = Target::holding(&mut result, target_stride);
+                target.holds_values = adds;
+                multiply_turned(&left, stride, &packed, target.columns(2..2 + columns));
+                for (index, &value) in result.iter().enumerate() {
+                    let (row, column) = (index / target_stride, index % target_stride);
+                    let Some(column) = column.checked_sub(2).filter(|column| *column < columns) else {
+                        assert_eq!(value, held[index], "other columns are left alone");
+                        continue;
+                    };
+                    let products = (0..depth)
+                        .map(|step| f64::from(left[step * stride + row]) * f64::from(right[step * columns + column]));
+                    let expected = products.sum::<f64>() + if adds { f64::from(held[index]) } else { 0.0 };
+                    assert!((f64::from(value) - expected).abs() < 1e-5, "{value} instead of {expected}");
+                }
             }
         }
     }
