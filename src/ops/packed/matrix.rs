@@ -1,5 +1,7 @@
 //! A weight in the kernel's order.
 
+use std::mem::MaybeUninit;
+
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
@@ -18,8 +20,30 @@ pub fn lines(values: &[f32]) -> Vec<Line> {
     values.chunks(PANEL).map(line).collect()
 }
 
+/// Rows that are packed together: so many lines of a panel lie one after the other, where single ones would each be in a page
+/// of their own.
+const BLOCK: usize = 32;
+/// Panels of one task.
+const TASK_PANELS: usize = 4;
+
+/// The lines of `panels` panels. `fill` gets some panels, whose first has the number it is told, and must write every line.
+fn filled_lines(depth: usize, panels: usize, fill: impl Fn(usize, &mut [MaybeUninit<Line>]) + Sync) -> Vec<Line> {
+    let mut lines = Vec::with_capacity(depth * panels);
+    let space = &mut lines.spare_capacity_mut()[..depth * panels];
+    space.par_chunks_mut((TASK_PANELS * depth).max(1)).enumerate().for_each(|(task, panels)| {
+        vectorized!(|| fill(task * TASK_PANELS, panels));
+    });
+    // SAFETY: every line has been written.
+    unsafe { lines.set_len(depth * panels) };
+    lines
+}
+
 /// At most a line of values, and zeros.
+#[inline(always)]
 fn line(values: &[f32]) -> Line {
+    if let Some(whole) = values.first_chunk() {
+        return Line(*whole);
+    }
     let mut line = Line([0.0; PANEL]);
     line.0[..values.len()].copy_from_slice(values);
     line
@@ -59,37 +83,57 @@ impl PackedMatrix {
     /// The matrix `rows` of `columns` columns, each multiplied by its `scale`.
     pub fn scaled(rows: &[f32], columns: usize, scale: Option<&[f32]>) -> Self {
         let depth = rows.len() / columns.max(1);
-        let mut lines = vec![Line([0.0; PANEL]); depth * columns.div_ceil(PANEL)];
-        lines.par_chunks_mut(depth.max(1)).enumerate().for_each(|(panel, lines)| {
-            let (first, width) = (panel * PANEL, PANEL.min(columns - panel * PANEL));
-            vectorized!(|| {
-                for (line, row) in lines.iter_mut().zip(rows.chunks_exact(columns)) {
-                    line.0[..width].copy_from_slice(&row[first..first + width]);
-                    if let Some(scale) = scale {
-                        line.0.iter_mut().zip(&scale[first..]).for_each(|(value, scale)| *value *= scale);
+        let lines = filled_lines(
+            depth,
+            columns.div_ceil(PANEL),
+            #[inline(always)]
+            |first_panel, panels| {
+                for first_row in (0..depth).step_by(BLOCK) {
+                    for (index, lines) in panels.chunks_exact_mut(depth).enumerate() {
+                        let first = (first_panel + index) * PANEL;
+                        let width = PANEL.min(columns - first);
+                        let rows = rows[first_row * columns..].chunks_exact(columns).take(BLOCK);
+                        for (space, row) in lines[first_row..].iter_mut().zip(rows) {
+                            let mut line = line(&row[first..first + width]);
+                            if let Some(scale) = scale {
+                                line.0.iter_mut().zip(&scale[first..]).for_each(|(value, scale)| *value *= scale);
+                            }
+                            space.write(line);
+                        }
                     }
                 }
-            });
-        });
+            },
+        );
         Self { lines, depth, columns }
     }
 
     /// The transpose of the matrix `rows` of `columns` columns, each of which is multiplied by its `scale`.
     pub fn turned(rows: &[f32], columns: usize, scale: Option<&[f32]>) -> Self {
         let count = rows.len() / columns.max(1);
-        let mut lines = vec![Line([0.0; PANEL]); columns * count.div_ceil(PANEL)];
-        lines.par_chunks_mut(columns.max(1)).zip(rows.par_chunks(PANEL * columns.max(1))).for_each(|(lines, rows)| {
-            vectorized!(|| {
-                for (place, row) in rows.chunks_exact(columns).enumerate() {
-                    lines.iter_mut().zip(row).for_each(|(line, value)| line.0[place] = *value);
-                }
-                if let Some(scale) = scale {
-                    for (line, scale) in lines.iter_mut().zip(scale) {
-                        line.0.iter_mut().for_each(|value| *value *= scale);
+        let lines = filled_lines(
+            columns,
+            count.div_ceil(PANEL),
+            #[inline(always)]
+            |first_panel, panels| {
+                for (index, lines) in panels.chunks_exact_mut(columns).enumerate() {
+                    let rows = &rows[(first_panel + index) * PANEL * columns..];
+                    for (block, space) in lines.chunks_mut(PANEL).enumerate() {
+                        let first = block * PANEL;
+                        let mut turned = [Line([0.0; PANEL]); PANEL];
+                        for (place, row) in rows.chunks_exact(columns).take(PANEL).enumerate() {
+                            let values = line(&row[first..first + space.len()]);
+                            turned.iter_mut().zip(values.0).for_each(|(line, value)| line.0[place] = value);
+                        }
+                        for (index, (space, mut line)) in space.iter_mut().zip(turned).enumerate() {
+                            if let Some(scale) = scale {
+                                line.0.iter_mut().for_each(|value| *value *= scale[first + index]);
+                            }
+                            space.write(line);
+                        }
                     }
                 }
-            });
-        });
+            },
+        );
         Self { lines, depth: columns, columns: count }
     }
 
@@ -102,13 +146,13 @@ impl PackedMatrix {
     pub fn refill(&mut self, rows: &[f32], stride: usize, depth: usize, columns: usize) {
         (self.depth, self.columns) = (depth, columns);
         self.lines.resize(depth * columns.div_ceil(PANEL), Line([0.0; PANEL]));
-        for (panel, lines) in self.lines.chunks_exact_mut(depth.max(1)).enumerate() {
-            let first = panel * PANEL;
-            let width = PANEL.min(columns - first);
-            for (whole_line, row) in lines.iter_mut().zip(rows.chunks(stride.max(1))) {
-                match row[first..first + width].first_chunk() {
-                    Some(whole) => whole_line.0 = *whole,
-                    None => *whole_line = line(&row[first..first + width]),
+        for first_row in (0..depth).step_by(BLOCK) {
+            for (panel, lines) in self.lines.chunks_exact_mut(depth).enumerate() {
+                let first = panel * PANEL;
+                let width = PANEL.min(columns - first);
+                let rows = rows[first_row * stride..].chunks(stride).take(BLOCK);
+                for (space, row) in lines[first_row..].iter_mut().zip(rows) {
+                    *space = line(&row[first..first + width]);
                 }
             }
         }

@@ -36,19 +36,22 @@ impl WithSimd for Multiply<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let panels = self.right.panels();
-        for panel in (0..panels / 2 * 2).step_by(2) {
-            self.panels::<S, 2>(simd, panel);
-        }
-        if panels % 2 == 1 {
-            self.panels::<S, 1>(simd, panels - 1);
+        let mut first = 0;
+        while first < panels {
+            // Never one alone while there are two to share the left factor's values with.
+            first += match panels - first {
+                3 | 5.. => self.panels::<S, 3>(simd, first),
+                2 | 4 => self.panels::<S, 2>(simd, first),
+                _ => self.panels::<S, 1>(simd, first),
+            };
         }
     }
 }
 
 impl Multiply<'_> {
-    /// All rows of the result, of the columns of `PANELS` panels from `first` on.
+    /// All rows of the result, of the columns of `PANELS` panels from `first` on. Returns `PANELS`.
     #[inline(always)]
-    fn panels<S: Simd, const PANELS: usize>(&self, simd: S, first: usize) {
+    fn panels<S: Simd, const PANELS: usize>(&self, simd: S, first: usize) -> usize {
         let column = first * PANEL;
         let mut row = 0;
         while row < self.target.rows {
@@ -68,19 +71,20 @@ impl Multiply<'_> {
                     },
                 };
                 row += match (PANEL * size_of::<f32>() / size_of::<S::f32s>(), self.target.rows - row) {
-                    (1, 14..) => rows::<S, 14, PANELS, 1>(simd, &block),
-                    (1, 7..) => rows::<S, 7, PANELS, 1>(simd, &block),
+                    // Eight values lie in one line of the cache where rows are whole lines apart.
+                    (1, 8..) => rows::<S, 8, PANELS, 1>(simd, &block),
                     (1, 4..) => rows::<S, 4, PANELS, 1>(simd, &block),
                     (1, 2..) => rows::<S, 2, PANELS, 1>(simd, &block),
                     (1, _) => rows::<S, 1, PANELS, 1>(simd, &block),
-                    (2, 3..) => rows::<S, 3, PANELS, 2>(simd, &block),
+                    (2, 2..) => rows::<S, 2, PANELS, 2>(simd, &block),
                     (2, _) => rows::<S, 1, PANELS, 2>(simd, &block),
-                    (4, 3..) => rows::<S, 3, PANELS, 4>(simd, &block),
+                    (4, 2..) => rows::<S, 2, PANELS, 4>(simd, &block),
                     (4, _) => rows::<S, 1, PANELS, 4>(simd, &block),
                     _ => rows::<S, 1, PANELS, PANEL>(simd, &block),
                 };
             }
         }
+        PANELS
     }
 }
 
