@@ -1,6 +1,8 @@
 //! Batch norm while it trains, with the activation after it: nothing but the input is kept, and both directions read it
 //! twice.
 
+use std::mem::MaybeUninit;
+
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
@@ -54,11 +56,10 @@ pub fn forward(x: &Tensor, layers: Layers, residual: Option<&Tensor>) -> Result<
         let normal = Normal { mean, scale };
         let affine = Affine::new(&normal, weight, bias);
         let mut result = space(values.len());
-        let chunk = rows_per_task(affine.wide()) * affine.wide();
+        let chunk = normal.chunk();
         let tasks = result.par_chunks_mut(chunk).zip(values.par_chunks(chunk).zip(added.par_chunks(chunk)));
         tasks.for_each(|(result, (values, added))| {
-            let result = result.write_copy_of_slice(values);
-            affine.apply(result, residual.map(|_| added), layers.activation);
+            affine.apply(result, values, residual.map(|_| added), layers.activation);
         });
         // SAFETY: each task writes its chunk.
         Ok((Tensor::from_vec(unsafe { written(result) }, x.shape(), &Device::Cpu)?, normal, of_batch))
@@ -74,65 +75,69 @@ pub fn backward(
     upstream: &Tensor,
 ) -> Result<Gradients> {
     let upstream = upstream.contiguous()?;
-    // Before the activation.
-    let inner =
-        if layers.activation == Activation::None { upstream } else { slopes(x, normal, layers, residual, &upstream)? };
-    let channels = normal.mean.len();
-    read([x, layers.weight, &inner], |[values, weights, inner]| {
-        let (of_weight, of_bias) = normal.sums(values, inner);
-        let of_x = normal.input_gradient(values, inner, weights, [&of_weight, &of_bias]);
-        Ok((of_x, of_weight, of_bias))
-    })
-    .and_then(|(of_x, of_weight, of_bias)| {
-        Ok(Gradients {
-            x: Tensor::from_vec(of_x, x.shape(), &Device::Cpu)?,
-            weight: Tensor::from_vec(of_weight, channels, &Device::Cpu)?,
-            bias: Tensor::from_vec(of_bias, channels, &Device::Cpu)?,
-            residual: inner,
-        })
+    let tensors = [x, layers.weight, layers.bias, residual.unwrap_or(x), &upstream];
+    let (of_x, inner, sums) = read(tensors, |[values, weights, bias, added, upstream]| {
+        if layers.activation == Activation::None {
+            let sums = normal.sums(values, upstream);
+            return Ok((normal.input_gradient(values, upstream, weights, &sums), None, sums));
+        }
+        let affine = Affine::new(normal, weights, bias);
+        let chunk = normal.chunk();
+        let mut inner = space(values.len());
+        let inputs = values.par_chunks(chunk).zip(added.par_chunks(chunk)).zip(upstream.par_chunks(chunk));
+        let parts = inner.par_chunks_mut(chunk).zip(inputs).map(|(inner, ((values, added), upstream))| {
+            let inner = affine.slopes(inner, upstream, values, residual.map(|_| added), layers.activation);
+            normal.chunk_sums(values, inner)
+        });
+        let sums = in_order(parts.collect(), weights.len());
+        // SAFETY: each task writes its chunk.
+        let inner = unsafe { written(inner) };
+        Ok((normal.input_gradient(values, &inner, weights, &sums), Some(inner), sums))
+    })?;
+    let [of_weight, of_bias] = sums;
+    let tensor = |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), &Device::Cpu);
+    Ok(Gradients {
+        x: tensor(of_x, x)?,
+        weight: tensor(of_weight, layers.weight)?,
+        bias: tensor(of_bias, layers.bias)?,
+        residual: inner.map_or(Ok(upstream), |inner| tensor(inner, x))?,
     })
 }
 
-/// `upstream` times the slopes of the activation, whose input is computed again.
-fn slopes(x: &Tensor, normal: &Normal, layers: Layers, residual: Option<&Tensor>, upstream: &Tensor) -> Result<Tensor> {
-    read([x, layers.weight, layers.bias, residual.unwrap_or(x), upstream], |[values, weight, bias, added, upstream]| {
-        let affine = Affine::new(normal, weight, bias);
-        let mut result = space(values.len());
-        let chunk = rows_per_task(affine.wide()) * affine.wide();
-        let inputs = values.par_chunks(chunk).zip(added.par_chunks(chunk)).zip(upstream.par_chunks(chunk));
-        result.par_chunks_mut(chunk).zip(inputs).for_each(|(result, ((values, added), upstream))| {
-            let result = result.write_copy_of_slice(upstream);
-            affine.multiply_by_slope(result, values, residual.map(|_| added), layers.activation);
-        });
-        // SAFETY: each task writes its chunk.
-        Tensor::from_vec(unsafe { written(result) }, x.shape(), &Device::Cpu)
-    })
+/// The sums of tasks, for weight and bias.
+fn in_order(parts: Vec<[Vec<f32>; 2]>, channels: usize) -> [Vec<f32>; 2] {
+    let (of_weight, of_bias): (Vec<_>, Vec<_>) = parts.into_iter().map(|[weight, bias]| (weight, bias)).unzip();
+    [sum_in_order(of_weight, channels), sum_in_order(of_bias, channels)]
 }
 
 impl Normal {
-    /// The gradients of weight and bias.
-    fn sums(&self, values: &[f32], upstream: &[f32]) -> (Vec<f32>, Vec<f32>) {
-        let channels = self.mean.len();
+    /// Values of one task: whole widened rows.
+    fn chunk(&self) -> usize {
+        let wide = widened(&self.mean).len();
+        rows_per_task(wide) * wide
+    }
+
+    /// The gradients of weight and bias, given that of the norm's result.
+    fn sums(&self, values: &[f32], upstream: &[f32]) -> [Vec<f32>; 2] {
+        let chunks = values.par_chunks(self.chunk()).zip(upstream.par_chunks(self.chunk()));
+        in_order(chunks.map(|(values, upstream)| self.chunk_sums(values, upstream)).collect(), self.mean.len())
+    }
+
+    fn chunk_sums(&self, values: &[f32], upstream: &[f32]) -> [Vec<f32>; 2] {
         let (means, scales) = (widened(&self.mean), widened(&self.scale));
         let wide = means.len();
-        let chunk = rows_per_task(wide) * wide;
-        let parts = values.par_chunks(chunk).zip(upstream.par_chunks(chunk)).map(|(values, upstream)| {
-            let (mut of_weight, mut of_bias) = (vec![0.0; wide], vec![0.0; wide]);
-            vectorized!(|| {
-                for (values, upstream) in values.chunks(wide).zip(upstream.chunks(wide)) {
-                    let sums = of_weight.iter_mut().zip(&mut of_bias).zip(means.iter().zip(&scales));
-                    for (((of_weight, of_bias), (mean, scale)), (value, upstream)) in
-                        sums.zip(values.iter().zip(upstream))
-                    {
-                        *of_weight += upstream * (value - mean) * scale;
-                        *of_bias += upstream;
-                    }
+        let (mut of_weight, mut of_bias) = (vec![0.0; wide], vec![0.0; wide]);
+        vectorized!(|| {
+            for (values, upstream) in values.chunks(wide).zip(upstream.chunks(wide)) {
+                let sums = of_weight.iter_mut().zip(&mut of_bias).zip(means.iter().zip(&scales));
+                for (((of_weight, of_bias), (mean, scale)), (value, upstream)) in sums.zip(values.iter().zip(upstream))
+                {
+                    *of_weight += upstream * (value - mean) * scale;
+                    *of_bias += upstream;
                 }
-            });
-            (narrowed(&of_weight, channels), narrowed(&of_bias, channels))
+            }
         });
-        let (of_weight, of_bias): (Vec<_>, Vec<_>) = parts.unzip();
-        (sum_in_order(of_weight, channels), sum_in_order(of_bias, channels))
+        [of_weight, of_bias].map(|sums| narrowed(&sums, self.mean.len()))
     }
 
     /// The gradient of the input, given those of weight and bias: mean and variance follow the input.
@@ -141,7 +146,7 @@ impl Normal {
         values: &[f32],
         upstream: &[f32],
         weights: &[f32],
-        [of_weight, of_bias]: [&[f32]; 2],
+        [of_weight, of_bias]: &[Vec<f32>; 2],
     ) -> Vec<f32> {
         // gradient = upstream · factor + value · slope + offset
         let share = weights.len() as f32 / values.len() as f32;
@@ -151,8 +156,7 @@ impl Normal {
         let offset = |channel: usize| -factors[channel] * of_bias[channel] * share;
         let offsets: Vec<f32> = (0..weights.len()).map(offset).collect();
         let [factors, slopes, offsets, means] = [&factors, &slopes, &offsets, &self.mean].map(|values| widened(values));
-        let wide = factors.len();
-        let chunk = rows_per_task(wide) * wide;
+        let (wide, chunk) = (factors.len(), self.chunk());
         let mut result = space(values.len());
         let inputs = values.par_chunks(chunk).zip(upstream.par_chunks(chunk));
         result.par_chunks_mut(chunk).zip(inputs).for_each(|(result, (values, upstream))| {
@@ -195,35 +199,40 @@ impl Affine {
         self.factors.len()
     }
 
-    /// `values` become `activation(values · factor + offset + residual)`.
-    fn apply(&self, values: &mut [f32], residual: Option<&[f32]>, activation: Activation) {
+    /// Writes `activation(values · factor + offset + residual)`.
+    fn apply(&self, result: &mut [MaybeUninit<f32>], values: &[f32], residual: Option<&[f32]>, activation: Activation) {
         let span = self.span();
         vectorized!(|| {
-            for (index, values) in values.chunks_mut(span).enumerate() {
-                self.before_activation(values, residual.map(|residual| &residual[index * span..]));
-                activation.apply_inlined(values);
+            for (index, (result, values)) in result.chunks_mut(span).zip(values.chunks(span)).enumerate() {
+                let result = result.write_copy_of_slice(values);
+                self.before_activation(result, residual.map(|residual| &residual[index * span..]));
+                activation.apply_inlined(result);
             }
         });
     }
 
-    /// `gradients` are multiplied with the slopes of the activation of what became of `values`.
-    fn multiply_by_slope(
+    /// Writes `upstream` times the slopes of the activation of what became of `values`.
+    fn slopes<'a>(
         &self,
-        gradients: &mut [f32],
+        result: &'a mut [MaybeUninit<f32>],
+        upstream: &[f32],
         values: &[f32],
         residual: Option<&[f32]>,
         activation: Activation,
-    ) {
+    ) -> &'a [f32] {
         let span = self.span();
         let mut inner = vec![0.0; span.min(values.len())];
         vectorized!(|| {
-            for (index, (gradients, values)) in gradients.chunks_mut(span).zip(values.chunks(span)).enumerate() {
+            let spans = upstream.chunks(span).zip(values.chunks(span));
+            for (index, (result, (upstream, values))) in result.chunks_mut(span).zip(spans).enumerate() {
                 let inner = &mut inner[..values.len()];
                 inner.copy_from_slice(values);
                 self.before_activation(inner, residual.map(|residual| &residual[index * span..]));
-                activation.multiply_by_slope_inlined(gradients, inner);
+                activation.multiply_by_slope_inlined(result.write_copy_of_slice(upstream), inner);
             }
         });
+        // SAFETY: every span has been written.
+        unsafe { result.assume_init_ref() }
     }
 
     #[inline(always)]
