@@ -178,10 +178,12 @@ impl Normal {
     }
 }
 
-/// Norm, weight and bias as one factor and one offset per channel.
+/// Norm, weight and bias as `(value - mean) · factor + bias` per channel. The mean is taken away first: where it is many
+/// deviations large, `value · factor + offset` would lose what tells values apart.
 struct Affine {
+    means: Vec<f32>,
     factors: Vec<f32>,
-    offsets: Vec<f32>,
+    bias: Vec<f32>,
 }
 
 /// Values that are worked on at once, in the first-level cache.
@@ -190,9 +192,8 @@ const SPAN: usize = 1024;
 impl Affine {
     fn new(normal: &Normal, weights: &[f32], bias: &[f32]) -> Self {
         let factors: Vec<f32> = weights.iter().zip(&normal.scale).map(|(weight, scale)| weight * scale).collect();
-        let offset = |((bias, mean), factor): ((&f32, &f32), &f32)| bias - mean * factor;
-        let offsets: Vec<f32> = bias.iter().zip(&normal.mean).zip(&factors).map(offset).collect();
-        Self { factors: widened(&factors), offsets: widened(&offsets) }
+        let [means, factors, bias] = [&normal.mean, &factors, bias].map(widened);
+        Self { means, factors, bias }
     }
 
     fn wide(&self) -> usize {
@@ -238,8 +239,9 @@ impl Affine {
     #[inline(always)]
     fn before_activation(&self, values: &mut [f32], residual: Option<&[f32]>) {
         for values in values.chunks_mut(self.wide()) {
-            for ((value, factor), offset) in values.iter_mut().zip(&self.factors).zip(&self.offsets) {
-                *value = *value * factor + offset;
+            let constants = self.means.iter().zip(&self.factors).zip(&self.bias);
+            for (value, ((mean, factor), bias)) in values.iter_mut().zip(constants) {
+                *value = (*value - mean) * factor + bias;
             }
         }
         if let Some(residual) = residual {
@@ -267,7 +269,7 @@ pub fn narrowed(values: &[f32], channels: usize) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Var;
+    use candle_core::{DType, Var};
 
     use super::*;
     use crate::ops::testing::{assert_close, random};
@@ -282,6 +284,21 @@ mod tests {
                 }
             }
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_mean_of_many_deviations_hides_no_difference() -> Result<()> {
+        let x = (random(&[50, 3], 1)? + 1000.0)?;
+        let (weight, bias) = (random(&[3], 2)?, random(&[3], 3)?);
+        let layers = Layers { weight: &weight, bias: &bias, epsilon: 1e-5, activation: Activation::None };
+        let ours = forward(&x, layers, None)?.0.to_dtype(DType::F64)?;
+        let [x, weight, bias] = [&x, &weight, &bias].map(|tensor| tensor.to_dtype(DType::F64));
+        let oracle = batch_norm_of_batch(&x?, &weight?, &bias?, 1e-5)?.0;
+        // The mean itself is rounded, which moves all values alike.
+        let errors = (ours - oracle)?;
+        let apart = errors.broadcast_sub(&errors.narrow(0, 0, 1)?)?.abs()?.max_all()?.to_scalar::<f64>()?;
+        assert!(apart < 1e-6, "{apart}");
         Ok(())
     }
 
