@@ -7,6 +7,7 @@ use egui::Context;
 
 use super::dialogs::{self, Ask};
 use super::library::Sheet;
+pub use super::train_actions::TrainAction;
 use super::{App, Page};
 use crate::export::{ExportOptions, ExportSummary, ExportTarget};
 use crate::format;
@@ -40,6 +41,7 @@ pub enum Action {
     /// What a person should know about the device that computes.
     DeviceChecked(Vec<String>),
     Failed(String),
+    Train(TrainAction),
 }
 
 impl App {
@@ -60,11 +62,12 @@ impl App {
             Action::RemoveInput(path) => self.classify.inputs.retain(|input| *input != path),
             Action::Start => self.start(ctx),
             Action::SetPaused(paused) => self.classify.set_paused(paused),
-            Action::Cancel => self.classify.cancel(),
+            Action::Cancel => self.cancel(),
             Action::Export(target) => self.export(ctx, target),
             Action::Exported(target, summary) => self.toasts.done(exported(&target, summary)),
             Action::DeviceChecked(notices) => self.device_notices = notices,
             Action::Failed(reason) => self.toasts.error(reason),
+            Action::Train(action) => self.apply_to_training(ctx, action),
         }
     }
 
@@ -73,6 +76,9 @@ impl App {
         if page == Page::Models {
             let selected = self.library.selected().source.clone();
             self.select_model(ctx, &selected);
+        }
+        if page == Page::Train {
+            self.read_runs(ctx);
         }
     }
 
@@ -101,8 +107,19 @@ impl App {
         }
     }
 
+    /// Stops what the page in sight is doing.
+    fn cancel(&mut self) {
+        match self.page {
+            Page::Train => self.train.stop(),
+            Page::Models | Page::Classify => self.classify.cancel(),
+        }
+    }
+
     /// Opens what a person brought: checkpoints first, so that photos of the same drop are classified with the first.
     fn open(&mut self, ctx: &Context, brought: Brought) {
+        if self.page == Page::Train {
+            return self.open_to_train(ctx, &brought);
+        }
         for path in brought.checkpoints.iter().rev() {
             self.open_checkpoint(ctx, path);
         }
@@ -120,7 +137,7 @@ impl App {
         }
     }
 
-    fn open_checkpoint(&mut self, ctx: &Context, path: &Path) {
+    pub(super) fn open_checkpoint(&mut self, ctx: &Context, path: &Path) {
         self.page = Page::Models;
         self.settings.remember_model(path);
         self.save_settings(ctx);
@@ -194,7 +211,7 @@ impl App {
         });
     }
 
-    fn spawn<F>(&mut self, ctx: &Context, name: &str, work: F)
+    pub(super) fn spawn<F>(&mut self, ctx: &Context, name: &str, work: F)
     where
         F: FnOnce(&crate::worker::JobContext) -> Result<Option<Action>, crate::worker::BoxError> + Send + 'static,
     {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rfd::{AsyncFileDialog, FileHandle};
 
-use super::Action;
+use super::{Action, TrainAction};
 use crate::export::ExportTarget;
 use crate::predict::ModelSource;
 
@@ -17,6 +17,13 @@ pub enum Ask {
     Photos,
     Labels(ModelSource),
     Export(ExportKind),
+    /// A folder of class folders.
+    TrainPhotos,
+    /// A table of paths and labels.
+    TrainTable,
+    ValidationPhotos,
+    /// The checkpoint to begin from.
+    TrainModel,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +46,7 @@ impl ExportKind {
 }
 
 const PHOTOS: [&str; 11] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "JPG", "JPEG", "PNG"];
+const TABLES: [&str; 4] = ["csv", "tsv", "jsonl", "ndjson"];
 const CHECKPOINTS: [&str; 8] = ["safetensors", "pth", "pt", "th", "ckpt", "bin", "gguf", "tar"];
 
 /// Opens the dialog; the future ends with what was chosen, or `None` when nothing was.
@@ -46,9 +54,14 @@ pub fn open(ask: Ask) -> impl Future<Output = Option<Action>> + Send {
     // The dialogs are made here, on the calling thread: macOS wants them on the window's.
     let dialog = AsyncFileDialog::new();
     let chosen: Chosen = match &ask {
-        Ask::Checkpoint => {
+        Ask::Checkpoint | Ask::TrainModel => {
             let dialog = dialog.set_title("Open checkpoint").add_filter("Checkpoints", &CHECKPOINTS);
             one(dialog.add_filter("All files", &["*"]).pick_file())
+        }
+        Ask::TrainPhotos => one(dialog.set_title("Choose a folder that holds a folder per class").pick_folder()),
+        Ask::ValidationPhotos => one(dialog.set_title("Choose a folder of validation photos").pick_folder()),
+        Ask::TrainTable => {
+            one(dialog.set_title("Choose a table of paths and labels").add_filter("Tables", &TABLES).pick_file())
         }
         Ask::Folders => many(dialog.set_title("Choose folders of photos").pick_folders()),
         Ask::Photos => many(dialog.set_title("Choose photos").add_filter("Photos", &PHOTOS).pick_files()),
@@ -83,6 +96,9 @@ pub fn action(ask: Ask, paths: Vec<PathBuf>) -> Option<Action> {
     let first = paths.first().cloned()?;
     Some(match ask {
         Ask::Checkpoint => Action::OpenCheckpoint(first),
+        Ask::TrainPhotos | Ask::TrainTable => Action::Train(TrainAction::SetPhotos(first)),
+        Ask::ValidationPhotos => Action::Train(TrainAction::SetValidation(Some(first))),
+        Ask::TrainModel => Action::Train(TrainAction::OpenModel(first)),
         Ask::Folders | Ask::Photos => Action::AddInputs(paths),
         Ask::Labels(model) => Action::SetLabels(model, Some(first)),
         Ask::Export(ExportKind::Csv) => Action::Export(ExportTarget::Csv(first)),

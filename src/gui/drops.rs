@@ -6,6 +6,7 @@ use egui::{Area, Context, CornerRadius, Id, Order, RichText, Stroke, StrokeKind}
 use lucide_icons::Icon;
 
 use super::theme::{Palette, STEP};
+use super::train_actions::Dropped;
 use super::widgets;
 use crate::format;
 use crate::jobs::brought::Brought;
@@ -44,12 +45,33 @@ pub fn promise(brought: &Brought, running: bool) -> (String, Option<String>) {
     (head, tail)
 }
 
+/// What letting go over the Train page will do.
+pub fn promise_to_train(brought: &Brought) -> (String, Option<String>) {
+    let tail = |text: &str| Some(text.to_owned());
+    match (Dropped::of(brought), brought.checkpoints.is_empty()) {
+        (Dropped::Photos { val: Some(_), .. }, _) => {
+            ("Drop to train on one and validate with the other".to_owned(), tail("Each subfolder is a class"))
+        }
+        (Dropped::Photos { .. }, true) => {
+            ("Drop to train on these photos".to_owned(), tail("Each subfolder is a class"))
+        }
+        (Dropped::Photos { .. }, false) => ("Drop to train this checkpoint on these photos".to_owned(), None),
+        (Dropped::Nothing, false) => ("Drop to begin from this checkpoint".to_owned(), None),
+        (Dropped::Nothing, true) => (
+            "Galley cannot train on this".to_owned(),
+            tail("It takes one folder that holds a subfolder of photos for each class, or a .csv or .jsonl table"),
+        ),
+    }
+}
+
 /// Covers the window while something hovers.
-pub fn overlay(ctx: &Context, hover: &Hover, running: bool) {
-    let (head, tail) = match &hover.sorted {
-        Some(sorted) => promise(sorted, running),
-        None => ("Drop to open".to_owned(), None),
-    };
+pub fn overlay(ctx: &Context, hover: &Hover, promise: impl Fn(&Brought) -> (String, Option<String>)) {
+    let (head, tail) = hover.sorted.as_ref().map_or_else(|| ("Drop to open".to_owned(), None), promise);
+    cover(ctx, Icon::ImagePlus, &head, tail.as_deref());
+}
+
+/// Covers the window with a line or two.
+pub fn cover(ctx: &Context, symbol: Icon, head: &str, tail: Option<&str>) {
     let rect = ctx.content_rect();
     let area = Area::new(Id::unique("drop overlay")).order(Order::Foreground).fixed_pos(rect.min).interactable(false);
     area.show(ctx, |ui| {
@@ -61,7 +83,7 @@ pub fn overlay(ctx: &Context, hover: &Hover, running: bool) {
         ui.set_min_size(rect.size());
         ui.vertical_centered(|ui| {
             ui.add_space(rect.height() / 2.0 - 60.0);
-            widgets::icon(ui, Icon::ImagePlus, 40.0, palette.accent_line);
+            widgets::icon(ui, symbol, 40.0, palette.accent_line);
             ui.label(RichText::new(head).heading());
             if let Some(tail) = tail {
                 widgets::note(ui, tail);

@@ -36,7 +36,7 @@ impl Model {
     pub fn name(&self) -> String {
         match &self.source {
             ModelSource::Starter => "Starter".to_owned(),
-            ModelSource::File(path) => path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+            ModelSource::File(path) => name_of(path),
         }
     }
 
@@ -68,6 +68,17 @@ impl Model {
     }
 }
 
+/// The file's name; with its folder's where that is what tells it from others, as among runs.
+fn name_of(path: &Path) -> String {
+    let text = |name: &std::ffi::OsStr| name.to_string_lossy().into_owned();
+    let name = text(path.file_name().unwrap_or(path.as_os_str()));
+    let is_of_a_run = ["best.safetensors", "last.safetensors"].contains(&name.as_str());
+    match path.parent().and_then(Path::file_name).filter(|_| is_of_a_run) {
+        Some(folder) => format!("{}/{name}", text(folder)),
+        None => name,
+    }
+}
+
 /// The starter model first, then checkpoints, the newest first.
 #[derive(Debug)]
 pub struct Library {
@@ -85,6 +96,10 @@ impl Library {
 
     pub fn models(&self) -> &[Model] {
         &self.models
+    }
+
+    pub fn get(&self, source: &ModelSource) -> Option<&Model> {
+        self.models.iter().find(|model| model.source == *source)
     }
 
     pub fn get_mut(&mut self, source: &ModelSource) -> Option<&mut Model> {
@@ -158,6 +173,12 @@ impl Library {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_model_of_a_run_is_called_after_it() {
+        assert_eq!(name_of(Path::new("/runs/food-3/best.safetensors")), "food-3/best.safetensors");
+        assert_eq!(name_of(Path::new("/models/resnet.pth")), "resnet.pth");
+    }
 
     #[test]
     fn an_opened_checkpoint_comes_first_and_a_forgotten_one_falls_back_to_the_starter() {

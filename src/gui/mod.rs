@@ -12,6 +12,8 @@ mod tasks;
 mod textures;
 mod theme;
 mod toasts;
+mod train_actions;
+mod training;
 mod view;
 mod widgets;
 
@@ -21,10 +23,11 @@ use std::time::{Duration, Instant};
 use egui::{CentralPanel, Context, Frame, Key, KeyboardShortcut, Margin, Modifiers, Panel, RichText, Ui, vec2};
 use lucide_icons::Icon;
 
-pub use actions::Action;
+pub use actions::{Action, TrainAction};
 use drops::Hover;
 use library::Library;
 use pages::classify::Classify;
+use pages::train::Train;
 use run::{Run, RunState};
 use strip::Strip;
 use tasks::Tasks;
@@ -35,6 +38,7 @@ use crate::export::Row;
 use crate::jobs;
 use crate::jobs::brought::{self, Brought};
 use crate::jobs::classify::{ClassifyEvent, ClassifySummary, ModelSummary};
+use crate::jobs::sweep::SweepRow;
 use crate::settings::Settings;
 
 /// How soon a job's news is drawn. Many calls within that time make one frame.
@@ -49,17 +53,23 @@ fn wake(ctx: &Context) {
 pub enum Page {
     Models,
     Classify,
+    Train,
 }
 
 impl Page {
-    const ALL: [(Self, Icon, &'static str, Key); 2] =
-        [(Self::Models, Icon::Boxes, "Models", Key::Num1), (Self::Classify, Icon::Images, "Classify", Key::Num2)];
+    const ALL: [(Self, Icon, &'static str, Key); 3] = [
+        (Self::Models, Icon::Boxes, "Models", Key::Num1),
+        (Self::Classify, Icon::Images, "Classify", Key::Num2),
+        (Self::Train, Icon::GraduationCap, "Train", Key::Num3),
+    ];
 }
 
 /// Where the window keeps things.
 #[derive(Debug, Clone)]
 pub struct Places {
     pub jobs: jobs::Places,
+    /// The folder of the runs that are begun here.
+    pub runs: PathBuf,
     /// `None`: settings are not kept.
     pub settings: Option<PathBuf>,
 }
@@ -71,6 +81,7 @@ pub struct App {
     page: Page,
     library: Library,
     classify: Classify,
+    train: Train,
     strip: Strip,
     tasks: Tasks,
     toasts: Toasts,
@@ -78,6 +89,8 @@ pub struct App {
     actions: Vec<Action>,
     /// What a person should know about the device that computes.
     device_notices: Vec<String>,
+    /// The window closes once the run has written its snapshot.
+    is_closing: bool,
 }
 
 impl App {
@@ -88,6 +101,7 @@ impl App {
         let mut app = Self {
             library: Library::new(&settings.recent_models),
             classify: Classify::new(&settings, brought::sample_photos()),
+            train: Train::new(brought::sample_photos()),
             places,
             settings,
             page: Page::Classify,
@@ -97,6 +111,7 @@ impl App {
             hover: Hover::default(),
             actions,
             device_notices: Vec::new(),
+            is_closing: false,
         };
         app.check_device(ctx);
         app
@@ -105,12 +120,28 @@ impl App {
     /// Takes the news of every job and does what was asked for. Also runs while the window is hidden, so that no job
     /// ever waits for the window to be looked at.
     pub fn tick(&mut self, ctx: &Context) {
-        self.strip.sample();
+        self.strip.sample(self.train.phase());
         let mut actions = std::mem::take(&mut self.actions);
         actions.extend(self.tasks.finished());
         actions.extend(self.classify.poll(ctx));
+        actions.extend(self.train.poll(&self.places.jobs, ctx));
         for action in actions {
             self.apply(ctx, action);
+        }
+        self.close_when_saved(ctx);
+    }
+
+    /// A run that goes on when the window is closed writes a snapshot first: it can be continued at the next start. Who
+    /// closes the window again does not want to wait.
+    fn close_when_saved(&mut self, ctx: &Context) {
+        let is_asked = ctx.input(|input| input.viewport().close_requested());
+        if is_asked && !self.is_closing && self.train.is_training() {
+            ctx.send_viewport_cmd(egui::ViewportCommand::CancelClose);
+            self.train.stop();
+            self.is_closing = true;
+        }
+        if self.is_closing && !self.train.is_training() {
+            ctx.send_viewport_cmd(egui::ViewportCommand::Close);
         }
     }
 
@@ -126,10 +157,20 @@ impl App {
         CentralPanel::default().frame(frame).show(ui, |ui| match self.page {
             Page::Models => pages::models::page_ui(ui, &mut self.library, &mut self.actions),
             Page::Classify => pages::classify::page_ui(ui, &mut self.classify, &self.library, &mut self.actions),
+            Page::Train => pages::train::page_ui(ui, &mut self.train, &self.library, &mut self.actions),
         });
         self.toasts.show(&ctx, strip::HEIGHT + STEP * 2.0);
         if !self.hover.paths.is_empty() {
-            drops::overlay(&ctx, &self.hover, self.classify.is_running());
+            match self.page {
+                Page::Train => drops::overlay(&ctx, &self.hover, drops::promise_to_train),
+                Page::Models | Page::Classify => {
+                    drops::overlay(&ctx, &self.hover, |brought| drops::promise(brought, self.classify.is_running()));
+                }
+            }
+        }
+        if self.is_closing {
+            let text = "Galley closes as soon as the step under way is over. Close again not to wait";
+            drops::cover(&ctx, Icon::Save, "Saving the run…", Some(text));
         }
         if !self.actions.is_empty() {
             ctx.request_repaint();
@@ -175,11 +216,19 @@ impl App {
             }
         }
         if pressed(Key::O) {
-            let ask = if self.page == Page::Models { dialogs::Ask::Checkpoint } else { dialogs::Ask::Folders };
+            let ask = match self.page {
+                Page::Models => dialogs::Ask::Checkpoint,
+                Page::Classify => dialogs::Ask::Folders,
+                Page::Train => dialogs::Ask::TrainPhotos,
+            };
             self.actions.push(Action::Ask(ask));
         }
-        if pressed(Key::Enter) && self.classify.can_start() {
-            self.actions.push(Action::Start);
+        if pressed(Key::Enter) {
+            match self.page {
+                Page::Train => self.actions.push(Action::Train(TrainAction::Start)),
+                Page::Models | Page::Classify if self.classify.can_start() => self.actions.push(Action::Start),
+                Page::Models | Page::Classify => {}
+            }
         }
         if pressed(Key::Period) {
             self.actions.push(Action::Cancel);
@@ -188,6 +237,8 @@ impl App {
         if free
             && ctx.input_mut(|input| input.consume_key(Modifiers::NONE, Key::Escape))
             && !self.classify.close_detail()
+            // A run of hours is not stopped by a slip of the hand.
+            && self.page != Page::Train
         {
             self.actions.push(Action::Cancel);
         }
@@ -223,6 +274,12 @@ impl App {
         self.classify.show(run);
     }
 
+    /// Shows rows as a sweep would have left them.
+    pub fn show_sweep(&mut self, rows: Vec<SweepRow>) {
+        self.page = Page::Train;
+        self.train.show_sweep(rows);
+    }
+
     /// Asks for something as a page or a dialog would; done by the next [`tick`](Self::tick).
     pub fn request(&mut self, action: Action) {
         self.actions.push(action);
@@ -230,7 +287,7 @@ impl App {
 
     /// True while no job and no task is under way: what is drawn now stays.
     pub fn is_idle(&self) -> bool {
-        self.actions.is_empty() && self.tasks.is_idle() && self.classify.is_settled()
+        self.actions.is_empty() && self.tasks.is_idle() && self.classify.is_settled() && self.train.is_settled()
     }
 }
 
@@ -248,10 +305,14 @@ impl eframe::App for App {
     }
 
     fn on_exit(&mut self) {
-        let deadline = Instant::now() + tasks::GRACE;
+        // A snapshot is worth a longer wait, but not to someone who closed the window twice.
+        let grace = if self.train.is_training() && !self.is_closing { tasks::SNAPSHOT_GRACE } else { tasks::GRACE };
+        let deadline = Instant::now() + grace;
         self.classify.cancel();
+        self.train.stop();
         self.tasks.abandon(deadline);
         self.classify.abandon(deadline);
+        self.train.abandon(deadline);
     }
 }
 
@@ -267,7 +328,8 @@ pub fn run(paths: Vec<PathBuf>) -> Result<(), String> {
     let options = eframe::NativeOptions { viewport, ..Default::default() };
     let settings_path = crate::settings::default_path();
     let (settings, warnings) = settings_path.as_ref().map_or_else(|_| Default::default(), |path| Settings::load(path));
-    let places = Places { jobs: jobs::Places::default(), settings: settings_path.ok() };
+    let runs = jobs::runs::default_root();
+    let places = Places { jobs: jobs::Places::default(), runs, settings: settings_path.ok() };
     let create = move |cc: &eframe::CreationContext<'_>| {
         let mut app = App::new(&cc.egui_ctx, settings, places, paths);
         warnings.into_iter().for_each(|warning| app.toasts.error(warning));

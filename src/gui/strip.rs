@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use egui::{Align, Align2, Color32, FontId, Layout, RichText, Ui, pos2};
-use egui_plot::{HLine, Line, LineStyle, PlotPoints};
+use egui_plot::{HLine, Line, LineStyle, PlotPoints, VLine};
 
 use super::theme::{self, Palette, STEP};
 use super::widgets;
@@ -14,6 +14,9 @@ use crate::memory::{self, Reading};
 const INTERVAL: Duration = Duration::from_secs(1);
 const SECONDS: usize = 120;
 
+/// A phase of training that ends sooner has no line of its own.
+const SHORTEST_PHASE: Duration = Duration::from_secs(4);
+
 /// Height of the strip's contents.
 pub const HEIGHT: f32 = 64.0;
 
@@ -21,15 +24,35 @@ pub const HEIGHT: f32 = 64.0;
 #[derive(Default)]
 pub struct Strip {
     readings: VecDeque<(Instant, Reading)>,
+    /// What training did, each from its beginning on; `None` when it ended.
+    phases: VecDeque<(Instant, Option<String>)>,
 }
 
 impl Strip {
-    /// Takes a reading when the last one is a second old.
-    pub fn sample(&mut self) {
+    /// Notes what training does, and takes a reading when the last one is a second old.
+    pub fn sample(&mut self, phase: Option<String>) {
+        self.enter(Instant::now(), phase);
         // A wake-up that comes a little early must not cost a whole further second.
         let due = INTERVAL.saturating_sub(Duration::from_millis(20));
         if self.readings.back().is_none_or(|(when, _)| when.elapsed() >= due) {
             self.push(Instant::now(), memory::read());
+        }
+    }
+
+    fn enter(&mut self, now: Instant, phase: Option<String>) {
+        let before = self.phases.back().and_then(|(_, before)| before.as_ref());
+        if before != phase.as_ref() {
+            // Lines nearer than that would be a wall.
+            let is_brief = |(since, _): &(Instant, Option<String>)| now.duration_since(*since) < SHORTEST_PHASE;
+            match self.phases.back_mut().filter(|last| is_brief(last)) {
+                Some(last) => last.1 = phase,
+                None => self.phases.push_back((now, phase)),
+            }
+        }
+        let window = Duration::from_secs(SECONDS as u64);
+        // The one that began before the window still holds at its left edge.
+        while self.phases.get(1).is_some_and(|(since, _)| now.duration_since(*since) > window) {
+            self.phases.pop_front();
         }
     }
 
@@ -47,6 +70,9 @@ impl Strip {
         let Some((_, latest)) = self.readings.back() else { return };
         ui.horizontal_centered(|ui| {
             ui.spacing_mut().item_spacing.x = STEP * 3.0;
+            if let Some((_, Some(phase))) = self.phases.back() {
+                figure_ui(ui, "training", phase, "What the run is doing; the lines in the plot are where it began");
+            }
             for (name, value, what) in figures(latest) {
                 figure_ui(ui, name, &value, what);
             }
@@ -70,11 +96,38 @@ impl Strip {
             let line = |name: &str, points, color| Line::new(name, PlotPoints::from(points)).color(color).width(1.5);
             plot.line(line("heap live", heap, palette.secondary));
             plot.line(line("footprint", footprint, palette.accent_line).fill(0.0));
+            for (at, _) in self.phase_starts() {
+                plot.vline(VLine::new("phase", at).color(palette.edge).width(1.0));
+            }
             if let Some(at) = scale.budget_at {
                 plot.hline(HLine::new("budget", at).color(palette.warning).style(LineStyle::dashed_dense()));
             }
         });
-        caption_ui(ui, response.response.rect, &scale.caption, palette.secondary);
+        let rect = response.response.rect;
+        caption_ui(ui, rect, &scale.caption, palette.secondary);
+        self.phases_ui(ui, rect, palette.secondary);
+    }
+
+    /// Seconds before the latest reading, and what began then; nothing began where training ended.
+    fn phase_starts(&self) -> impl Iterator<Item = (f64, &str)> {
+        let now = self.readings.back().map(|(now, _)| *now);
+        self.phases.iter().filter_map(move |(since, phase)| {
+            let ago = now?.saturating_duration_since(*since).as_secs_f64();
+            Some((-ago.min(SECONDS as f64), phase.as_deref().unwrap_or_default()))
+        })
+    }
+
+    /// The names of the phases under their lines, where they have room.
+    fn phases_ui(&self, ui: &Ui, rect: egui::Rect, color: Color32) {
+        let starts: Vec<(f64, &str)> = self.phase_starts().collect();
+        let x = |at: f64| rect.left() + rect.width() * (1.0 + at / SECONDS as f64) as f32;
+        for (place, (at, name)) in starts.iter().enumerate() {
+            let end = starts.get(place + 1).map_or(rect.right(), |(next, _)| x(*next));
+            let text = widgets::one_line(ui, name, FontId::proportional(9.0), color, f32::INFINITY);
+            if text.size().x + 6.0 <= end - x(*at) {
+                ui.painter().galley(pos2(x(*at) + 3.0, rect.bottom() - text.size().y - 1.0), text, color);
+            }
+        }
     }
 
     /// Seconds before the latest reading, and megabytes.
@@ -158,6 +211,21 @@ mod tests {
         let series = strip.series(|reading| Some(reading.heap_live));
         assert_eq!((series.len(), series[0], series[120]), (121, [-120.0, 179.0], [0.0, 299.0]));
         assert!(strip.series(|reading| reading.footprint).is_empty(), "unknown is no point, not 0");
+    }
+
+    #[test]
+    fn phases_last_until_the_next_and_brief_ones_give_way() {
+        let (mut strip, start) = (Strip::default(), Instant::now());
+        let at = |second| start + Duration::from_secs(second);
+        strip.push(at(200), Reading::default());
+        for (second, phase) in [(1, "Reading"), (10, "Epoch 1"), (100, "Validating"), (102, "Epoch 2"), (150, "Saving")]
+        {
+            strip.enter(at(second), Some(phase.to_owned()));
+        }
+        strip.enter(at(190), None);
+        strip.enter(at(195), None);
+        let starts: Vec<_> = strip.phase_starts().collect();
+        assert_eq!(starts, [(-120.0, "Epoch 1"), (-100.0, "Epoch 2"), (-50.0, "Saving"), (-10.0, "")]);
     }
 
     #[test]

@@ -10,6 +10,9 @@ use crate::worker::{BoxError, Job, JobContext, Outcome};
 /// How long jobs may take to end when the window closes.
 pub const GRACE: Duration = Duration::from_secs(2);
 
+/// How long a run may take to write its snapshot when the program is ended without its window being closed.
+pub const SNAPSHOT_GRACE: Duration = Duration::from_secs(10);
+
 /// Jobs under way. Each ends in an action for the window, or in nothing.
 #[derive(Default)]
 pub struct Tasks {
@@ -54,6 +57,33 @@ impl Tasks {
     pub fn abandon(&mut self, deadline: Instant) {
         self.running.iter().for_each(|job| job.context().cancel());
         std::mem::take(&mut self.running).into_iter().for_each(|job| let_go(job, deadline));
+    }
+}
+
+/// Jobs that were canceled and have not ended yet: dropping one would wait for its thread.
+pub struct Leaving<T, E> {
+    jobs: Vec<Job<T, E>>,
+}
+
+impl<T, E> Default for Leaving<T, E> {
+    fn default() -> Self {
+        Self { jobs: Vec::new() }
+    }
+}
+
+impl<T: Send + 'static, E: Send + 'static> Leaving<T, E> {
+    /// Cancels a job, if there is one, and lets it end by itself.
+    pub fn add(&mut self, job: Option<Job<T, E>>) {
+        job.iter().for_each(|job| job.context().cancel());
+        self.jobs.extend(job);
+    }
+
+    pub fn poll(&mut self) {
+        self.jobs.retain(|job| !job.is_done());
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
     }
 }
 

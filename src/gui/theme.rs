@@ -37,6 +37,8 @@ pub struct Palette {
     pub accent_soft: Color32,
     pub warning: Color32,
     pub error: Color32,
+    /// Lines of charts, told apart also by those who see few colors.
+    pub series: [Color32; 6],
 }
 
 const LIGHT: Palette = Palette {
@@ -53,6 +55,14 @@ const LIGHT: Palette = Palette {
     accent_soft: Color32::from_rgb(0xdc, 0xef, 0xec),
     warning: Color32::from_rgb(0x9a, 0x5b, 0x00),
     error: Color32::from_rgb(0xb4, 0x23, 0x18),
+    series: [
+        Color32::from_rgb(0x0f, 0x76, 0x6e),
+        Color32::from_rgb(0xd9, 0x6b, 0x0b),
+        Color32::from_rgb(0x3b, 0x5b, 0xdb),
+        Color32::from_rgb(0xb8, 0x2e, 0x7a),
+        Color32::from_rgb(0x5c, 0x94, 0x0d),
+        Color32::from_rgb(0x6b, 0x55, 0x44),
+    ],
 };
 
 const DARK: Palette = Palette {
@@ -69,6 +79,14 @@ const DARK: Palette = Palette {
     accent_soft: Color32::from_rgb(0x1d, 0x3d, 0x3a),
     warning: Color32::from_rgb(0xf0, 0xb4, 0x5a),
     error: Color32::from_rgb(0xff, 0x8a, 0x80),
+    series: [
+        Color32::from_rgb(0x4f, 0xc9, 0xbb),
+        Color32::from_rgb(0xff, 0xa5, 0x4c),
+        Color32::from_rgb(0x8a, 0xa4, 0xff),
+        Color32::from_rgb(0xf0, 0x7f, 0xb8),
+        Color32::from_rgb(0xa9, 0xd6, 0x58),
+        Color32::from_rgb(0xd0, 0xb8, 0xa0),
+    ],
 };
 
 impl Palette {

@@ -181,6 +181,46 @@ pub fn bar(ui: &Ui, rect: Rect, share: f32, fill: Color32) {
     ui.painter().rect_filled(filled, radius, fill);
 }
 
+/// A thin bar across the width that a screen reader knows as progress.
+pub fn progress_bar(ui: &mut Ui, share: f32) {
+    let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), 4.0), Sense::hover());
+    response.widget_info(|| {
+        let mut info = WidgetInfo::labeled(Role::ProgressIndicator, true, "Progress");
+        info.value = Some(f64::from(share));
+        info
+    });
+    bar(ui, rect, share, Palette::of(ui).accent);
+}
+
+/// A small button that stays down while it is chosen.
+pub fn toggle(ui: &mut Ui, chosen: bool, text: &str) -> Response {
+    let palette = Palette::of(ui);
+    let (fill, edge, color) = match chosen {
+        true => (palette.accent_soft, palette.accent_line, palette.text),
+        false => (palette.surface, palette.hairline, palette.text),
+    };
+    let text_shown = RichText::new(text).size(12.0).color(color);
+    let button = Button::new(text_shown).fill(fill).stroke(Stroke::new(1.0, edge)).min_size(vec2(0.0, 24.0));
+    let response = ui.add(button);
+    response.widget_info(|| WidgetInfo::selected(Role::Button, true, chosen, text));
+    response
+}
+
+/// One of the parts of a page, of which one is shown.
+pub fn tab(ui: &mut Ui, chosen: bool, text: &str) -> Response {
+    let palette = Palette::of(ui);
+    let font = if chosen { theme::strong(13.0) } else { egui::FontId::proportional(13.0) };
+    let color = if chosen { palette.text } else { palette.secondary };
+    let button = Button::new(RichText::new(text).font(font).color(color)).frame_when_inactive(false);
+    let response = ui.add(button.min_size(vec2(0.0, theme::CONTROL)));
+    response.widget_info(|| WidgetInfo::selected(Role::Tab, true, chosen, text));
+    if chosen {
+        let line = Rect::from_min_max(response.rect.left_bottom() - vec2(0.0, 2.0), response.rect.right_bottom());
+        ui.painter().rect_filled(line, CornerRadius::ZERO, palette.accent_line);
+    }
+    response
+}
+
 /// A short text on a tinted ground.
 pub fn chip(ui: &mut Ui, text: &str) -> Response {
     let palette = Palette::of(ui);

@@ -3,11 +3,13 @@
 pub mod bench;
 pub mod brought;
 pub mod classify;
+pub mod curves;
 mod decoding;
 pub mod doctor;
 pub mod evaluate;
 pub mod export;
 pub mod inspect;
+pub mod runs;
 pub mod sweep;
 pub mod thumbnails;
 pub mod train;

@@ -1,7 +1,8 @@
 //! Tries batch sizes: a few steps of training for each, in a process of its own, so that none can hurt this one.
 
+use std::io::Read as _;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +12,7 @@ use crate::jobs::doctor;
 use crate::jobs::train;
 use crate::memory;
 use crate::train::TrainConfig;
-use crate::worker::{BoxError, JobContext, Progress};
+use crate::worker::{BoxError, Events, Job, JobContext, Progress};
 
 /// The option by which a child is told what to try.
 pub const CHILD_OPTION: &str = "try-case";
@@ -85,10 +86,23 @@ pub fn sweep(
         let max_photos = photos.min(batch_size * (sweep.steps + 1));
         let config = TrainConfig { batch_size, max_photos: Some(max_photos), ..config.clone() };
         let budget = memory::read().budget();
-        let answer = in_child(&Case { config, steps: sweep.steps })?;
+        let answer = in_child(&Case { config, steps: sweep.steps }, ctx)?;
         on_row(row(batch_size, answer, budget, photos))?;
     }
     Ok(())
+}
+
+pub type SweepJob = Job<(), SweepRow>;
+
+/// The same as a job on its own thread. `wake` is called whenever there is something to see.
+pub fn start(
+    config: SweepConfig,
+    places: Places,
+    wake: impl Fn() + Send + Sync + 'static,
+) -> std::io::Result<SweepJob> {
+    Job::start("sweep", wake, move |ctx, events: &Events<SweepRow>| {
+        sweep(&config, &places, ctx, &mut |row| Ok(events.send(row)?))
+    })
 }
 
 /// How many photos an epoch has.
@@ -129,12 +143,28 @@ fn row(batch_size: usize, answer: ChildAnswer, budget: Option<u64>, photos: usiz
     }
 }
 
-fn in_child(case: &Case) -> Result<ChildAnswer, BoxError> {
+/// Ends the child when the job is canceled: a large batch may take minutes.
+fn in_child(case: &Case, ctx: &JobContext) -> Result<ChildAnswer, BoxError> {
+    const LOOK_EVERY: Duration = Duration::from_millis(50);
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("sweep").arg(format!("--{CHILD_OPTION}")).arg(serde_json::to_string(case)?);
-    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output()?;
-    let ended = |_| Err(format!("its process ended early ({}), as when memory runs out", output.status));
-    Ok(serde_json::from_slice(&output.stdout).unwrap_or_else(ended))
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if let Err(canceled) = ctx.check() {
+            child.kill()?;
+            child.wait()?;
+            return Err(canceled.into());
+        }
+        std::thread::sleep(LOOK_EVERY);
+    };
+    // An answer is a line, which a pipe holds until it is read.
+    let mut answer = Vec::new();
+    child.stdout.take().map_or(Ok(0), |mut stdout| stdout.read_to_end(&mut answer))?;
+    let ended = |_| Err(format!("its process ended early ({status}), as when memory runs out"));
+    Ok(serde_json::from_slice(&answer).unwrap_or_else(ended))
 }
 
 /// The child's side: some steps of a run that leaves nothing behind.

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -133,6 +134,17 @@ impl RunFolder {
 
     pub fn last(&self) -> PathBuf {
         self.path.join(LAST)
+    }
+
+    /// The best weights of the run in a folder, which may have none yet.
+    pub fn best_of(folder: &Path) -> PathBuf {
+        folder.join(BEST)
+    }
+
+    /// When the run in a folder was begun, where the file system knows.
+    pub fn begun(folder: &Path) -> Option<SystemTime> {
+        // Settings are written once.
+        std::fs::metadata(folder.join(CONFIG)).and_then(|metadata| metadata.modified()).ok()
     }
 
     pub fn write(&mut self, record: &Record) -> Result<(), RunError> {

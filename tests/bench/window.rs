@@ -25,7 +25,7 @@ fn main() {
         verdicts: folder.path().to_owned(),
         tiles: folder.path().join("tiles"),
     };
-    let places = Places { jobs, settings: None };
+    let places = Places { jobs, runs: "/nonexistent/runs".into(), settings: None };
     let mut app = App::new(&ctx, Settings::default(), places, Vec::new());
     let heap_before = galley::memory::read().footprint;
     let labels = labels();

@@ -24,6 +24,8 @@ mod runs;
 mod sample_data;
 mod starter;
 mod support;
+#[cfg(feature = "window")]
+mod train_page;
 mod training;
 #[cfg(feature = "window")]
 mod window;

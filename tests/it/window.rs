@@ -16,9 +16,9 @@ use galley::jobs::{self, doctor};
 use galley::predict::Prediction;
 use galley::settings::Settings;
 
-struct Window<'a> {
-    harness: Harness<'a, App>,
-    folder: tempfile::TempDir,
+pub struct Window<'a> {
+    pub harness: Harness<'a, App>,
+    pub folder: tempfile::TempDir,
 }
 
 #[derive(Debug)]
@@ -35,21 +35,22 @@ impl egui::DroppedFile for Dropped {
 }
 
 impl Window<'_> {
-    fn open() -> Self {
+    pub fn open() -> Self {
         Self::with(egui::Theme::Light, |_| ())
     }
 
-    fn with(theme: egui::Theme, prepare: impl FnOnce(&mut App) + 'static) -> Self {
+    pub fn with(theme: egui::Theme, prepare: impl FnOnce(&mut App) + 'static) -> Self {
         Self::in_folder(tempfile::tempdir().unwrap(), theme, prepare)
     }
 
-    fn in_folder(folder: tempfile::TempDir, theme: egui::Theme, prepare: impl FnOnce(&mut App) + 'static) -> Self {
+    pub fn in_folder(folder: tempfile::TempDir, theme: egui::Theme, prepare: impl FnOnce(&mut App) + 'static) -> Self {
         let places = Places {
             jobs: jobs::Places {
                 journal: folder.path().join("journal.sqlite"),
                 verdicts: folder.path().to_owned(),
                 tiles: folder.path().join("tiles"),
             },
+            runs: folder.path().join("runs"),
             settings: Some(folder.path().join("settings.toml")),
         };
         let builder = Harness::builder().with_size([1280.0, 800.0]).with_theme(theme).with_step_dt(1.0 / 30.0);
@@ -64,12 +65,12 @@ impl Window<'_> {
     }
 
     /// Steps until nothing is under way any more.
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         self.step_until("settled", |window| window.harness.state().is_idle());
         self.harness.run_steps(3);
     }
 
-    fn step_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+    pub fn step_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
         let give_up = Instant::now() + Duration::from_secs(60);
         loop {
             self.harness.step();
@@ -81,26 +82,26 @@ impl Window<'_> {
         }
     }
 
-    fn says(&self, text: &str) -> bool {
-        self.harness.query_by_label_contains(text).is_some()
+    pub fn says(&self, text: &str) -> bool {
+        self.harness.query_all_by_label_contains(text).next().is_some()
     }
 
-    fn click(&mut self, label: &str) {
+    pub fn click(&mut self, label: &str) {
         self.harness.get_by_role_and_label(Role::Button, label).click();
         self.settle();
     }
 
-    fn press(&mut self, modifiers: Modifiers, key: Key) {
+    pub fn press(&mut self, modifiers: Modifiers, key: Key) {
         self.harness.key_press_modifiers(modifiers, key);
         self.settle();
     }
 
-    fn hover(&mut self, paths: &[&Path]) {
+    pub fn hover(&mut self, paths: &[&Path]) {
         let files = paths.iter().map(|path| egui::HoveredFile { path: Some(path.to_path_buf()), ..Default::default() });
         self.harness.input_mut().hovered_files = files.collect();
     }
 
-    fn drop(&mut self, paths: &[&Path]) {
+    pub fn drop(&mut self, paths: &[&Path]) {
         self.harness.input_mut().hovered_files.clear();
         for path in paths {
             self.harness.input_mut().dropped_files.push(Arc::new(Dropped(path.to_path_buf())));
@@ -162,7 +163,7 @@ fn an_empty_window_says_what_to_do_and_every_control_has_a_name() {
 #[test]
 fn the_strip_names_every_figure_on_every_page() {
     let mut window = Window::open();
-    for page in ["Models", "Classify"] {
+    for page in ["Models", "Classify", "Train"] {
         window.click(page);
         for figure in ["footprint", "peak", "heap live", "heap peak", "available"] {
             assert!(window.harness.query_all_by_label(figure).next().is_some(), "{figure} on {page}");
@@ -181,7 +182,7 @@ fn operations_that_are_switched_off_are_named_on_every_page() {
     std::fs::write(&file, verdict.to_string()).unwrap();
 
     let mut window = Window::in_folder(folder, egui::Theme::Light, |_| ());
-    for page in ["Models", "Classify"] {
+    for page in ["Models", "Classify", "Train"] {
         window.click(page);
         assert!(window.says("Galley's fast way to compute training-step is wrong on this machine's CPU"));
     }
@@ -358,14 +359,14 @@ fn can_render() -> bool {
 }
 
 #[test]
-fn both_pages_are_drawn_in_light_and_dark() {
+fn the_pages_are_drawn_in_light_and_dark() {
     if !can_render() {
         return;
     }
     for (theme, name) in [(egui::Theme::Light, "light"), (egui::Theme::Dark, "dark")] {
         let mut window = Window::with(theme, |app| app.show_results(model(), few_rows()));
         let mut backgrounds = Vec::new();
-        for page in ["Classify", "Models"] {
+        for page in ["Classify", "Models", "Train"] {
             window.click(page);
             let picture = window.harness.render().unwrap();
             let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{page}-{name}.png"));

@@ -1,9 +1,12 @@
 //! Trains: a checkpoint and a folder of photos become a run, which can be paused, canceled, killed and continued.
 
+mod look;
 mod open;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+pub use look::{LookJob, Previewed, look, preview, start_look};
 
 use crate::jobs::Places;
 use crate::jobs::doctor::{self, Prepared};

@@ -148,11 +148,11 @@ fn resume(folder: &Path, places: &Places, chosen: &Chosen) -> Result<Opened, Box
     Ok((session, start, photos, notices))
 }
 
-fn source(config: &TrainConfig) -> ModelSource {
+pub(super) fn source(config: &TrainConfig) -> ModelSource {
     config.model.clone().map_or(ModelSource::Starter, ModelSource::File)
 }
 
-fn dataset(config: &TrainConfig) -> Result<Dataset, BoxError> {
+pub(super) fn dataset(config: &TrainConfig) -> Result<Dataset, BoxError> {
     let dataset = Dataset::open(&config.data, config.val.as_deref(), &config.data_options())?;
     check_classes(&dataset)?;
     Ok(dataset)
@@ -169,7 +169,7 @@ fn check_classes(dataset: &Dataset) -> Result<(), TrainJobError> {
 }
 
 /// The store of resized photos, with room for these.
-fn tiles(
+pub(super) fn tiles(
     places: &Places,
     transform: &Transform,
     dataset: &Dataset,
@@ -207,16 +207,16 @@ fn fingerprint(dataset: &Dataset) -> u64 {
 }
 
 /// A checkpoint with what it says about itself.
-struct Model {
+pub(super) struct Model {
     checkpoint: Checkpoint,
     architecture: Architecture,
     labels: Vec<String>,
-    transform: Transform,
+    pub(super) transform: Transform,
     notices: Vec<String>,
 }
 
 impl Model {
-    fn open(source: &ModelSource, config: &TrainConfig) -> Result<Self, BoxError> {
+    pub(super) fn open(source: &ModelSource, config: &TrainConfig) -> Result<Self, BoxError> {
         let checkpoint = predict::open(source)?;
         let architecture = predict::recognise(&checkpoint)?;
         let quantized = checkpoint.tensors().iter().filter(|info| matches!(info.element, ElementType::Quantized(_)));

@@ -1,6 +1,6 @@
 //! The top of the page: what goes in, which model, and how the run stands.
 
-use egui::{Align, Layout, Sense, Ui, WidgetInfo, accesskit::Role, vec2};
+use egui::{Align, Layout, Ui};
 use lucide_icons::Icon;
 
 use super::{Classify, input_name};
@@ -91,14 +91,7 @@ fn inputs_ui(ui: &mut Ui, page: &Classify, actions: &mut Vec<Action>) {
 fn run_ui(ui: &mut Ui, run: &Run) {
     let palette = Palette::of(ui);
     if run.is_active() {
-        let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), 4.0), Sense::hover());
-        let share = run.share().unwrap_or(0.0);
-        response.widget_info(|| {
-            let mut info = WidgetInfo::labeled(Role::ProgressIndicator, true, "Progress");
-            info.value = Some(f64::from(share));
-            info
-        });
-        widgets::bar(ui, rect, share, palette.accent);
+        widgets::progress_bar(ui, run.share().unwrap_or(0.0));
     }
     ui.horizontal_wrapped(|ui| {
         ui.label(run.status());
