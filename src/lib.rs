@@ -9,6 +9,7 @@
 //! | application | [`jobs`] | what the program can do, each as a job with progress, pause and cancel |
 //! | | [`journal`] | SQLite: runs and predictions, written as they are made |
 //! | | [`settings`] | preferences, always valid after reading |
+//! | | [`report`] | evaluations and runs as pages of HTML with plots |
 //! | | [`export`] | predictions as CSV, JSON lines or sorted folders |
 //! | domain | [`train`] | a network learns from labelled photos |
 //! | | [`predict`] | a classifier: network, labels and input transform |
@@ -23,7 +24,7 @@
 //! | | [`format`] | bytes, durations, counts and error chains as text |
 //!
 //! **The layer rule.** Imports point down only:
-//! `gui, cli → jobs → journal, settings, export → train, predict → data, models → checkpoint, images, ops → memory → worker, device,
+//! `gui, cli → jobs → journal, settings, export, report → train, predict → data, models → checkpoint, images, ops → memory → worker, device,
 //! format`.
 //! The two front ends never import each other and never see a tensor. Only `gui` knows egui and only `cli` prints.
 //! A network is computed in NHWC from the first pixel to the logits. `tests/it/layers.rs` holds this table against the code.
@@ -43,6 +44,7 @@ pub mod memory;
 pub mod models;
 pub mod ops;
 pub mod predict;
+pub mod report;
 pub mod settings;
 pub mod train;
 pub mod worker;

@@ -98,6 +98,9 @@ pub struct EvaluateArguments {
     /// What weights are held in and multiplied
     #[arg(long, value_enum, default_value = "stored")]
     pub precision: PrecisionName,
+    /// Also write a page of HTML with plots, the confusion matrix and its photos
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
     /// One JSON object instead of tables
     #[arg(long)]
     pub json: bool,

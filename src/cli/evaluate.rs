@@ -7,12 +7,15 @@ use super::progress::Bar;
 use super::{DONE_WITH_SKIPS, INTERRUPTED, failed, print, say, stop_on_interrupt, usage};
 use crate::format::counted;
 use crate::jobs::doctor;
-use crate::jobs::evaluate::{EvaluateConfig, EvaluateSummary, evaluate};
+use crate::jobs::evaluate::{EvaluateConfig, EvaluateSummary, evaluate, save_report};
 use crate::predict::{ClassScore, Evaluation, ModelSource};
 use crate::worker::{self, BoxError, JobContext, Outcome};
 
 /// Rows of the lists of mistakes.
 const SHOWN: usize = 10;
+
+/// Accuracies that a person may want to have.
+const WANTED: [f64; 3] = [0.9, 0.95, 0.99];
 
 pub fn run(arguments: EvaluateArguments) -> ExitCode {
     for path in [Some(&arguments.data), arguments.model.as_ref(), arguments.labels.as_ref()].into_iter().flatten() {
@@ -35,7 +38,13 @@ pub fn run(arguments: EvaluateArguments) -> ExitCode {
         precision: arguments.precision.into(),
     };
     let bar = Bar::start("Evaluating");
-    let outcome = worker::run(|| evaluate(&config, &doctor::default_folder(), &ctx));
+    let outcome = worker::run(|| {
+        let summary = evaluate(&config, &doctor::default_folder(), &ctx)?;
+        if let Some(path) = &arguments.report {
+            save_report(&config, &summary, path, &ctx)?;
+        }
+        Ok(summary)
+    });
     bar.finish();
     let summary = match outcome {
         Outcome::Finished(summary) => summary,
@@ -82,22 +91,28 @@ fn tables(evaluation: &Evaluation) -> String {
         let shares = format!("{:>11}{:>9}{:>9}", share(*precision), share(*recall), share(*f1));
         text += &format!("{name:<width$}{photos:>8}{shares}\n");
     }
-    text + &mistakes(evaluation)
+    text + &mistakes(evaluation) + &thresholds(evaluation)
+}
+
+/// From which confidence on answers are right as often as one may want.
+fn thresholds(evaluation: &Evaluation) -> String {
+    let line = |wanted: &f64| {
+        let point = evaluation.threshold_for(*wanted)?;
+        let answered = percent(point.answered);
+        Some(format!("{:>5}  with --threshold {:.2}, which answers {answered}\n", percent(*wanted), point.threshold))
+    };
+    let lines: String = WANTED.iter().filter(|wanted| **wanted > evaluation.top1).filter_map(line).collect();
+    if lines.is_empty() { lines } else { format!("\nto be right in\n{lines}") }
 }
 
 /// The classes most often taken for another, and the photos whose label is the least likely.
 fn mistakes(evaluation: &Evaluation) -> String {
     let name = |class: usize| evaluation.classes[class].name.as_str();
-    let mut pairs: Vec<(usize, usize, usize)> = Vec::new();
-    for (class, row) in evaluation.confusion.iter().enumerate() {
-        let wrong = row.iter().enumerate().filter(|(other, photos)| *other != class && **photos > 0);
-        pairs.extend(wrong.map(|(other, photos)| (*photos, class, other)));
-    }
-    pairs.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| (a.1, a.2).cmp(&(b.1, b.2))));
+    let pairs = evaluation.mistakes();
     let mut text = String::new();
     if !pairs.is_empty() {
         text += "\nmost often mistaken\n";
-        for (photos, class, other) in pairs.iter().take(SHOWN) {
+        for (class, other, photos) in pairs.iter().take(SHOWN) {
             text += &format!("{photos:>6}  {} called {}\n", name(*class), name(*other));
         }
         text += "\nleast likely to be what they are labelled\n";

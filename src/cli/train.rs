@@ -137,6 +137,7 @@ impl Output {
                 "early": finished.early,
                 "best": best,
                 "skipped": self.skipped,
+                "report": summary.report,
                 "seconds": summary.seconds,
             });
             return print(Ok(format!("{line}\n")));
@@ -147,6 +148,9 @@ impl Output {
         let early = if finished.early { " (stopped early)" } else { "" };
         let epochs = counted(finished.epochs, "epoch");
         say(&format!("{epochs}{early} in {time}{best}: {}", summary.folder.join("best.safetensors").display()));
+        if let Some(report) = &summary.report {
+            say(&format!("report: {}", report.display()));
+        }
         ExitCode::SUCCESS
     }
 }

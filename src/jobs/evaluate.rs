@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::Serialize;
 
-use crate::data::{DataOptions, Dataset};
+use crate::data::{self, DataOptions, Dataset, EpochOrder, Photo, Tiles};
 use crate::device::DeviceChoice;
 use crate::format::error_chain;
 use crate::images::Input;
@@ -16,6 +17,7 @@ use crate::jobs::doctor::{self, Prepared};
 use crate::memory::heap;
 use crate::ops;
 use crate::predict::{self, Answer, Classifier, Evaluation, Loading, ModelSource, Precision, TransformOverrides};
+use crate::report::{self, Judgement, Thumbnails};
 use crate::worker::{BoxError, JobContext, Progress};
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -50,6 +52,8 @@ pub enum EvaluateError {
          its class names with --labels", .0.join(", "), .1.join(", ")
     )]
     NoneKnown(Vec<String>, Vec<String>),
+    #[error("failed to write the report {}", .path.display())]
+    Report { path: PathBuf, source: std::io::Error },
     #[error("none of the {0} photos could be read; the first: {1}")]
     NoneRead(usize, String),
 }
@@ -95,6 +99,67 @@ pub fn evaluate(config: &EvaluateConfig, verdicts: &Path, ctx: &JobContext) -> R
     let evaluation = Evaluation::new(answers, &names);
     let model = classifier.network.architecture.title.clone();
     Ok(EvaluateSummary { model, evaluation, skipped, unknown, notices, seconds: started.elapsed().as_secs_f64() })
+}
+
+/// Writes an evaluation as one page of HTML. Reads the photos that were judged the worst.
+pub fn save_report(
+    config: &EvaluateConfig,
+    summary: &EvaluateSummary,
+    path: &Path,
+    ctx: &JobContext,
+) -> Result<(), BoxError> {
+    let EvaluateSummary { model, evaluation, skipped, unknown, .. } = summary;
+    let thumbnails = Thumbnails::of(evaluation, ctx)?;
+    let file = match &config.model {
+        ModelSource::Starter => "the starter model".to_owned(),
+        ModelSource::File(path) => path.display().to_string(),
+    };
+    let lead = format!("{model} ({file}) on the photos of {}", config.data.display());
+    let judgement = Judgement { evaluation, skipped, unknown };
+    let page = report::evaluation_page("An evaluation", &lead, &judgement, &thumbnails);
+    page.save(path).map_err(|source| EvaluateError::Report { path: path.to_owned(), source })?;
+    Ok(())
+}
+
+/// Photos whose class is one of the network's, and where they are kept resized as it wants them.
+pub struct Tiled {
+    pub photos: Vec<Photo>,
+    pub tiles: Arc<Tiles>,
+}
+
+/// Judges photos whose tiles are kept. Also returns those that could not be read, and why.
+pub fn evaluate_tiled(
+    classifier: &Classifier,
+    tiled: &Tiled,
+    ctx: &JobContext,
+) -> Result<(Evaluation, Vec<(PathBuf, String)>), BoxError> {
+    const BATCH: usize = 8;
+    const BATCHES_AHEAD: usize = 2;
+    let Tiled { photos, tiles } = tiled;
+    let compute = ThreadPoolBuilder::new().build()?;
+    let names = &classifier.description.labels;
+    let threads = compute.current_num_threads();
+    let loader = data::Loader::new(photos.clone().into(), names.len(), tiles.clone(), None, threads, BATCHES_AHEAD)?;
+    let (mut answers, mut skipped) = (Vec::with_capacity(photos.len()), Vec::new());
+    let order = EpochOrder { seed: 0, epoch: 0, shuffle: false, batch_size: BATCH, first_batch: 0 };
+    for batch in loader.epoch(order)? {
+        ctx.check()?;
+        skipped.extend(batch.skipped.iter().map(|(index, reason)| (photos[*index].path.clone(), reason.clone())));
+        let rows = batch.pixels.chunks_exact(batch.size * batch.size * 3);
+        let inputs = rows.map(|pixels| Input { height: batch.size, width: batch.size, pixels: pixels.to_vec() });
+        let with_names = |(index, input)| {
+            let Photo { path, class, .. } = &photos[index];
+            (path.clone(), *class, input)
+        };
+        answers.extend(judge(
+            &compute,
+            classifier,
+            batch.indices.iter().copied().zip(inputs).map(with_names).collect(),
+        )?);
+        let (done, total) = ((answers.len() + skipped.len()) as u64, Some(photos.len() as u64));
+        ctx.report(Progress { phase: "Evaluating the best weights".to_owned(), done, total, per_second: None });
+    }
+    Ok((Evaluation::new(answers, names), skipped))
 }
 
 /// For each class of the photos the model's class of the same name: letter by letter, or else whatever the case and the

@@ -41,7 +41,7 @@ pub struct ClassScore {
     pub f1: Option<f64>,
 }
 
-/// Photos whose confidence lies in one tenth.
+/// Photos whose confidence lies in one tenth, the upper end left out but for the last.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Bin {
     pub photos: usize,
@@ -69,8 +69,8 @@ pub struct Evaluation {
     pub top5: f64,
     /// The mean cross entropy.
     pub loss: f64,
-    /// Mean difference of confidence and accuracy, weighted by photos (Guo et al., "On calibration of modern neural
-    /// networks").
+    /// The expected calibration error: over the bins, the mean distance of mean confidence and accuracy, weighted by photos
+    /// (Guo et al. 2017, "On calibration of modern neural networks", equation 3).
     pub calibration_error: f64,
     /// In the order of the network's classes.
     pub classes: Vec<ClassScore>,
@@ -84,7 +84,7 @@ pub struct Evaluation {
 
 /// Bins of the calibration curve, and steps of the threshold curve.
 const BINS: usize = 10;
-const STEPS: usize = 20;
+const STEPS: usize = 100;
 
 impl Evaluation {
     /// `labels` are the network's classes.
@@ -115,6 +115,23 @@ impl Evaluation {
             calibration,
             judged,
         }
+    }
+
+    /// Which classes were taken for which others, and in how many photos: true class, called class, photos. The most
+    /// frequent first.
+    pub fn mistakes(&self) -> Vec<(usize, usize, usize)> {
+        let mut mistakes = Vec::new();
+        for (class, row) in self.confusion.iter().enumerate() {
+            let wrong = row.iter().enumerate().filter(|(called, photos)| *called != class && **photos > 0);
+            mistakes.extend(wrong.map(|(called, photos)| (class, called, *photos)));
+        }
+        mistakes.sort_by_key(|(class, called, photos)| (std::cmp::Reverse(*photos), *class, *called));
+        mistakes
+    }
+
+    /// The lowest threshold whose answers are right as often as wanted; none when no threshold's are.
+    pub fn threshold_for(&self, accuracy: f64) -> Option<&ThresholdPoint> {
+        self.thresholds.iter().find(|point| point.accuracy.is_some_and(|share| share >= accuracy))
     }
 }
 
@@ -210,11 +227,22 @@ mod tests {
         let Evaluation { thresholds, calibration, calibration_error, judged, .. } = evaluation();
         assert_eq!((thresholds[0].answered, thresholds[0].accuracy), (1.0, Some(0.75)));
         let sure = judged.iter().filter(|one| one.confidence >= 0.95).count() as f64 / 4.0;
-        assert_eq!(thresholds[19].answered, sure);
+        assert_eq!((thresholds[95].threshold, thresholds[95].answered), (0.95, sure));
         assert_eq!(calibration.iter().map(|bin| bin.photos).sum::<usize>(), 4);
         let expected: f64 =
             calibration.iter().map(|bin| bin.photos as f64 / 4.0 * (bin.confidence - bin.accuracy).abs()).sum();
         assert_eq!(calibration_error, expected);
+    }
+
+    #[test]
+    fn mistakes_are_counted_and_a_threshold_is_found_for_an_accuracy() {
+        let evaluation = evaluation();
+        assert_eq!(evaluation.mistakes(), [(1, 2, 1)]);
+        // The wrong answer is sure to e³ / (e⁰ + e¹ + e³) = 0.84; two right ones are less sure.
+        let point = evaluation.threshold_for(1.0).unwrap();
+        assert_eq!((point.threshold, point.answered), (0.85, 0.25));
+        assert_eq!(evaluation.threshold_for(0.75).unwrap().threshold, 0.0);
+        assert_eq!(evaluation.threshold_for(1.1), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::snapshot::{self, Best, Position};
 use super::trainer::{Examples, Score, Trainer};
 use super::{Paths, TrainError};
 use crate::data::random::Random;
-use crate::data::{Batch, Epoch, EpochOrder, Loader};
+use crate::data::{Batch, Epoch, EpochOrder, Loader, Split};
 use crate::memory::{self, heap};
 use crate::models::{Network, Weights};
 use crate::ops;
@@ -40,9 +40,10 @@ pub struct Session {
 #[derive(Debug, Clone, PartialEq)]
 pub enum FitEvent {
     Record(Record),
-    /// A photo that could not be read, and why.
+    /// A photo that could not be read, by its number in its part, and why.
     Skipped {
         photo: usize,
+        split: Split,
         reason: String,
     },
 }
@@ -102,7 +103,7 @@ impl Session {
             let Some(batch) = epoch.next() else { break };
             waited += asked.elapsed();
             batch.skipped.iter().for_each(|(photo, reason)| {
-                tell(FitEvent::Skipped { photo: *photo, reason: reason.clone() });
+                tell(FitEvent::Skipped { photo: *photo, split: Split::Train, reason: reason.clone() });
             });
             // The schedule counts batches, so that a batch without a step moves it too.
             let place = self.position.epoch * batches as u64 + self.position.batch;
@@ -258,7 +259,7 @@ impl Session {
                 ctx.check()?;
             }
             batch.skipped.iter().for_each(|(photo, reason)| {
-                tell(FitEvent::Skipped { photo: *photo, reason: reason.clone() });
+                tell(FitEvent::Skipped { photo: *photo, split: Split::Validation, reason: reason.clone() });
             });
             if batch.labels.is_empty() {
                 continue;

@@ -21,7 +21,9 @@ pub use config::{ClassWeights, ConfigError, Preset, Recompute, TrainConfig, Unfr
 pub use fit::{Ended, Finished, FitEvent, Session};
 pub use loss::Loss;
 pub use optimizer::{Method, Optimizer, OptimizerSettings};
-pub use run::{EpochRecord, Record, RunError, RunFolder, RunRecord, StepRecord, read_metrics, read_record};
+pub use run::{
+    EpochRecord, Record, RunError, RunFolder, RunRecord, StepRecord, best_weights, read_metrics, read_record,
+};
 pub use schedule::{Course, Schedule};
 pub use segments::{Paths, Segments};
 pub use snapshot::{Best, Position};

@@ -7,9 +7,13 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &str)] = &[
     ("gui", "jobs journal settings export train predict data images memory worker device format"),
     ("cli", "jobs journal settings export train predict data images memory worker device format"),
-    ("jobs", "journal settings export train predict data models checkpoint images ops memory worker device format"),
+    (
+        "jobs",
+        "journal settings export report train predict data models checkpoint images ops memory worker device format",
+    ),
     ("journal", "predict data models checkpoint images ops memory worker device format"),
     ("export", "predict data models checkpoint images ops memory worker device format"),
+    ("report", "train predict data models checkpoint images ops memory worker device format"),
     ("settings", "predict data models checkpoint images ops memory worker device format"),
     ("predict", "data models checkpoint images ops memory worker device format"),
     ("train", "data models checkpoint images ops memory worker device format"),

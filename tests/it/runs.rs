@@ -412,12 +412,53 @@ fn an_evaluation_agrees_with_the_run_that_made_the_model() {
         ..EvaluateConfig::default()
     };
     let evaluated = evaluate(&config, &kitchen.at("verdicts"), &JobContext::detached()).unwrap();
+    // The run's own report is of the same weights and photos: the same numbers.
+    let report = fs::read_to_string(summary.report.unwrap()).unwrap();
+    let (top1, loss) = (evaluated.evaluation.top1, evaluated.evaluation.loss);
+    for figure in [format!("<dd>{:.1} %</dd>", 100.0 * top1), format!("<dd>{loss:.4}</dd>"), "<dd>6</dd>".to_owned()] {
+        assert!(report.contains(&figure), "{figure}");
+    }
+    for part in ["Learning rate", "cell-0-", "Accuracy by confidence", "validation-fraction"] {
+        assert!(report.contains(part), "{part}");
+    }
     let Evaluation { photos, top1, loss, classes, .. } = evaluated.evaluation;
     assert_eq!((photos, classes.len()), (6, 3));
     assert_eq!(top1, best.top1);
     // Training evaluates with batch norms unfolded: the same but for rounding.
     assert!((loss - best.loss).abs() < 1e-4 * best.loss, "{loss} and {}", best.loss);
     assert!(evaluated.unknown.is_empty() && evaluated.skipped.is_empty());
+}
+
+#[test]
+fn an_evaluation_is_written_as_a_page_with_its_worst_photos() {
+    let kitchen = Kitchen::new(0);
+    // The starter model calls none of these what they are named.
+    for (number, class) in ["burger", "pizza", "sushi"].into_iter().enumerate() {
+        let path = kitchen.at(&format!("photos/{class}/<b>{class}&.png"));
+        write_picture(&path, [40, 200, 255], number as u32);
+    }
+    fs::write(kitchen.at("photos/sushi/cut.png"), b"\x89PNG\r\n\x1a\n").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_galley"))
+        .args(["evaluate", kitchen.at("photos").to_str().unwrap(), "--json", "--report"])
+        .arg(kitchen.at("report.html"))
+        .env("GALLEY_VERDICTS", kitchen.at("verdicts"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let evaluation = &summary["evaluation"];
+    let page = fs::read_to_string(kitchen.at("report.html")).unwrap();
+    let number = |name: &str| evaluation[name].as_f64().unwrap();
+    assert!(page.contains(&format!("<dd>{:.1} %</dd>", 100.0 * number("top1"))));
+    assert!(page.contains(&format!("<dd>{:.4}</dd>", number("loss"))));
+    let wrong = evaluation["judged"].as_array().unwrap().iter().filter(|one| one["rank"] != 0).count();
+    assert!(wrong > 0);
+    assert_eq!(page.matches("data:image/jpeg;base64,").count(), wrong);
+    for judged in evaluation["judged"].as_array().unwrap() {
+        let (class, called) = (judged["class"].as_u64().unwrap(), judged["predicted"].as_u64().unwrap());
+        assert!(page.contains(&format!("id=\"cell-{class}-{called}\"")), "{class} {called}");
+    }
+    assert!(page.contains("cut.png") && page.contains("&lt;b&gt;sushi&amp;.png") && !page.contains("<b>sushi"));
 }
 
 #[test]

@@ -2,18 +2,23 @@
 
 mod look;
 mod open;
+mod report;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub use look::{LookJob, Previewed, look, preview, start_look};
 
+use crate::data::Split;
+use crate::format::error_chain;
 use crate::jobs::Places;
 use crate::jobs::doctor::{self, Prepared};
+use crate::jobs::evaluate::Tiled;
 use crate::memory::heap;
 use crate::ops;
 use crate::train::{Ended, Finished, FitEvent, Record, RunError, Session, TrainConfig};
-use crate::worker::{BoxError, Events, Job, JobContext, Progress};
+use crate::worker::{self, BoxError, Events, Job, JobContext, Outcome, Progress};
+use open::Opened;
 
 /// What to train.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,6 +81,8 @@ pub enum TrainEvent {
 pub struct TrainSummary {
     pub folder: PathBuf,
     pub finished: Finished,
+    /// The run as a page of HTML; none when it could not be written.
+    pub report: Option<PathBuf>,
     pub seconds: f64,
 }
 
@@ -110,9 +117,8 @@ pub fn train(
     let mut task = task.clone();
     let folder = task.folder().to_owned();
     loop {
-        let ended = run(&task, places, ctx, on_event)?;
-        if let Ended::Finished(finished) = ended {
-            return Ok(TrainSummary { folder, finished, seconds: started.elapsed().as_secs_f64() });
+        if let Some((finished, report)) = run(&task, places, ctx, on_event)? {
+            return Ok(TrainSummary { folder, finished, report, seconds: started.elapsed().as_secs_f64() });
         }
         on_event(TrainEvent::Paused)?;
         ctx.check()?;
@@ -120,13 +126,13 @@ pub fn train(
     }
 }
 
-/// Until the end or a pause.
+/// Until the end, after which there is a report, or until a pause.
 fn run(
     task: &TrainTask,
     places: &Places,
     ctx: &JobContext,
     on_event: &mut dyn FnMut(TrainEvent) -> Result<(), BoxError>,
-) -> Result<Ended, BoxError> {
+) -> Result<Option<(Finished, Option<PathBuf>)>, BoxError> {
     let choice = match task {
         TrainTask::Begin { config, .. } => config.device,
         TrainTask::Resume { folder } => crate::train::read_record(folder)?.config.device,
@@ -136,7 +142,7 @@ fn run(
         on_event(TrainEvent::DeviceNotice(notice))?;
     }
     ctx.report(Progress { phase: "Reading model and photos".to_owned(), ..Progress::default() });
-    let (mut session, start, photos, notices) = open::open(task, places, &chosen, ctx)?;
+    let Opened { mut session, start, training, validating, tiles, notices } = open::open(task, places, &chosen, ctx)?;
     for notice in notices {
         on_event(TrainEvent::Notice(notice))?;
     }
@@ -145,7 +151,10 @@ fn run(
     let ended = session.fit(ctx, &mut |event| {
         let event = match event {
             FitEvent::Record(record) => TrainEvent::Record(record),
-            FitEvent::Skipped { photo, reason } => TrainEvent::Skipped { path: photos[photo].clone(), reason },
+            FitEvent::Skipped { photo, split, reason } => {
+                let photos = if split == Split::Train { &training } else { &validating };
+                TrainEvent::Skipped { path: photos[photo].path.clone(), reason }
+            }
         };
         if failure.is_none()
             && let Err(error) = on_event(event)
@@ -162,7 +171,18 @@ fn run(
     }
     let ended = ended?;
     released?;
-    Ok(ended)
+    let Ended::Finished(finished) = ended else { return Ok(None) };
+    // The run is whole without its report, so nothing that is wrong with that fails it, but a cancel.
+    let written = worker::run(|| report::write(task.folder(), Tiled { photos: validating, tiles }, &chosen, ctx));
+    match written {
+        Outcome::Finished(path) => return Ok(Some((finished, Some(path)))),
+        Outcome::Canceled => ctx.check()?,
+        Outcome::Failed(error) => {
+            let reason = error_chain(&*error);
+            on_event(TrainEvent::Notice(format!("The run is done, but its report could not be written: {reason}")))?;
+        }
+    }
+    Ok(Some((finished, None)))
 }
 
 /// The same as a job on its own thread. `wake` is called whenever there is something to see.
@@ -181,7 +201,7 @@ pub fn open_for_trial(
 ) -> Result<(Session, TrainStart), BoxError> {
     let Prepared { chosen, .. } = doctor::prepare(config.device, &places.verdicts, ctx)?;
     let task = TrainTask::Begin { config: Box::new(config.clone()), folder: folder.to_owned() };
-    let (session, start, ..) = open::open(&task, places, &chosen, ctx)?;
+    let Opened { session, start, .. } = open::open(&task, places, &chosen, ctx)?;
     Ok((session, start))
 }
 

@@ -29,8 +29,17 @@ const STACK_BYTES: usize = 64 << 20;
 /// The part of the free memory that kept activations may take.
 const SHARE_FOR_ACTIVATIONS: f64 = 0.5;
 
-/// A session, what it is about, the training and validation photos by their numbers in it, and what a person should know.
-type Opened = (Session, TrainStart, Vec<PathBuf>, Vec<String>);
+/// A run that can begin.
+pub struct Opened {
+    pub session: Session,
+    pub start: TrainStart,
+    /// By their numbers in the session.
+    pub training: Vec<Photo>,
+    pub validating: Vec<Photo>,
+    pub tiles: Arc<Tiles>,
+    /// What a person should know.
+    pub notices: Vec<String>,
+}
 
 pub fn open(task: &TrainTask, places: &Places, chosen: &Chosen, ctx: &JobContext) -> Result<Opened, BoxError> {
     match task {
@@ -140,12 +149,12 @@ fn resume(folder: &Path, places: &Places, chosen: &Chosen) -> Result<Opened, Box
     let mut notices = Vec::new();
     let tiles = tiles(places, &model.transform, &dataset, &mut notices)?;
     let parts = Parts { record, model, dataset, tiles, network, folder, position, notices };
-    let (mut session, start, photos, notices) = session(parts, chosen)?;
+    let mut opened = session(parts, chosen)?;
     if has_snapshot {
-        let checkpoint = Checkpoint::open(&last)?;
+        let (checkpoint, session) = (Checkpoint::open(&last)?, &mut opened.session);
         snapshot::restore(&mut session.trainer, &checkpoint, session.position.steps)?;
     }
-    Ok((session, start, photos, notices))
+    Ok(opened)
 }
 
 pub(super) fn source(config: &TrainConfig) -> ModelSource {
@@ -281,13 +290,12 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
     let transform = model.transform;
     let part = |split: Split| dataset.part(split).cloned().collect::<Vec<Photo>>();
     let (training, validating) = (part(Split::Train), part(Split::Validation));
-    let photos = training.iter().map(|photo| photo.path.clone()).collect();
     let threads = compute.current_num_threads();
-    let loader = |photos: Vec<Photo>, augment| {
+    let loader = |photos: &[Photo], augment| {
         Loader::new(photos.into(), classes.len(), tiles.clone(), augment, threads, config.batches_ahead)
     };
-    let validation = if validating.is_empty() { None } else { Some(loader(validating, None)?) };
-    let train = loader(training, Some(config.augment))?;
+    let validation = if validating.is_empty() { None } else { Some(loader(&validating, None)?) };
+    let train = loader(&training, Some(config.augment))?;
     let side = transform.output_size().map_or(0, |(height, _)| height);
     let first = config.unfreeze.first(network.blocks.len());
     let micro_batch = config.micro_batch.unwrap_or(config.batch_size).min(config.batch_size);
@@ -338,7 +346,7 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
     }
     let (base, device) = (Box::new(model.checkpoint), chosen.device.clone());
     let session = Session { config, trainer, base, train, validation, about, position, folder, compute, device };
-    Ok((session, start, photos, notices))
+    Ok(Opened { session, start, training, validating, tiles, notices })
 }
 
 fn trained_on(start: &TrainStart) -> String {
