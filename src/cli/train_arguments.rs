@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use super::arguments::{Device, whole};
 use crate::data::{Augment, Duplicates};
 use crate::jobs::sweep::CHILD_OPTION;
-use crate::train::{ClassWeights, Course, Method, Preset, Recompute, TrainConfig, Unfreeze};
+use crate::train::{CacheFeatures, ClassWeights, Course, Method, Preset, Recompute, TrainConfig, Unfreeze};
 
 const TRAIN_NOTES: &str = "\
 DATA is a folder with a subfolder of photos per class (or train/, val/ and test/ with such), or a .csv or .jsonl file of
@@ -94,6 +94,10 @@ pub struct TrainSettings {
     /// Which blocks are computed twice instead of being kept [default: auto, what memory asks for]
     #[arg(long, value_enum, help_heading = "Memory")]
     pub recompute: Option<RecomputeName>,
+    /// Whether what frozen blocks make of the photos is kept in memory: auto, when no photo is changed at random (--flip 0
+    /// --random-crop false) and a quarter of the free memory is enough [default: auto]
+    #[arg(long, value_enum, help_heading = "Memory")]
+    pub cache_features: Option<CacheFeaturesName>,
     /// Empty the device's cache every N training batches; 0: never [default: 5]
     #[arg(long, value_name = "N", help_heading = "Memory")]
     pub flush_train: Option<usize>,
@@ -222,6 +226,12 @@ pub enum RecomputeName {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+pub enum CacheFeaturesName {
+    Auto,
+    Never,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 pub enum MethodName {
     Adamw,
     Sgd,
@@ -298,6 +308,10 @@ impl TrainSettings {
                 RecomputeName::None => Recompute::None,
                 RecomputeName::Auto => Recompute::Auto,
                 RecomputeName::All => Recompute::All,
+            }),
+            cache_features: self.cache_features.map_or(base.cache_features, |name| match name {
+                CacheFeaturesName::Auto => CacheFeatures::Auto,
+                CacheFeaturesName::Never => CacheFeatures::Never,
             }),
             flush_train: self.flush_train.unwrap_or(base.flush_train),
             flush_val: self.flush_val.unwrap_or(base.flush_val),

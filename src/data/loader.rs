@@ -74,6 +74,20 @@ impl Loader {
         Ok(Self { plan: Arc::new(Plan { photos, classes, size, tiles, augment }), threads, ahead })
     }
 
+    /// How many photos there are, readable or not.
+    pub fn photos(&self) -> usize {
+        self.plan.photos.len()
+    }
+
+    pub fn classes(&self) -> usize {
+        self.plan.classes
+    }
+
+    /// The side of the squares.
+    pub fn size(&self) -> usize {
+        self.plan.size
+    }
+
     /// How many batches an epoch has.
     pub fn batches(&self, batch_size: usize) -> usize {
         self.plan.photos.len().div_ceil(batch_size.max(1))
@@ -97,7 +111,7 @@ impl Loader {
 
 impl EpochOrder {
     /// The photos in the order of the epoch.
-    fn indices(&self, photos: usize) -> Vec<usize> {
+    pub fn indices(&self, photos: usize) -> Vec<usize> {
         const ORDER: u64 = u64::from_le_bytes(*b"order   ");
         let mut indices: Vec<usize> = (0..photos).collect();
         if self.shuffle {

@@ -7,9 +7,12 @@ use crate::format;
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 320.0;
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 16.0;
+const RIGHT: f64 = 26.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 46.0;
+
+/// How far beyond the plot a line on its edge reaches.
+const EDGE: f64 = 3.0;
 
 /// A line has at most so many points; of more, means of neighbours are drawn.
 const MOST_POINTS: usize = 600;
@@ -143,8 +146,11 @@ impl Plot {
             HEIGHT - 8.0,
             escape(self.x.label)
         ));
-        // A picture within the picture, which cuts off what lies outside.
-        put(format!("<svg x=\"{LEFT}\" y=\"{TOP}\" width=\"{width}\" height=\"{height}\">\n"));
+        // A picture within the picture, which cuts off what lies outside, but for the width of a line.
+        let (out_x, out_y, wide, high) = (LEFT - EDGE, TOP - EDGE, width + 2.0 * EDGE, height + 2.0 * EDGE);
+        put(format!(
+            "<svg x=\"{out_x}\" y=\"{out_y}\" width=\"{wide}\" height=\"{high}\" viewBox=\"-{EDGE} -{EDGE} {wide} {high}\">\n"
+        ));
         let place = |(px, py): (f64, f64)| (width * x.place(px), height * (1.0 - y.place(py)));
         for series in &self.series {
             put(series.svg(&place, &|point| x.holds(point.0) && y.holds(point.1)));

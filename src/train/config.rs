@@ -58,6 +58,16 @@ pub enum Recompute {
     All,
 }
 
+/// Whether what frozen blocks make of a photo is kept from epoch to epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CacheFeatures {
+    /// Where it stays the same (no random changes to photos, no stochastic depth) and there is memory for it.
+    #[default]
+    Auto,
+    Never,
+}
+
 /// How classes of different size are weighed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -96,6 +106,7 @@ pub struct TrainConfig {
     pub augment: Augment,
     pub unfreeze: Unfreeze,
     pub recompute: Recompute,
+    pub cache_features: CacheFeatures,
     /// The device's cache is given back every so many batches; 0: only when memory asks.
     pub flush_train: usize,
     pub flush_val: usize,
@@ -153,6 +164,7 @@ impl Default for TrainConfig {
             augment: Augment { crop_scale: [0.35, 1.0], ..Augment::default() },
             unfreeze: Unfreeze::All,
             recompute: Recompute::Auto,
+            cache_features: CacheFeatures::Auto,
             flush_train: 5,
             flush_val: 3,
             batches_ahead: 3,
@@ -257,6 +269,12 @@ impl TrainConfig {
     pub fn data_options(&self) -> DataOptions {
         let Self { validation_fraction, seed, per_class, max_photos, .. } = *self;
         DataOptions { validation_fraction, seed, per_class, max_photos }
+    }
+
+    /// Whether what the first `frozen` blocks make of a photo is the same in every epoch, and may be kept.
+    pub fn may_cache_features(&self, frozen: usize) -> bool {
+        let changes = self.augment.changes_photos() || self.drop_path > 0.0;
+        self.cache_features == CacheFeatures::Auto && frozen > 0 && !changes
     }
 
     pub fn optimizer_settings(&self) -> OptimizerSettings {

@@ -1,6 +1,7 @@
 //! A run from where it stands to its end: epochs of steps, each followed by a validation, with snapshots between.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
@@ -9,10 +10,11 @@ use rayon::ThreadPool;
 use super::config::TrainConfig;
 use super::run::{EpochRecord, Record, RunFolder, StepRecord};
 use super::snapshot::{self, Best, Position};
+use super::supply::{Features, Frozen, Supply};
 use super::trainer::{Examples, Score, Trainer};
 use super::{Paths, TrainError};
 use crate::data::random::Random;
-use crate::data::{Batch, Epoch, EpochOrder, Loader, Split};
+use crate::data::{Batch, EpochOrder, Split};
 use crate::memory::{self, heap};
 use crate::models::{Network, Weights};
 use crate::ops;
@@ -24,9 +26,12 @@ pub struct Session {
     pub trainer: Trainer,
     /// Where the network's frozen tensors are.
     pub base: Box<dyn Weights + Send + Sync>,
-    pub train: Loader,
+    pub train: Supply,
     /// None when there are no photos to validate with.
-    pub validation: Option<Loader>,
+    pub validation: Option<Supply>,
+    /// Whether what the frozen blocks make of the photos is computed once, and kept. Then no photo may change from epoch
+    /// to epoch, and no block be skipped.
+    pub keeps_features: bool,
     /// What snapshots say of themselves besides the run's position: architecture, labels, transform.
     pub about: BTreeMap<String, String>,
     pub position: Position,
@@ -71,11 +76,34 @@ impl Session {
             if self.is_exhausted() {
                 return Ok(self.finished(true));
             }
+            if self.keeps_features && !self.keep_features(ctx)? {
+                return Ok(Ended::Paused);
+            }
             let started = Instant::now();
             let Some(waited) = self.train_epoch(ctx, tell)? else { return Ok(Ended::Paused) };
             self.finish_epoch(started, waited, ctx, tell)?;
         }
         Ok(self.finished(false))
+    }
+
+    /// Has the frozen blocks compute their part, unless they have; then they are gone. False when the job is to pause.
+    fn keep_features(&mut self, ctx: &JobContext) -> Result<bool, TrainError> {
+        let Self { trainer, compute, device, config, .. } = self;
+        let (network, blocks) = (&trainer.network, trainer.frozen());
+        let frozen = Frozen { network, blocks, device, compute, batch_size: config.batch_size };
+        let mut kept = Vec::new();
+        for supply in std::iter::once(&self.train).chain(&self.validation) {
+            let Supply::Photos(loader) = supply else { return Ok(true) };
+            let Some(features) = Features::of(loader, frozen, ctx)? else { return Ok(false) };
+            kept.push(Supply::Features(Arc::new(features)));
+        }
+        for (supply, kept) in std::iter::once(&mut self.train).chain(&mut self.validation).zip(kept) {
+            *supply = kept;
+        }
+        self.trainer.drop_frozen();
+        ops::release(&self.device)?;
+        heap::release();
+        Ok(true)
     }
 
     fn finished(&self, early: bool) -> Ended {
@@ -141,8 +169,8 @@ impl Session {
     }
 
     /// The batches of the first epoch, for [`trial_step`](Self::trial_step).
-    pub fn trial_batches(&self) -> Result<Epoch, TrainError> {
-        Ok(self.train.epoch(self.order(true, 0))?)
+    pub fn trial_batches(&self) -> Result<impl Iterator<Item = Batch> + use<>, TrainError> {
+        self.train.epoch(self.order(true, 0))
     }
 
     /// A step that no record is made of.
@@ -156,7 +184,9 @@ impl Session {
     }
 
     fn step(&mut self, batch: &Batch, rate: f64) -> Result<StepRecord, TrainError> {
+        let shape = self.train.shape();
         let Self { config, trainer, position, compute, device, .. } = self;
+        let examples = examples(batch, &shape);
         let micro_batch = config.micro_batch.unwrap_or(config.batch_size);
         let depths = skip_chances(&trainer.network, config.drop_path);
         let (seed, epoch) = (config.seed, position.epoch);
@@ -164,11 +194,11 @@ impl Session {
             let photos = &batch.indices[first..first + count];
             skips(&depths, photos, [seed, epoch], device)
         };
-        let stepped = compute.install(|| trainer.step(examples(batch), micro_batch, rate, paths));
+        let stepped = compute.install(|| trainer.step(examples, micro_batch, rate, paths));
         let stepped = stepped.map_err(|error| match error {
             TrainError::LossNotFinite | TrainError::GradientNotFinite => {
                 let step = position.steps;
-                let layer = compute.install(|| trainer.first_bad_layer(examples(batch)));
+                let layer = compute.install(|| trainer.first_bad_layer(examples));
                 let last = self.folder.last();
                 let snapshot = last.exists().then_some(last);
                 TrainError::Diverged { step, layer, rate, snapshot, source: Box::new(error) }
@@ -245,13 +275,13 @@ impl Session {
 
     fn validate_with(
         &self,
-        validation: &Loader,
+        validation: &Supply,
         ctx: &JobContext,
         tell: &mut dyn FnMut(FitEvent),
     ) -> Result<(Score, u64), TrainError> {
         let (mut whole, mut top5) = (Score::default(), 0);
         let micro_batch = self.config.micro_batch.unwrap_or(self.config.batch_size);
-        let order = EpochOrder { batch_size: micro_batch, ..self.order(false, 0) };
+        let (order, shape) = (EpochOrder { batch_size: micro_batch, ..self.order(false, 0) }, validation.shape());
         for (batch, done) in validation.epoch(order)?.zip(1..) {
             if ctx.is_canceled() {
                 self.trainer.exchange_average()?;
@@ -264,7 +294,7 @@ impl Session {
             if batch.labels.is_empty() {
                 continue;
             }
-            let (score, logits) = self.compute.install(|| self.trainer.evaluate(examples(&batch)))?;
+            let (score, logits) = self.compute.install(|| self.trainer.evaluate(examples(&batch, &shape)))?;
             whole.add(score);
             let is_among = |(row, label): &(&Vec<f32>, &u32)| {
                 let own = row[**label as usize];
@@ -289,9 +319,9 @@ impl Session {
     }
 }
 
-fn examples(batch: &Batch) -> Examples<'_> {
-    let Batch { pixels, size, targets, labels, .. } = batch;
-    Examples { pixels, height: *size, width: *size, targets, labels }
+fn examples<'a>(batch: &'a Batch, shape: &'a [usize]) -> Examples<'a> {
+    let Batch { pixels: values, targets, labels, .. } = batch;
+    Examples { values, shape, targets, labels }
 }
 
 /// The chance that a photo skips a block, by block: from 0 in the first to `most` in the last residual one (Huang et al.,

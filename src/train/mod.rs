@@ -13,11 +13,12 @@ mod run;
 mod schedule;
 mod segments;
 pub mod snapshot;
+mod supply;
 mod trainer;
 
 use std::path::PathBuf;
 
-pub use config::{ClassWeights, ConfigError, Preset, Recompute, TrainConfig, Unfreeze};
+pub use config::{CacheFeatures, ClassWeights, ConfigError, Preset, Recompute, TrainConfig, Unfreeze};
 pub use fit::{Ended, Finished, FitEvent, Session};
 pub use loss::Loss;
 pub use optimizer::{Method, Optimizer, OptimizerSettings};
@@ -27,6 +28,7 @@ pub use run::{
 pub use schedule::{Course, Schedule};
 pub use segments::{Paths, Segments};
 pub use snapshot::{Best, Position};
+pub use supply::{Supply, feature_bytes};
 pub use trainer::{Examples, Score, Stepped, Trainer};
 
 use crate::checkpoint::CheckpointError;

@@ -15,10 +15,10 @@ use crate::ops;
 /// Photos with what is wanted of them.
 #[derive(Debug, Clone, Copy)]
 pub struct Examples<'a> {
-    /// `(n, height, width, 3)`, row-major.
-    pub pixels: &'a [f32],
-    pub height: usize,
-    pub width: usize,
+    /// What the first block takes: pixels `(n, height, width, 3)`, or features. Row-major.
+    pub values: &'a [f32],
+    /// Of one photo: `(height, width, 3)`, or that of its features.
+    pub shape: &'a [usize],
     /// Wanted probabilities `(n, classes)`, row-major.
     pub targets: &'a [f32],
     /// The class of each photo.
@@ -96,6 +96,18 @@ impl Trainer {
     /// The averages, in the order of the network's parameters.
     pub fn average(&self) -> Option<&[Var]> {
         self.average.as_ref().map(|(averages, _)| averages.as_slice())
+    }
+
+    /// Drops the frozen blocks: examples are from now on what these made of photos.
+    pub fn drop_frozen(&mut self) {
+        let first = std::mem::take(&mut self.segments.first);
+        self.network.blocks.drain(..first);
+        self.segments.recompute.drain(..first);
+    }
+
+    /// How many blocks there are before those that train.
+    pub fn frozen(&self) -> usize {
+        self.segments.first
     }
 
     /// One step over a batch, `micro_batch` photos at a time: the same step, but for batch norms, which see the photos of a
@@ -213,10 +225,10 @@ impl Trainer {
 }
 
 impl Examples<'_> {
-    /// The pixels of some photos on the device.
+    /// The values of some photos on the device.
     fn tensor(&self, first: usize, count: usize, device: &Device) -> Result<Tensor, TrainError> {
-        let photo = self.height * self.width * 3;
-        let pixels = &self.pixels[first * photo..(first + count) * photo];
-        Ok(Tensor::from_slice(pixels, (count, self.height, self.width, 3), device)?)
+        let photo: usize = self.shape.iter().product();
+        let values = &self.values[first * photo..(first + count) * photo];
+        Ok(Tensor::from_slice(values, [&[count], self.shape].concat(), device)?)
     }
 }

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use galley::checkpoint::Checkpoint;
-use galley::data::{DataOptions, Dataset, Split};
+use galley::data::{Augment, DataOptions, Dataset, Split};
 use galley::jobs::Places;
 use galley::jobs::evaluate::{EvaluateConfig, evaluate};
 use galley::jobs::train::{self, TrainEvent, TrainStart, TrainSummary, TrainTask};
 use galley::predict::{self, Evaluation, ModelSource, Strictness, TransformOverrides};
-use galley::train::{Method, Preset, Recompute, Record, TrainConfig, Unfreeze, read_metrics, snapshot};
+use galley::train::{CacheFeatures, Method, Preset, Recompute, Record, TrainConfig, Unfreeze, read_metrics, snapshot};
 use galley::worker::{BoxError, JobContext, Outcome};
 
 const CLASSES: [(&str, [u8; 3]); 3] = [("beetroot", [150, 20, 60]), ("pea", [60, 170, 40]), ("plum", [60, 40, 130])];
@@ -232,6 +232,38 @@ fn every_way_to_train_goes_on_as_it_would_have() {
     }
 }
 
+fn keeps_features(events: &[TrainEvent]) -> bool {
+    let is_told = |event: &TrainEvent| matches!(event, TrainEvent::Notice(text) if text.contains("computed once"));
+    events.iter().any(is_told)
+}
+
+#[test]
+fn kept_features_change_nothing_wherever_the_run_is_interrupted() {
+    let kitchen = Kitchen::new(8);
+    let base = TrainConfig { augment: Augment::NONE, epochs: 3, unfreeze: Unfreeze::Head, ..kitchen.config() };
+    let ways = [
+        TrainConfig { ema: Some(0.9), micro_batch: Some(3), ..base.clone() },
+        TrainConfig { unfreeze: Unfreeze::Last(3), layer_decay: 0.7, recompute: Recompute::All, ..base },
+    ];
+    for (index, way) in ways.into_iter().enumerate() {
+        let names = ["anew", "kept", "parts"].map(|name| format!("{name}-{index}"));
+        let never = TrainConfig { cache_features: CacheFeatures::Never, ..way.clone() };
+        let (_, events) = kitchen.train(&kitchen.begin(never, &names[0])).unwrap();
+        assert!(!keeps_features(&events));
+        let (_, events) = kitchen.train(&kitchen.begin(way.clone(), &names[1])).unwrap();
+        assert!(keeps_features(&events));
+        kitchen.assert_same_runs(&names[0], &names[1]);
+        kitchen.train_until(&kitchen.begin(way, &names[2]), 2);
+        kitchen.train_until(&kitchen.resume(&names[2]), 6);
+        kitchen.train(&kitchen.resume(&names[2])).unwrap();
+        kitchen.assert_same_runs(&names[0], &names[2]);
+    }
+    // Where a photo is another each time, nothing is kept.
+    let flips = Augment { flip: 0.5, ..Augment::NONE };
+    let config = TrainConfig { augment: flips, unfreeze: Unfreeze::Head, epochs: 1, ..kitchen.config() };
+    assert!(!keeps_features(&kitchen.train(&kitchen.begin(config, "flips")).unwrap().1));
+}
+
 #[test]
 fn frozen_weights_are_saved_as_they_were() {
     let kitchen = Kitchen::new(4);
@@ -262,36 +294,28 @@ impl Drop for Running {
 fn a_run_killed_anywhere_equals_the_one_that_was_not() {
     let kitchen = Kitchen::new(8);
     let config = TrainConfig { epochs: 3, snapshot_minutes: 1e-9, ..kitchen.config() };
+    let kept = TrainConfig { augment: Augment::NONE, unfreeze: Unfreeze::Head, ..config.clone() };
     kitchen.train(&kitchen.begin(config, "whole")).unwrap();
+    kill_and_resume(&kitchen, "killed", "");
+    kitchen.assert_same_runs("whole", "killed");
+    kitchen.train(&kitchen.begin(kept, "whole-kept")).unwrap();
+    kill_and_resume(&kitchen, "killed-kept", "--unfreeze head --flip 0 --random-crop false");
+    kitchen.assert_same_runs("whole-kept", "killed-kept");
+}
+
+/// Trains with the program, killed three times on the way.
+fn kill_and_resume(kitchen: &Kitchen, run: &str, more: &str) {
     let spawn = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_galley"));
         command.args(arguments).stderr(Stdio::null()).stdout(Stdio::null());
         command.env("GALLEY_TILES", kitchen.at("tiles")).env("GALLEY_VERDICTS", kitchen.at("verdicts"));
         Running(command.spawn().unwrap())
     };
-    let photos = kitchen.at("photos");
-    let run = kitchen.at("killed");
-    let (photos, run_path) = (photos.to_str().unwrap(), run.to_str().unwrap());
+    let (photos, run) = (kitchen.at("photos"), kitchen.at(run));
     let lines = || fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count());
-    let begin = [
-        "train",
-        "--data",
-        photos,
-        "--out",
-        run_path,
-        "--epochs",
-        "3",
-        "--batch-size",
-        "4",
-        "--image-size",
-        "32",
-        "--validation-fraction",
-        "0.25",
-        "--lr",
-        "0.001",
-        "--snapshot-minutes",
-        "1e-9",
-    ];
+    let mut begin = vec!["train", "--data", photos.to_str().unwrap(), "--out", run.to_str().unwrap()];
+    begin.extend("--epochs 3 --batch-size 4 --image-size 32 --validation-fraction 0.25 --lr 0.001".split(' '));
+    begin.extend("--snapshot-minutes 1e-9".split(' ').chain(more.split_whitespace()));
     let mut running = spawn(&begin);
     for enough in [2, 7, 12] {
         let patience = Instant::now();
@@ -301,10 +325,9 @@ fn a_run_killed_anywhere_equals_the_one_that_was_not() {
         }
         running.0.kill().unwrap();
         running.0.wait().unwrap();
-        running = spawn(&["train", "--resume", run_path]);
+        running = spawn(&["train", "--resume", run.to_str().unwrap()]);
     }
     assert!(running.0.wait().unwrap().success());
-    kitchen.assert_same_runs("whole", "killed");
 }
 
 #[test]

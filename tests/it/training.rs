@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use galley::models::{self, Network, RandomWeights, Strictness, Weights};
 use galley::train::{Examples, Loss, OptimizerSettings, Segments, Trainer};
 use serde::Deserialize;
@@ -72,8 +72,8 @@ impl Steps {
         (0..self.batch).for_each(|image| targets[image * classes + image] = 1.0);
         let losses = (0..steps).map(|step| {
             let pixels = self.pixels(step);
-            let (height, width) = (self.side, self.side);
-            let examples = Examples { pixels: &pixels, height, width, targets: &targets, labels: &labels };
+            let shape = [self.side, self.side, 3];
+            let examples = Examples { values: &pixels, shape: &shape, targets: &targets, labels: &labels };
             trainer.step(examples, way.micro_batch, 1e-4, |_, _| Ok(Vec::new())).unwrap().score.mean_loss()
         });
         (losses.collect(), trainer)
@@ -135,4 +135,22 @@ fn frozen_blocks_stay_and_the_rest_learns() {
     let after = weights_of(&trainer);
     assert_eq!(after.len(), 2);
     assert!(before.iter().zip(&after).all(|(before, after)| before != after));
+}
+
+#[test]
+fn what_frozen_blocks_make_of_a_photo_does_not_depend_on_its_batch() {
+    for steps in references() {
+        let network = steps.network(usize::MAX);
+        let frozen = network.blocks.len() - 1;
+        let pixels = Tensor::from_vec(steps.pixels(0), (steps.batch, steps.side, steps.side, 3), &Device::Cpu).unwrap();
+        let features = |first: usize, count: usize| -> Vec<u32> {
+            let features = network.features(frozen, &pixels.narrow(0, first, count).unwrap()).unwrap();
+            features.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+        };
+        let whole = features(0, steps.batch);
+        for size in [1, 2, 3] {
+            let parts = (0..steps.batch).step_by(size).flat_map(|first| features(first, size.min(steps.batch - first)));
+            assert!(whole.iter().copied().eq(parts), "{} in parts of {size}", steps.name);
+        }
+    }
 }

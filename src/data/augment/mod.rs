@@ -82,6 +82,12 @@ impl Augment {
         cutmix: 0.0,
     };
 
+    /// Whether a photo is another from epoch to epoch.
+    pub fn changes_photos(&self) -> bool {
+        let strengths = [self.brightness, self.contrast, self.saturation, self.erase, self.mixup, self.cutmix];
+        self.random_crop || self.flip > 0.0 || strengths.iter().any(|strength| *strength > 0.0)
+    }
+
     /// Why the figures make no sense, if they do not.
     pub fn check(&self) -> Result<(), AugmentError> {
         let [least, most] = self.crop_scale;

@@ -11,15 +11,15 @@ use crate::checkpoint::{Checkpoint, ElementType};
 use crate::data::random::rank;
 use crate::data::{self, Dataset, Duplicates, Loader, Photo, Split, Survey, Tiles};
 use crate::device::Chosen;
-use crate::format::{count, counted};
+use crate::format::{self, count, counted};
 use crate::images::transform::{Resize, Transform};
 use crate::jobs::Places;
 use crate::memory;
 use crate::models::{self, Architecture, Network, Strictness, Weights};
 use crate::predict::{self, ModelSource, TransformOverrides};
 use crate::train::{
-    ClassWeights, Loss, Method, Position, Recompute, RunFolder, RunRecord, Segments, Session, TrainConfig, Trainer,
-    snapshot,
+    ClassWeights, Loss, Method, Position, Recompute, RunFolder, RunRecord, Segments, Session, Supply, TrainConfig,
+    Trainer, Unfreeze, feature_bytes, snapshot,
 };
 use crate::worker::{BoxError, JobContext};
 
@@ -28,6 +28,9 @@ const STACK_BYTES: usize = 64 << 20;
 
 /// The part of the free memory that kept activations may take.
 const SHARE_FOR_ACTIVATIONS: f64 = 0.5;
+
+/// The part of the free memory that features of frozen blocks may take.
+const SHARE_FOR_FEATURES: f64 = 0.25;
 
 /// A run that can begin.
 pub struct Opened {
@@ -284,7 +287,7 @@ struct Parts {
 }
 
 fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
-    let Parts { record, model, dataset, tiles, network, folder, position, notices } = parts;
+    let Parts { record, model, dataset, tiles, network, folder, position, mut notices } = parts;
     let RunRecord { config, classes, .. } = record;
     let compute = ThreadPoolBuilder::new().stack_size(STACK_BYTES).thread_name(|n| format!("train {n}")).build()?;
     let transform = model.transform;
@@ -294,19 +297,28 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
     let loader = |photos: &[Photo], augment| {
         Loader::new(photos.into(), classes.len(), tiles.clone(), augment, threads, config.batches_ahead)
     };
-    let validation = if validating.is_empty() { None } else { Some(loader(&validating, None)?) };
-    let train = loader(&training, Some(config.augment))?;
+    let validation = if validating.is_empty() { None } else { Some(Supply::Photos(loader(&validating, None)?)) };
+    let train = Supply::Photos(loader(&training, Some(config.augment))?);
     let side = transform.output_size().map_or(0, |(height, _)| height);
     let first = config.unfreeze.first(network.blocks.len());
     let micro_batch = config.micro_batch.unwrap_or(config.batch_size).min(config.batch_size);
     let costs = compute.install(|| Segments::kept_bytes(&network, first, side, &chosen.device))?;
+    let budget = memory::read();
+    let free = budget.budget().unwrap_or(u64::MAX).saturating_sub(budget.footprint.unwrap_or(0)) as f64;
+    let bytes_of_features = match config.may_cache_features(first) {
+        true => {
+            let of_one = compute.install(|| feature_bytes(&network, first, side, &chosen.device))?;
+            of_one * (training.len() + validating.len()) as u64
+        }
+        false => 0,
+    };
+    let keeps_features = bytes_of_features > 0 && bytes_of_features as f64 <= free * SHARE_FOR_FEATURES;
+    notices.extend(about_features(&config, first, bytes_of_features, keeps_features));
     let recompute = match config.recompute {
         Recompute::None => vec![false; network.blocks.len()],
         Recompute::All => vec![true; network.blocks.len()],
         Recompute::Auto => {
-            let budget = memory::read();
-            let free = budget.budget().unwrap_or(u64::MAX).saturating_sub(budget.footprint.unwrap_or(0));
-            let room = (free as f64 * SHARE_FOR_ACTIVATIONS) as u64;
+            let room = (free * SHARE_FOR_ACTIVATIONS) as u64;
             Segments::that_fit(costs.as_deref(), network.blocks.len(), micro_batch, room)
         }
     };
@@ -314,7 +326,8 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
     let kept: u64 = costs.iter().flatten().zip(&recompute).filter(|(_, twice)| !**twice).map(|(cost, _)| cost).sum();
     // The weights, their gradients and what the optimizer remembers, in f32.
     let states = if config.optimizer == Method::AdamW { 4 } else { 3 };
-    let predicted_bytes = 4 * states * parameters + kept * micro_batch as u64;
+    let features = if keeps_features { bytes_of_features } else { 0 };
+    let predicted_bytes = 4 * states * parameters + kept * micro_batch as u64 + features;
     let counts = |split| dataset.class_counts(split);
     let start = TrainStart {
         model: network.architecture.title.clone(),
@@ -345,8 +358,28 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
         trainer.keep_average(share)?;
     }
     let (base, device) = (Box::new(model.checkpoint), chosen.device.clone());
-    let session = Session { config, trainer, base, train, validation, about, position, folder, compute, device };
+    let session =
+        Session { config, trainer, base, train, validation, keeps_features, about, position, folder, compute, device };
     Ok(Opened { session, start, training, validating, tiles, notices })
+}
+
+/// Whether epochs need the frozen blocks, as a sentence, where a person can do something about it.
+fn about_features(config: &TrainConfig, frozen: usize, bytes: u64, keeps: bool) -> Option<String> {
+    let size = format::bytes(bytes);
+    if keeps {
+        return Some(format!("What the frozen blocks make of the photos is computed once and kept: {size}"));
+    }
+    if bytes > 0 {
+        return Some(format!(
+            "The frozen blocks compute every photo anew in each epoch: to keep what they make of them takes {size}, more \
+             than a quarter of the free memory"
+        ));
+    }
+    (config.unfreeze == Unfreeze::Head && frozen > 0 && config.augment.changes_photos()).then(|| {
+        "Photos are changed at random, so the frozen blocks compute each of them anew in every epoch; with --flip 0 \
+         --random-crop false they do so once, and epochs take seconds"
+            .to_owned()
+    })
 }
 
 fn trained_on(start: &TrainStart) -> String {
