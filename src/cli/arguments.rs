@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::train_arguments::{SweepArguments, TrainArguments};
+use super::train_arguments::{FindRateArguments, SweepArguments, TrainArguments};
 use crate::device::DeviceChoice;
 use crate::images::transform::{Interpolation, Resize};
 use crate::jobs::bench::CHILD_OPTION;
@@ -18,6 +18,8 @@ Examples:
   galley classify --model food.pth --out results.csv ~/Pictures
   galley train --data photos --model food.pth --out run
                                             fine-tune a checkpoint on a folder of photos per class
+  galley find-lr --data photos --model food.pth
+                                            which learning rate to train with
   galley inspect food.pth                   what a checkpoint holds
   galley bench --arch resnet50 --batch 1,8  how fast this machine classifies, and in how much memory
   galley doctor                             does every operation compute rightly on this machine";
@@ -37,6 +39,7 @@ pub enum Command {
     Classify(Box<ClassifyArguments>),
     Inspect(InspectArguments),
     Train(Box<TrainArguments>),
+    FindLr(Box<FindRateArguments>),
     Sweep(Box<SweepArguments>),
     Evaluate(Box<EvaluateArguments>),
     Bench(Box<BenchArguments>),

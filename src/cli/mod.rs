@@ -7,7 +7,9 @@ mod bench;
 mod classify;
 mod doctor;
 mod evaluate;
+mod find_lr;
 mod inspect;
+mod plot;
 mod progress;
 mod rows;
 mod sweep;
@@ -41,6 +43,7 @@ pub fn run() -> Request {
     match arguments.command {
         Some(Command::Classify(arguments)) => Request::Done(classify::run(*arguments)),
         Some(Command::Inspect(arguments)) => Request::Done(inspect::run(&arguments)),
+        Some(Command::FindLr(arguments)) => Request::Done(find_lr::run(*arguments)),
         Some(Command::Sweep(arguments)) => Request::Done(sweep::run(*arguments)),
         Some(Command::Evaluate(arguments)) => Request::Done(evaluate::run(*arguments)),
         Some(Command::Bench(arguments)) => Request::Done(bench::run(*arguments)),
@@ -66,6 +69,14 @@ fn usage(message: &str) -> ! {
 fn failed(error: &BoxError) -> ExitCode {
     say(&format!("error: {}", error_chain(&**error)));
     ExitCode::FAILURE
+}
+
+/// A file that was asked for and cannot be.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to write {}", .path.display())]
+struct CannotWrite {
+    path: PathBuf,
+    source: io::Error,
 }
 
 /// A command's result on stdout.

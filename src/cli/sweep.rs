@@ -4,42 +4,37 @@ use std::process::ExitCode;
 
 use super::progress::Bar;
 use super::train_arguments::SweepArguments;
-use super::{INTERRUPTED, failed, print, say, stop_on_interrupt, usage};
+use super::{CannotWrite, INTERRUPTED, failed, print, say, stop_on_interrupt, train};
 use crate::format::{bytes_or_unknown, duration};
 use crate::jobs::Places;
-use crate::jobs::sweep::{ChildAnswer, SweepConfig, SweepRow, sweep, try_case};
+use crate::jobs::sweep::{ChildAnswer, SweepConfig, SweepRow, save_report, sweep, try_case};
 use crate::worker::{self, BoxError, JobContext, Outcome};
 
 pub fn run(arguments: SweepArguments) -> ExitCode {
     if let Some(case) = &arguments.try_case {
         return print(try_one(case));
     }
-    let json = arguments.json;
-    let config = arguments.settings.config();
-    if let Err(error) = config.check() {
-        usage(&format!("--{error}"));
-    }
-    match config.data.as_os_str() {
-        data if data.is_empty() => usage("name the photos with --data FOLDER"),
-        _ if !config.data.exists() => {
-            usage(&format!("there is no file or folder of this name: {}", config.data.display()));
-        }
-        _ => {}
-    }
+    let SweepArguments { batch_sizes, steps, settings, report, json, .. } = arguments;
+    let config = SweepConfig { config: train::checked(settings), batch_sizes, steps };
     let ctx = JobContext::detached();
     if let Err(error) = stop_on_interrupt(&ctx) {
         return failed(&error.into());
     }
-    let config = SweepConfig { config, batch_sizes: arguments.batch_sizes, steps: arguments.steps };
     let bar = Bar::start("Trying batch sizes");
     if !json {
         bar.aside(|| say(HEADING));
     }
+    let mut rows = Vec::new();
     let outcome = worker::run(|| {
         sweep(&config, &Places::default(), &ctx, &mut |row| {
             let line = if json { serde_json::to_string(&row)? + "\n" } else { line(&row) };
+            rows.push(row);
             bar.aside(|| super::write(&line))
-        })
+        })?;
+        if let Some(path) = &report {
+            save_report(&config, &rows, path).map_err(|source| CannotWrite { path: path.clone(), source })?;
+        }
+        Ok(())
     });
     bar.finish();
     match outcome {

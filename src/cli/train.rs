@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::progress::Bar;
-use super::train_arguments::TrainArguments;
+use super::train_arguments::{TrainArguments, TrainSettings};
 use super::{INTERRUPTED, failed, print, say, stop_on_interrupt, usage};
 use crate::format::{bytes_or_unknown, count, counted, duration};
 use crate::jobs::Places;
 use crate::jobs::train::{TrainEvent, TrainStart, TrainSummary, TrainTask, train};
-use crate::train::{EpochRecord, Record};
+use crate::train::{EpochRecord, Record, TrainConfig};
 use crate::worker::{self, BoxError, JobContext, Outcome};
 
 /// Photos that cannot be read are named up to so many times; in the end they are counted.
@@ -42,9 +42,18 @@ fn task(arguments: TrainArguments) -> TrainTask {
     if let Some(folder) = arguments.resume {
         return TrainTask::Resume { folder };
     }
-    let config = arguments.settings.config();
+    let config = Box::new(checked(arguments.settings));
+    TrainTask::Begin { config, folder: arguments.out.unwrap_or_else(|| PathBuf::from("run")) }
+}
+
+/// The settings, if a run can have them and their files are there; else the program ends.
+pub fn checked(settings: TrainSettings) -> TrainConfig {
+    let config = settings.config();
     if let Err(error) = config.check() {
         usage(&format!("--{error}"));
+    }
+    if config.data.as_os_str().is_empty() {
+        usage("name the photos with --data FOLDER");
     }
     if let Some(missing) = [Some(&config.data), config.val.as_ref(), config.model.as_ref()]
         .into_iter()
@@ -53,7 +62,7 @@ fn task(arguments: TrainArguments) -> TrainTask {
     {
         usage(&format!("there is no file or folder of this name: {}", missing.display()));
     }
-    TrainTask::Begin { config: Box::new(config), folder: arguments.out.unwrap_or_else(|| PathBuf::from("run")) }
+    config
 }
 
 struct Output {

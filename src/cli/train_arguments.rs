@@ -34,6 +34,27 @@ pub struct TrainArguments {
     pub json: bool,
 }
 
+const FIND_RATE_NOTES: &str = "\
+From mini-batch to mini-batch the learning rate grows, from 1e-7 to 1, until the loss is four times its lowest. Suggested is
+the rate at which the smoothed loss falls fastest. Nothing is kept but the report. The settings are those of galley train.";
+
+/// Find a learning rate: try growing ones on a copy of the network
+#[derive(Args)]
+#[command(after_help = FIND_RATE_NOTES)]
+pub struct FindRateArguments {
+    /// Mini-batches [default: 100, or those of four epochs if they are fewer, but at least 40]
+    #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, 10..=10_000))]
+    pub steps: Option<usize>,
+    #[command(flatten)]
+    pub settings: TrainSettings,
+    /// Also write a page of HTML with the plot
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// JSON lines instead of a plot
+    #[arg(long)]
+    pub json: bool,
+}
+
 const SWEEP_NOTES: &str = "\
 Each batch size takes a few steps in a process of its own. `predicted` counts weights, gradients, the optimizer's state and
 what blocks keep; `peak` is what the process took. The settings are those of galley train.";
@@ -50,6 +71,9 @@ pub struct SweepArguments {
     pub steps: usize,
     #[command(flatten)]
     pub settings: TrainSettings,
+    /// Also write a page of HTML with plots
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
     /// JSON lines instead of a table
     #[arg(long)]
     pub json: bool,

@@ -8,6 +8,7 @@ mod decoding;
 pub mod doctor;
 pub mod evaluate;
 pub mod export;
+pub mod find_rate;
 pub mod inspect;
 pub mod runs;
 pub mod sweep;

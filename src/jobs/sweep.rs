@@ -1,16 +1,19 @@
 //! Tries batch sizes: a few steps of training for each, in a process of its own, so that none can hurt this one.
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Dataset, Split};
+use crate::format;
 use crate::jobs::Places;
 use crate::jobs::doctor;
 use crate::jobs::train;
 use crate::memory;
+use crate::report::{Axis, Page, Plot, Series, Shape, Unit, escape, table};
 use crate::train::TrainConfig;
 use crate::worker::{BoxError, Events, Job, JobContext, Progress};
 
@@ -103,6 +106,57 @@ pub fn start(
     Job::start("sweep", wake, move |ctx, events: &Events<SweepRow>| {
         sweep(&config, &places, ctx, &mut |row| Ok(events.send(row)?))
     })
+}
+
+/// Writes what was found as a page of HTML.
+pub fn save_report(sweep: &SweepConfig, rows: &[SweepRow], path: &Path) -> io::Result<()> {
+    let lead = format!("Steps of training on the photos of {}", sweep.config.data.display());
+    let mut page = Page::new("Batch sizes", &lead);
+    let series = |name, color, shape, value: fn(&SweepRow) -> Option<f64>| {
+        let mut points: Vec<(f64, f64)> =
+            rows.iter().filter_map(|row| Some((row.batch_size as f64, value(row)?))).collect();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        Series { name, color, shape, points }
+    };
+    let plot =
+        |title, y, series| Plot { title, x: Axis::new("batch size", Unit::Number), y, series, marks: Vec::new() };
+    let plots = [
+        plot(
+            "Speed",
+            Axis::new("photos per second", Unit::Number),
+            vec![series("photos per second", 2, Shape::Dots, |row| row.photos_per_second)],
+        ),
+        plot(
+            "Memory",
+            Axis::new("bytes", Unit::Bytes),
+            vec![
+                series("measured peak of the process", 0, Shape::Dots, |row| row.peak_bytes.map(|bytes| bytes as f64)),
+                series("predicted for the network's parts", 1, Shape::Dashed, |row| {
+                    row.predicted_bytes.map(|bytes| bytes as f64)
+                }),
+            ],
+        ),
+    ];
+    let number = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.1}"));
+    let row = |row: &SweepRow| {
+        let epoch = row.seconds_per_epoch.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default());
+        vec![
+            row.batch_size.to_string(),
+            if row.fits { "yes".to_owned() } else { "no".to_owned() },
+            number(row.photos_per_second),
+            epoch.map_or("–".to_owned(), format::duration),
+            format::bytes_or_unknown(row.predicted_bytes),
+            format::bytes_or_unknown(row.peak_bytes),
+            row.recomputed_blocks.map_or("–".to_owned(), |blocks| blocks.to_string()),
+            escape(row.problem.as_deref().unwrap_or_default()),
+        ]
+    };
+    let headings =
+        ["batch", "fits", "photos/s", "epoch", "predicted", "peak", "blocks computed twice", "what went wrong"];
+    let figures: String = plots.iter().map(Plot::figure).collect();
+    let rows = table(&headings, rows.iter().map(row));
+    page.section("sizes", "Speed and memory", &format!("<div class=\"plots\">{figures}</div>\n{rows}"));
+    page.save(path)
 }
 
 /// How many photos an epoch has.

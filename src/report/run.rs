@@ -59,9 +59,10 @@ fn curves(metrics: &[Record]) -> String {
         epochs(metrics).filter_map(|epoch| Some((epoch.step as f64, value(epoch)?))).collect()
     };
     let curve = |name, color, shape, points| Series { name, color, shape, points };
+    let last = of_steps(|step| step.loss).last().map_or(1.0, |point| point.0);
     let plot = |title, unit, series| Plot {
         title,
-        x: Axis::new("step", Unit::Number),
+        x: Axis::new("step", Unit::Number).with_range(0.0, 1.02 * last),
         y: Axis::new(title, unit),
         series,
         marks: Vec::new(),

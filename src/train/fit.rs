@@ -164,7 +164,7 @@ impl Session {
     }
 
     /// What is left of an epoch may be a single photo, which batch norms cannot learn from.
-    fn fewest_photos(&self) -> usize {
+    pub(super) fn fewest_photos(&self) -> usize {
         if self.trainer.network.running.is_empty() || self.config.batch_size == 1 { 1 } else { 2 }
     }
 
@@ -183,7 +183,7 @@ impl Session {
         EpochOrder { seed: config.seed, epoch: position.epoch, shuffle, batch_size: config.batch_size, first_batch }
     }
 
-    fn step(&mut self, batch: &Batch, rate: f64) -> Result<StepRecord, TrainError> {
+    pub(super) fn step(&mut self, batch: &Batch, rate: f64) -> Result<StepRecord, TrainError> {
         let shape = self.train.shape();
         let Self { config, trainer, position, compute, device, .. } = self;
         let examples = examples(batch, &shape);

@@ -5,6 +5,7 @@
 //! repeats bit by bit with the same number of threads, also when it was interrupted.
 
 mod config;
+mod find_rate;
 mod fit;
 mod gradients;
 mod loss;
@@ -19,12 +20,11 @@ mod trainer;
 use std::path::PathBuf;
 
 pub use config::{CacheFeatures, ClassWeights, ConfigError, Preset, Recompute, TrainConfig, Unfreeze};
+pub use find_rate::{RatePoint, RateSearch, RatesTried};
 pub use fit::{Ended, Finished, FitEvent, Session};
 pub use loss::Loss;
 pub use optimizer::{Method, Optimizer, OptimizerSettings};
-pub use run::{
-    EpochRecord, Record, RunError, RunFolder, RunRecord, StepRecord, best_weights, read_metrics, read_record,
-};
+pub use run::{EpochRecord, Record, RunError, RunFolder, RunRecord, StepRecord, read_metrics, read_record};
 pub use schedule::{Course, Schedule};
 pub use segments::{Paths, Segments};
 pub use snapshot::{Best, Position};

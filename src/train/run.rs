@@ -129,7 +129,7 @@ impl RunFolder {
     }
 
     pub fn best(&self) -> PathBuf {
-        best_weights(&self.path)
+        self.path.join(BEST)
     }
 
     pub fn last(&self) -> PathBuf {
@@ -170,11 +170,6 @@ impl RunFolder {
     fn failed(&self, source: io::Error) -> RunError {
         RunError::Folder { path: self.path.clone(), source }
     }
-}
-
-/// Where the run in a folder keeps its best weights, once there are any.
-pub fn best_weights(path: &Path) -> PathBuf {
-    path.join(BEST)
 }
 
 /// The settings of the run in a folder.

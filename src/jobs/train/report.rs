@@ -9,7 +9,7 @@ use crate::memory::heap;
 use crate::ops;
 use crate::predict::{self, ModelSource, Strictness, TransformOverrides};
 use crate::report::{Judgement, Thumbnails, run_page};
-use crate::train::{best_weights, read_metrics, read_record};
+use crate::train::{RunFolder, read_metrics, read_record};
 use crate::worker::{BoxError, JobContext};
 
 const REPORT: &str = "report.html";
@@ -17,7 +17,7 @@ const REPORT: &str = "report.html";
 /// Writes the report of a run that has ended into its folder.
 pub fn write(folder: &Path, validation: Tiled, chosen: &Chosen, ctx: &JobContext) -> Result<PathBuf, BoxError> {
     let (record, metrics) = (read_record(folder)?, read_metrics(folder)?);
-    let source = ModelSource::File(best_weights(folder));
+    let source = ModelSource::File(RunFolder::best_of(folder));
     let classifier = predict::load(&source, None, &TransformOverrides::default(), Strictness::Strict, &chosen.device)?;
     let model = classifier.network.architecture.title.clone();
     let judged = match validation.photos.is_empty() {
