@@ -137,6 +137,9 @@ pub struct BenchArguments {
     /// Measure steps of training: forward, loss, backward, and an update of every parameter
     #[arg(long)]
     pub train: bool,
+    /// With --train: compute every block twice, for less memory
+    #[arg(long, requires = "train")]
+    pub recompute: bool,
     /// Threads that compute [default: one per core]
     #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, 1..=1024))]
     pub threads: Option<usize>,

@@ -55,6 +55,7 @@ fn config(arguments: BenchArguments) -> BenchConfig {
         batches: arguments.batch,
         precisions: arguments.precision.into_iter().map(Precision::from).collect(),
         work: if arguments.train { Work::Training } else { Work::Inference },
+        recompute: arguments.recompute,
         threads: arguments.threads.unwrap_or(0),
         device: arguments.device.choice(),
         rounds: arguments.rounds,

@@ -35,7 +35,7 @@ use source::Source;
 pub use catalog::KNOWN;
 pub use detect::{detect, detect_with_hint};
 pub use learn::{Backward, Found, Learn};
-pub use measure::{BlockCost, Trial};
+pub use measure::{BlockCost, Trial, made_up_pixels};
 pub use named::{RandomWeights, named};
 pub use parameter::Parameter;
 pub use precision::Precision;

@@ -1,10 +1,11 @@
-//! Measures one configuration in this process, the way a classification computes it.
+//! Measures one configuration in this process, the way a classification or a run computes it.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rayon::ThreadPool;
 
+use super::steps::{self, Steps};
 use super::{BenchError, BenchNetwork, BlockTime, Case, Measurement, Work, median};
 use crate::checkpoint::Checkpoint;
 use crate::device::Chosen;
@@ -39,25 +40,11 @@ pub fn measure(case: &Case, verdicts: &Path, ctx: &JobContext) -> Result<Measure
     let usual = transform.output_size().map(|(height, width)| height.max(width));
     let image = case.image.or(usual).unwrap_or(224);
     let compute = rayon::ThreadPoolBuilder::new().num_threads(case.threads).stack_size(STACK_BYTES).build()?;
-    let trial = Trial::new(network, case.batch, image, &chosen.device)?;
-    let before = work::total();
-    for _ in 0..WARM_UPS {
-        ctx.check()?;
-        compute.install(|| once(&trial, case.work))?;
-    }
-    let forward = (work::total() - before) as f64 / 1e9 / WARM_UPS as f64;
-    let (share_for_blocks, gflops) = match case.work {
-        Work::Inference => (SHARE_FOR_BLOCKS, forward),
-        // Backward has two products for each of forward.
-        Work::Training => (0.0, 3.0 * forward),
+    let measured = match case.work {
+        Work::Inference => inference(case, network, image, &chosen, &compute, ctx)?,
+        Work::Training => training(case, network, image, &chosen, &compute, ctx)?,
     };
-    let seconds = passes(&trial, case, &compute, case.seconds * (1.0 - share_for_blocks), ctx)?;
-    // Block by block, every image of the batch is held at once, as in no classification.
-    let peak_bytes = memory::read().peak;
-    let blocks = match case.work {
-        Work::Inference => blocks(&trial, &compute, case.seconds * share_for_blocks, ctx)?,
-        Work::Training => Vec::new(),
-    };
+    let Measured { seconds, gflops, peak_bytes, blocks } = measured;
     Ok(Measurement {
         network: architecture.name,
         title: architecture.title,
@@ -73,6 +60,66 @@ pub fn measure(case: &Case, verdicts: &Path, ctx: &JobContext) -> Result<Measure
         blocks,
         notices,
     })
+}
+
+/// What a pass or step took.
+struct Measured {
+    seconds: f64,
+    gflops: f64,
+    peak_bytes: Option<u64>,
+    blocks: Vec<BlockTime>,
+}
+
+fn inference(
+    case: &Case,
+    network: Network,
+    image: usize,
+    chosen: &Chosen,
+    compute: &ThreadPool,
+    ctx: &JobContext,
+) -> Result<Measured, BoxError> {
+    let trial = Trial::new(network, case.batch, image, &chosen.device)?;
+    let mut pass = || compute.install(|| trial.pass());
+    let gflops = warm_up(&mut pass, ctx)?;
+    let seconds = median_seconds(repeat(case.seconds * (1.0 - SHARE_FOR_BLOCKS), ctx, pass)?);
+    // Block by block, every image of the batch is held at once, as in no classification.
+    let peak_bytes = memory::read().peak;
+    let blocks = blocks(&trial, compute, case.seconds * SHARE_FOR_BLOCKS, ctx)?;
+    Ok(Measured { seconds, gflops, peak_bytes, blocks })
+}
+
+fn training(
+    case: &Case,
+    network: Network,
+    image: usize,
+    chosen: &Chosen,
+    compute: &ThreadPool,
+    ctx: &JobContext,
+) -> Result<Measured, BoxError> {
+    // Backward has two products for each of forward.
+    let gflops = 3.0 * case.batch as f64 * compute.install(|| steps::forward_gflops(&network, image, chosen))?;
+    let mut steps = Steps::new(network, case.batch, image, case.recompute, chosen)?;
+    let mut step = || compute.install(|| steps.step());
+    warm_up(&mut step, ctx)?;
+    let seconds = median_seconds(repeat(case.seconds, ctx, step)?);
+    Ok(Measured { seconds, gflops, peak_bytes: memory::read().peak, blocks: Vec::new() })
+}
+
+/// Billions of operations of one pass or step.
+fn warm_up<E: Into<BoxError>>(
+    pass: &mut impl FnMut() -> Result<Duration, E>,
+    ctx: &JobContext,
+) -> Result<f64, BoxError> {
+    let before = work::total();
+    for _ in 0..WARM_UPS {
+        ctx.check()?;
+        pass().map_err(Into::into)?;
+    }
+    Ok((work::total() - before) as f64 / 1e9 / WARM_UPS as f64)
+}
+
+fn median_seconds(passes: Vec<Duration>) -> f64 {
+    median(passes.iter().map(Duration::as_secs_f64).collect())
 }
 
 fn network(case: &Case, chosen: &Chosen) -> Result<(Network, Transform), BoxError> {
@@ -119,33 +166,19 @@ fn trainable(case: &Case, chosen: &Chosen) -> Result<(Network, Transform), BoxEr
     }
 }
 
-/// What is measured.
-fn once(trial: &Trial, work: Work) -> Result<Duration, models::ModelError> {
-    match work {
-        Work::Inference => trial.pass(),
-        Work::Training => trial.step(),
-    }
-}
-
 /// Calls `pass` for so many seconds, and some times at least.
-fn repeat<T>(
+fn repeat<T, E: Into<BoxError>>(
     seconds: f64,
     ctx: &JobContext,
-    mut pass: impl FnMut() -> Result<T, models::ModelError>,
+    mut pass: impl FnMut() -> Result<T, E>,
 ) -> Result<Vec<T>, BoxError> {
     let (start, limit) = (Instant::now(), Duration::try_from_secs_f64(seconds)?);
     let mut results = Vec::new();
     while results.len() < FEWEST_PASSES || start.elapsed() < limit {
         ctx.check()?;
-        results.push(pass()?);
+        results.push(pass().map_err(Into::into)?);
     }
     Ok(results)
-}
-
-/// Seconds of the median pass or step.
-fn passes(trial: &Trial, case: &Case, compute: &ThreadPool, seconds: f64, ctx: &JobContext) -> Result<f64, BoxError> {
-    let passes = repeat(seconds, ctx, || compute.install(|| once(trial, case.work)))?;
-    Ok(median(passes.iter().map(Duration::as_secs_f64).collect()))
 }
 
 /// The median time of each block.

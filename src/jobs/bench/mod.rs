@@ -4,6 +4,7 @@
 //! from the one before. Rounds alternate between the configurations, because machines change speed over minutes.
 
 mod measure;
+mod steps;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -29,6 +30,8 @@ pub struct BenchConfig {
     pub batches: Vec<usize>,
     pub precisions: Vec<Precision>,
     pub work: Work,
+    /// While training, every block is computed twice: less memory, more time.
+    pub recompute: bool,
     /// 0: one per core.
     pub threads: usize,
     pub device: DeviceChoice,
@@ -63,6 +66,8 @@ pub struct Case {
     pub batch: usize,
     pub precision: Precision,
     pub work: Work,
+    /// While training, every block is computed twice: less memory, more time.
+    pub recompute: bool,
     pub threads: usize,
     pub device: DeviceChoice,
     pub seconds: f64,
@@ -138,6 +143,7 @@ fn cases(config: &BenchConfig) -> Vec<Case> {
             batch,
             precision,
             work: config.work,
+            recompute: config.recompute,
             threads: config.threads,
             device: config.device,
             seconds: config.seconds,

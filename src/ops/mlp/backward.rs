@@ -13,7 +13,7 @@ use super::learning::{Layers, TILE_ROWS, WIDE, of_columns, of_depth, shares};
 use crate::ops::backward::{add, read};
 use crate::ops::layer_norm::normalize;
 use crate::ops::packed::{Line, PANEL, PackedMatrix, Rows, Start, Target, apart, lines, multiply_turned};
-use crate::ops::{Activation, scratch, space, work, written};
+use crate::ops::{Activation, scratch, space, written};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Shapes {
@@ -101,7 +101,6 @@ pub fn sum_gradients(
     shapes: Shapes,
 ) -> Result<Sums> {
     let Shapes { rows, channels, hidden } = shapes;
-    work::product(if wide.is_some() { 4 } else { 5 } * rows, channels, hidden);
     let weights = [layers.expand[0], layers.expand[1], layers.project[0], layers.scale];
     let (expand, project_back, expand_back) = read(weights, |[expand, bias, project, scale]| {
         let again = wide.is_none().then(|| (PackedMatrix::scaled(expand, hidden, None), lines(bias)));

@@ -1,0 +1,59 @@
+//! Steps of training on one made-up batch, the way a run takes them.
+
+use std::time::{Duration, Instant};
+
+use candle_core::{Device, Tensor};
+
+use crate::device::Chosen;
+use crate::models::{ModelError, Network, made_up_pixels};
+use crate::ops::work;
+use crate::train::{Examples, Loss, OptimizerSettings, Segments, TrainError, Trainer};
+
+/// So small that many steps on one batch change no weight's magnitude.
+const LEARNING_RATE: f64 = 1e-5;
+
+/// Billions of operations of one image's way forward.
+pub fn forward_gflops(network: &Network, side: usize, chosen: &Chosen) -> Result<f64, ModelError> {
+    let pixels = Tensor::from_vec(made_up_pixels(1, side), (1, side, side, 3), &Device::Cpu)?;
+    let before = work::total();
+    network.forward(&pixels.to_device(&chosen.device)?)?;
+    Ok((work::total() - before) as f64 / 1e9)
+}
+
+pub struct Steps {
+    trainer: Trainer,
+    side: usize,
+    pixels: Vec<f32>,
+    targets: Vec<f32>,
+    labels: Vec<u32>,
+}
+
+impl Steps {
+    /// `batch` images of `side` × `side` pixels, each of a class far from that of the image before; every block is computed
+    /// twice, or none.
+    pub fn new(
+        network: Network,
+        batch: usize,
+        side: usize,
+        recompute: bool,
+        chosen: &Chosen,
+    ) -> Result<Self, TrainError> {
+        let classes = network.architecture.classes;
+        let labels: Vec<u32> = (0..batch).map(|n| (n * 7919 % classes) as u32).collect();
+        let is_wanted = |index: usize| labels[index / classes] as usize == index % classes;
+        let targets = (0..batch * classes).map(|index| f32::from(u8::from(is_wanted(index)))).collect();
+        let segments = Segments { first: 0, recompute: vec![recompute; network.blocks.len()] };
+        let loss = Loss { label_smoothing: 0.0, class_weights: None };
+        let trainer = Trainer::new(network, segments, loss, OptimizerSettings::default(), &chosen.device)?;
+        Ok(Self { trainer, side, pixels: made_up_pixels(batch, side), targets, labels })
+    }
+
+    /// One step on the calling thread's rayon pool, which needs a deep stack.
+    pub fn step(&mut self) -> Result<Duration, TrainError> {
+        let Self { trainer, side, pixels, targets, labels } = self;
+        let started = Instant::now();
+        let examples = Examples { pixels, height: *side, width: *side, targets, labels };
+        trainer.step(examples, labels.len(), LEARNING_RATE, |_, _| Ok(Vec::new()))?;
+        Ok(started.elapsed())
+    }
+}
