@@ -93,6 +93,9 @@ pub struct TrainSettings {
     /// Checkpoint to begin from [default: the starter model]
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
+    /// Begin without a checkpoint: a known network with random weights, such as mobilenet_v3_small
+    #[arg(long, value_name = "NAME", conflicts_with = "model")]
+    pub arch: Option<String>,
     /// Settings for a purpose; single ones may differ
     #[arg(long, value_enum)]
     pub preset: Option<PresetName>,
@@ -303,6 +306,7 @@ impl TrainSettings {
             data: self.data.unwrap_or_default(),
             val: self.val,
             model: self.model,
+            arch: self.arch,
             epochs: self.epochs.unwrap_or(base.epochs),
             batch_size: self.batch_size.unwrap_or(base.batch_size),
             micro_batch: self.micro_batch.or(base.micro_batch),

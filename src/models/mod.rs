@@ -5,6 +5,7 @@ mod convnext;
 mod detect;
 mod efficientnet;
 mod head;
+mod initial;
 mod inverted;
 mod lanes;
 mod layers;
@@ -34,6 +35,7 @@ use source::Source;
 
 pub use catalog::KNOWN;
 pub use detect::{detect, detect_with_hint};
+pub use initial::InitialWeights;
 pub use learn::{Backward, Found, Learn};
 pub use measure::{BlockCost, Trial, made_up_pixels};
 pub use named::{RandomWeights, named};

@@ -122,7 +122,7 @@ fn range(name: &str, shape: &[usize]) -> (f32, f32) {
 }
 
 /// 64-bit FNV-1a.
-fn fnv1a(text: &str) -> u64 {
+pub(super) fn fnv1a(text: &str) -> u64 {
     text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3))
 }
 

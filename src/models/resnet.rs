@@ -101,6 +101,10 @@ struct Stem {
 }
 
 impl Layer for Stem {
+    fn learn(&self, xs: &Tensor) -> Option<&dyn Learn> {
+        (TrainedConv::dense(&self.conv).is_some() && ops::has_backward(xs)).then_some(self)
+    }
+
     fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
         ops::max_pool(&self.conv.forward(&xs, phase)?, self.pool)
     }

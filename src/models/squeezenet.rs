@@ -1,8 +1,11 @@
 //! SqueezeNet 1.0 and 1.1, torchvision's names.
 
+mod learn;
+
 use candle_core::Tensor;
 
 use super::layers::{Conv, HeadStep, Layer, Linear};
+use super::learn::{Learn, TrainedConv};
 use super::source::Source;
 use super::{Block, ModelError, Phase};
 use crate::ops::{self, Activation, Padding, Window};
@@ -66,6 +69,10 @@ const POOL: Window = Window { kernel: 3, stride: 2, padding: Padding::Ceil };
 struct Stem(Conv);
 
 impl Layer for Stem {
+    fn learn(&self, xs: &Tensor) -> Option<&dyn Learn> {
+        (TrainedConv::dense(&self.0).is_some() && ops::has_backward(xs)).then_some(self)
+    }
+
     fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
         ops::max_pool(&self.0.forward(&xs, phase)?, POOL)
     }
@@ -98,6 +105,11 @@ impl Fire {
 }
 
 impl Layer for Fire {
+    fn learn(&self, xs: &Tensor) -> Option<&dyn Learn> {
+        let convs = [&self.squeeze, &self.expand_1x1, &self.expand_3x3];
+        (convs.iter().all(|conv| TrainedConv::dense(conv).is_some()) && ops::has_backward(xs)).then_some(self)
+    }
+
     fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
         let squeezed = self.squeeze.forward(&xs, phase)?;
         drop(xs);

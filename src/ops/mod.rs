@@ -30,6 +30,7 @@ mod expand_depthwise;
 mod faces;
 mod gemm;
 mod grn;
+mod join;
 mod layer_norm;
 mod linear;
 pub mod metal;
@@ -70,6 +71,7 @@ pub use depthwise::{depthwise, depthwise_backward};
 pub use expand_depthwise::expand_depthwise;
 pub use faces::{set_kernel, uses_kernel};
 pub use grn::global_response_norm;
+pub use join::{join_channels, split_channels};
 pub use layer_norm::{layer_norm, layer_norm_backward};
 pub use linear::linear;
 pub use mlp::learning::{
@@ -77,7 +79,7 @@ pub use mlp::learning::{
 };
 pub use mlp::{Mlp, mlp};
 pub use packed::PackedMatrix;
-pub use pool::{global_average_pool, max_pool};
+pub use pool::{global_average_pool, max_pool, max_pool_backward};
 pub use quantized::{BlockType, QuantizedMatrix};
 pub use residual::{activate_sum, add, add_scaled};
 pub use seed::gradients_of;
@@ -95,9 +97,20 @@ fn has_kernel(operation: &'static str, x: &Tensor) -> bool {
 
 /// Whether layers whose gradients are taken without a graph can be computed for `x`.
 pub fn has_backward(x: &Tensor) -> bool {
-    ["activation", "batch-norm", "conv", "depthwise", "layer-norm", "linear", "mlp", "packed", "squeeze-excite"]
-        .iter()
-        .all(|operation| face(operation, x) == Face::Cpu)
+    [
+        "activation",
+        "batch-norm",
+        "conv",
+        "depthwise",
+        "layer-norm",
+        "linear",
+        "max-pool",
+        "mlp",
+        "packed",
+        "squeeze-excite",
+    ]
+    .iter()
+    .all(|operation| face(operation, x) == Face::Cpu)
 }
 
 /// Gives the memory that a device keeps for reuse back to the system, after all that was begun on it is done.

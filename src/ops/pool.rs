@@ -55,21 +55,26 @@ impl CustomOp1 for MaxPool {
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, upstream: &Tensor) -> Result<Option<Tensor>> {
-        let geometry = self.window.over(x.dims())?;
-        let Geometry { height, width, channels, out_height, out_width, .. } = geometry;
-        read([x, &upstream.contiguous()?], |[inputs, upstream]| {
-            let mut result = vec![0.0; inputs.len()];
-            // Windows overlap, so an image is one task.
-            let image = (height * width * channels).max(1);
-            let tasks = result.par_chunks_mut(image).zip(inputs.par_chunks(image));
-            tasks.zip(upstream.par_chunks((out_height * out_width * channels).max(1))).for_each(
-                |((gradients, image), upstream)| {
-                    vectorized!(|| to_first_maxima(gradients, image, upstream, &geometry));
-                },
-            );
-            gradient(result, x).map(Some)
-        })
+        max_pool_backward(x, self.window, upstream).map(Some)
     }
+}
+
+/// The gradient of `x` on the CPU, given that of its pool.
+pub fn max_pool_backward(x: &Tensor, window: Window, upstream: &Tensor) -> Result<Tensor> {
+    let geometry = window.over(x.dims())?;
+    let Geometry { height, width, channels, out_height, out_width, .. } = geometry;
+    read([x, &upstream.contiguous()?], |[inputs, upstream]| {
+        let mut result = vec![0.0; inputs.len()];
+        // Windows overlap, so an image is one task.
+        let image = (height * width * channels).max(1);
+        let tasks = result.par_chunks_mut(image).zip(inputs.par_chunks(image));
+        tasks.zip(upstream.par_chunks((out_height * out_width * channels).max(1))).for_each(
+            |((gradients, image), upstream)| {
+                vectorized!(|| to_first_maxima(gradients, image, upstream, &geometry));
+            },
+        );
+        gradient(result, x)
+    })
 }
 
 /// Adds each output's gradient to the first largest value of its window, as PyTorch does.

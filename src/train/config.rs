@@ -88,6 +88,8 @@ pub struct TrainConfig {
     pub val: Option<PathBuf>,
     /// The checkpoint to begin from; none is the embedded starter model.
     pub model: Option<PathBuf>,
+    /// Instead of a checkpoint: the name of a network that begins with random weights, drawn by the seed.
+    pub arch: Option<String>,
     pub epochs: usize,
     /// Photos whose gradients make one step.
     pub batch_size: usize,
@@ -152,6 +154,7 @@ impl Default for TrainConfig {
             data: PathBuf::new(),
             val: None,
             model: None,
+            arch: None,
             epochs: 10,
             batch_size: 16,
             micro_batch: None,

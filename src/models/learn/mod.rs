@@ -2,6 +2,7 @@
 
 mod conv;
 mod norm;
+mod pool;
 
 use candle_core::{Result, Tensor};
 
@@ -9,6 +10,7 @@ use super::Phase;
 
 pub use conv::{KeptConv, TrainedConv};
 pub use norm::KeptNorm;
+pub use pool::KeptPool;
 
 /// A layer in training. What it computes equals its [`forward`](super::layers::Layer::forward) up to rounding.
 pub trait Learn {
@@ -73,9 +75,16 @@ mod tests {
     #[test]
     fn gradients_equal_those_of_the_graph() {
         let mut learning = 0;
-        for name in
-            ["convnext_atto", "mobilenetv3_small_100", "mobilenetv2_100", "efficientnet_b0", "resnet18", "resnet50"]
-        {
+        for name in [
+            "convnext_atto",
+            "mobilenetv3_small_100",
+            "mobilenetv2_100",
+            "efficientnet_b0",
+            "resnet18",
+            "resnet50",
+            "squeezenet1_0",
+            "squeezenet1_1",
+        ] {
             let network = network(name);
             let mut xs = random(&[3, 40, 40, 3], 1).unwrap();
             for block in &network.blocks {

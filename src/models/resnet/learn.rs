@@ -2,10 +2,17 @@
 
 use candle_core::Tensor;
 
-use super::Residual;
+use super::{Residual, Stem};
 use crate::models::Phase;
-use crate::models::learn::{Backward, Found, KeptConv, Learn};
+use crate::models::learn::{Backward, Found, KeptConv, KeptPool, Learn};
 use crate::ops;
+
+impl Learn for Stem {
+    fn keep(&self, xs: &Tensor, phase: Phase) -> candle_core::Result<(Tensor, Box<dyn Backward + '_>)> {
+        let (pooled, conv) = self.conv.trained()?.keep(xs, None, phase)?;
+        Ok((ops::max_pool(&pooled, self.pool)?, Box::new(KeptPool { conv, pooled, window: self.pool })))
+    }
+}
 
 impl Learn for Residual {
     fn keep(&self, xs: &Tensor, phase: Phase) -> candle_core::Result<(Tensor, Box<dyn Backward + '_>)> {
