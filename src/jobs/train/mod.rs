@@ -93,6 +93,10 @@ pub type TrainJob = Job<TrainSummary, TrainEvent>;
 pub enum TrainJobError {
     #[error("a classifier needs at least two classes, and these photos have {0}: make a folder for each class")]
     OneClass(String),
+    #[error(
+        "a network that begins with random weights has to learn as a whole: leave --unfreeze out, or begin from a checkpoint"
+    )]
+    FrozenBeginning,
     #[error("there are no photos to train on in {}", .0.display())]
     NoPhotos(PathBuf),
     #[error(

@@ -15,7 +15,7 @@ use crate::format::{self, count, counted};
 use crate::images::transform::{Resize, Transform};
 use crate::jobs::Places;
 use crate::memory;
-use crate::models::{self, Architecture, Network, Strictness, Weights};
+use crate::models::{self, Architecture, InitialWeights, Network, Strictness, Weights};
 use crate::predict::{self, ModelSource, TransformOverrides};
 use crate::train::{
     ClassWeights, Loss, Method, Position, Recompute, RunFolder, RunRecord, Segments, Session, Supply, TrainConfig,
@@ -66,7 +66,10 @@ fn begin(
         model: config.model.as_ref().map(absolute).transpose()?,
         ..config.clone()
     };
-    let model = Model::open(&source(&config), &config)?;
+    let model = match &config.arch {
+        Some(name) => Model::new(name, &config)?,
+        None => Model::open(&source(&config), &config)?,
+    };
     let mut dataset = dataset(&config)?;
     let is_known = model.take_order(&mut dataset);
     let mut notices = model.notices.clone();
@@ -89,7 +92,7 @@ fn begin(
         galley: env!("CARGO_PKG_VERSION").to_owned(),
         config,
     };
-    if !is_known {
+    if !is_known && record.config.arch.is_none() {
         let (before, now) = (model.architecture.classes as u64, dataset.classes.len() as u64);
         let (before, now) = (count(before), count(now));
         notices.push(format!("The classifier is new: the checkpoint's {before} classes are not these {now}"));
@@ -132,8 +135,11 @@ fn resume(folder: &Path, places: &Places, chosen: &Chosen) -> Result<Opened, Box
     let config = &record.config;
     let last = folder.last();
     let has_snapshot = last.exists();
-    let source = if has_snapshot { ModelSource::File(last.clone()) } else { source(config) };
-    let model = Model::open(&source, config)?;
+    let model = match &config.arch {
+        _ if has_snapshot => Model::open(&ModelSource::File(last.clone()), config)?,
+        Some(name) => Model::new(name, config)?,
+        None => Model::open(&source(config), config)?,
+    };
     let mut dataset = dataset(config)?;
     order(&mut dataset, &record.classes);
     let left_out: HashSet<PathBuf> = record.left_out.iter().cloned().collect();
@@ -144,9 +150,9 @@ fn resume(folder: &Path, places: &Places, chosen: &Chosen) -> Result<Opened, Box
     }
     let is_known = has_snapshot || model.labels == record.classes;
     let network = model.network(&record, is_known, chosen)?;
-    let position = match snapshot::position(&model.checkpoint).filter(|_| has_snapshot) {
-        Some(position) => position,
-        None => Position { initial: snapshot::fingerprint(&network.learned)?, ..Position::default() },
+    let position = match &model.position {
+        Some(position) if has_snapshot => position.clone(),
+        _ => Position { initial: snapshot::fingerprint(&network.learned)?, ..Position::default() },
     };
     folder.cut(position.metrics_bytes)?;
     let mut notices = Vec::new();
@@ -218,9 +224,11 @@ fn fingerprint(dataset: &Dataset) -> u64 {
     rank(0, "photos", (dataset.classes.join("\n") + "\n\n" + &text).as_bytes())
 }
 
-/// A checkpoint with what it says about itself.
+/// What a run begins from: weights with what is known about them.
 pub(super) struct Model {
-    checkpoint: Checkpoint,
+    weights: Box<dyn Weights + Send + Sync>,
+    /// Of the snapshot that it is.
+    position: Option<Position>,
     architecture: Architecture,
     labels: Vec<String>,
     pub(super) transform: Transform,
@@ -239,7 +247,20 @@ impl Model {
         let described = predict::describe(&checkpoint, &architecture, None, &TransformOverrides::default())?;
         let transform = config.image_size.map_or(described.transform, |side| of_size(described.transform, side));
         let labels = described.labels.iter().map(ToString::to_string).collect();
-        Ok(Self { checkpoint, architecture, labels, transform, notices: described.notices })
+        let (position, notices) = (snapshot::position(&checkpoint), described.notices);
+        Ok(Self { weights: Box::new(checkpoint), position, architecture, labels, transform, notices })
+    }
+
+    /// A known network before any training, whose classes are still to come.
+    fn new(name: &str, config: &TrainConfig) -> Result<Self, BoxError> {
+        if config.unfreeze != Unfreeze::All {
+            return Err(TrainJobError::FrozenBeginning.into());
+        }
+        let architecture = models::named(name, 1)?;
+        let weights = Box::new(InitialWeights::of(&architecture, config.seed)?);
+        let usual = architecture.default_transform();
+        let transform = config.image_size.map_or(usual, |side| of_size(usual, side));
+        Ok(Self { weights, position: None, architecture, labels: Vec::new(), transform, notices: Vec::new() })
     }
 
     /// Orders the photos' classes as the model's, if these are the same. Says whether they are.
@@ -255,11 +276,11 @@ impl Model {
             models::build_trainable(weights, architecture, Strictness::Strict, first, &chosen.device)
         };
         let (network, _) = if is_known {
-            build(&self.checkpoint, &self.architecture)?
+            build(self.weights.as_ref(), &self.architecture)?
         } else {
             let classes = record.classes.len();
             let (architecture, weights) =
-                models::replace_head(&self.architecture, &self.checkpoint, classes, record.config.seed)?;
+                models::replace_head(&self.architecture, self.weights.as_ref(), classes, record.config.seed)?;
             build(&weights, &architecture)?
         };
         Ok(network)
@@ -357,7 +378,7 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
     if let Some(share) = config.ema {
         trainer.keep_average(share)?;
     }
-    let (base, device) = (Box::new(model.checkpoint), chosen.device.clone());
+    let (base, device) = (model.weights, chosen.device.clone());
     let session =
         Session { config, trainer, base, train, validation, keeps_features, about, position, folder, compute, device };
     Ok(Opened { session, start, training, validating, tiles, notices })
