@@ -324,7 +324,7 @@ pub fn run(paths: Vec<PathBuf>) -> Result<(), String> {
         .with_title("Galley")
         .with_app_id("galley")
         .with_inner_size([1280.0, 800.0])
-        .with_min_inner_size([880.0, 560.0]);
+        .with_min_inner_size([980.0, 600.0]);
     let options = eframe::NativeOptions { viewport, ..Default::default() };
     let settings_path = crate::settings::default_path();
     let (settings, warnings) = settings_path.as_ref().map_or_else(|_| Default::default(), |path| Settings::load(path));

@@ -125,7 +125,8 @@ impl Training {
                 None => emptied = true,
             }
         }
-        if self.state == TrainState::Running {
+        // Before the first step, progress counts photos.
+        if self.state == TrainState::Running && self.is_training() {
             self.pace.note(Instant::now(), self.progress.done);
         }
         match if ended_before && emptied { job.take_outcome() } else { None } {

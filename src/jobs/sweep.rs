@@ -98,11 +98,7 @@ pub fn sweep(
 pub type SweepJob = Job<(), SweepRow>;
 
 /// The same as a job on its own thread. `wake` is called whenever there is something to see.
-pub fn start(
-    config: SweepConfig,
-    places: Places,
-    wake: impl Fn() + Send + Sync + 'static,
-) -> std::io::Result<SweepJob> {
+pub fn start(config: SweepConfig, places: Places, wake: impl Fn() + Send + Sync + 'static) -> io::Result<SweepJob> {
     Job::start("sweep", wake, move |ctx, events: &Events<SweepRow>| {
         sweep(&config, &places, ctx, &mut |row| Ok(events.send(row)?))
     })

@@ -105,6 +105,11 @@ fn dropped_photos_are_looked_at_trained_on_and_the_model_classifies() {
     assert!(window.says("1 group of photos the same file") && window.says("1 in different classes"));
     window.harness.check_accessibility();
 
+    window.harness.get_by_role_and_label(Role::Tab, "Preview").click();
+    window.settle();
+    assert!(window.says("As it is") && window.says("Epoch 5"));
+    window.harness.check_accessibility();
+
     set_slider(&mut window, "Epochs", 2.0);
     set_slider(&mut window, "Batch size", 8.0);
     press_start(&mut window);

@@ -10,7 +10,7 @@ use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
 use galley::device::DeviceChoice;
 use galley::export::{ExportTarget, Row, RowResult};
-use galley::gui::{Action, App, Places};
+use galley::gui::{Action, App, Places, TrainAction};
 use galley::jobs::classify::ModelSummary;
 use galley::jobs::{self, doctor};
 use galley::predict::Prediction;
@@ -364,7 +364,11 @@ fn the_pages_are_drawn_in_light_and_dark() {
         return;
     }
     for (theme, name) in [(egui::Theme::Light, "light"), (egui::Theme::Dark, "dark")] {
-        let mut window = Window::with(theme, |app| app.show_results(model(), few_rows()));
+        let mut window = Window::with(theme, |app| {
+            app.show_results(model(), few_rows());
+            let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/photos");
+            app.request(Action::Train(TrainAction::SetPhotos(photos)));
+        });
         let mut backgrounds = Vec::new();
         for page in ["Classify", "Models", "Train"] {
             window.click(page);

@@ -52,7 +52,7 @@ impl Steps {
     pub fn step(&mut self) -> Result<Duration, TrainError> {
         let Self { trainer, side, pixels, targets, labels } = self;
         let started = Instant::now();
-        let examples = Examples { pixels, height: *side, width: *side, targets, labels };
+        let examples = Examples { values: pixels, shape: &[*side, *side, 3], targets, labels };
         trainer.step(examples, labels.len(), LEARNING_RATE, |_, _| Ok(Vec::new()))?;
         Ok(started.elapsed())
     }

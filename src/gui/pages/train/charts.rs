@@ -1,6 +1,6 @@
 //! Curves over steps or epochs: one chart for each measure, the same look wherever runs are shown.
 
-use egui::{Color32, RichText, Sense, Ui, vec2};
+use egui::{Align, Color32, Layout, RichText, Sense, Ui, vec2};
 use egui_plot::{GridMark, HoverPosition, Line, LineStyle, Plot, PlotPoints, Points};
 
 use crate::gui::theme::{self, Palette};
@@ -217,9 +217,11 @@ pub fn figures_ui(ui: &mut Ui, curves: &Curves) {
     figures.push(("photos/s", format!("{:.1}", epoch.photos_per_second)));
     figures.push(("peak", crate::format::bytes_or_unknown(epoch.peak_bytes)));
     ui.horizontal_wrapped(|ui| {
-        ui.spacing_mut().item_spacing = vec2(20.0, 8.0);
+        ui.spacing_mut().item_spacing = vec2(8.0, 8.0);
         for (name, value) in figures {
-            ui.vertical(|ui| {
+            // Of one size, so that they go to the next line as a whole.
+            ui.allocate_ui_with_layout(vec2(104.0, 34.0), Layout::top_down(Align::Min), |ui| {
+                ui.set_width(104.0);
                 ui.spacing_mut().item_spacing.y = 2.0;
                 ui.label(RichText::new(value).font(theme::strong(13.0)));
                 ui.label(RichText::new(name).small().color(Palette::of(ui).secondary));

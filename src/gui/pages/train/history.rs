@@ -25,6 +25,11 @@ impl History {
         self.list.as_ref()?.runs.iter().find(|run| run.folder == folder)
     }
 
+    /// The newest run, if it has epochs left.
+    pub fn unfinished(&self) -> Option<&RunSummary> {
+        self.list.as_ref()?.runs.first().filter(|run| !run.is_complete())
+    }
+
     pub fn set(&mut self, list: RunList) {
         // A run that is new is looked at.
         let newest = list.runs.first().map(|run| run.folder.clone());
@@ -80,16 +85,19 @@ fn compare_ui(ui: &mut Ui, chosen: &[(&RunSummary, Color32)], axis: &mut Axis) {
         widgets::note(ui, "Strong: validation · pale: training batches");
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| charts::axis_ui(ui, axis));
     });
+    // Epochs cannot be counted before one is over.
+    let has_epochs = chosen.iter().any(|(run, _)| run.curves.steps_per_epoch().is_some());
+    let axis = if has_epochs { *axis } else { Axis::Steps };
     charts::side_by_side(ui, [Measure::Loss, Measure::Accuracy], 180.0, |ui, measure, size| {
         let of_run = |(run, color): &(&RunSummary, Color32)| {
             let name = run.name();
-            let series = charts::series(&run.curves, None, measure, *axis, &palette, Some((&name, *color)));
+            let series = charts::series(&run.curves, None, measure, axis, &palette, Some((&name, *color)));
             // Three lines a run would be too many to tell apart, where there is a validation.
             let validated = run.curves.epochs.iter().any(|epoch| epoch.loss.is_some());
             series.into_iter().filter(move |one| !validated || one.faint || one.marked)
         };
         let series = chosen.iter().flat_map(of_run).collect();
-        charts::chart_ui(ui, &format!("runs {measure:?}"), measure, *axis, series, size);
+        charts::chart_ui(ui, &format!("runs {measure:?}"), measure, axis, series, size);
     });
     ui.add_space(STEP);
 }

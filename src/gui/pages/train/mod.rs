@@ -284,8 +284,9 @@ fn main_ui(ui: &mut Ui, page: &mut Train, actions: &mut Vec<Action>) {
     ui.add_space(4.0);
     match page.tab {
         Tab::Photos => {
-            let Train { photos, config, textures, sample, .. } = page;
-            photos::photos_ui(ui, photos, config, textures, sample.as_deref(), actions);
+            let Train { photos, config, textures, sample, history, training, .. } = page;
+            let unfinished = history.unfinished().filter(|_| training.is_none());
+            photos::photos_ui(ui, photos, config, textures, sample.as_deref(), unfinished, actions);
         }
         Tab::Preview => preview::preview_ui(ui, &page.preview, &page.photos),
         Tab::Sweep => {

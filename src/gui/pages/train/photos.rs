@@ -1,5 +1,6 @@
 //! The photos of the next run: their classes, and what is wrong with them.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use egui::{Align, CollapsingHeader, Context, CornerRadius, Layout, Rect, RichText, ScrollArea, Sense, Ui, pos2, vec2};
@@ -15,6 +16,7 @@ use crate::gui::textures::{Sight, Textures};
 use crate::gui::theme::{self, Palette, RADIUS, STEP};
 use crate::gui::widgets::{self, Weight};
 use crate::jobs::Places;
+use crate::jobs::runs::RunSummary;
 use crate::jobs::thumbnails::Wish;
 use crate::jobs::train::{self, LookJob};
 use crate::train::TrainConfig;
@@ -43,8 +45,8 @@ const CHOICES: [(Duplicates, &str, &str); 3] = [
 /// What was looked at: another of these is another look.
 #[derive(Debug, Clone, PartialEq)]
 struct Key {
-    data: std::path::PathBuf,
-    val: Option<std::path::PathBuf>,
+    data: PathBuf,
+    val: Option<PathBuf>,
     validation_fraction: f64,
     seed: u64,
 }
@@ -143,7 +145,7 @@ impl Photos {
     }
 
     /// Some training photos of different classes, with their places among the training photos.
-    pub fn examples(&self, count: usize) -> Vec<(usize, std::path::PathBuf)> {
+    pub fn examples(&self, count: usize) -> Vec<(usize, PathBuf)> {
         let Some(known) = &self.known else { return Vec::new() };
         let training = || known.dataset.part(Split::Train).enumerate();
         let first_of = |class: usize| training().find(|(_, photo)| photo.class == class);
@@ -199,12 +201,18 @@ fn name_of(dataset: &Dataset, photo: &Photo) -> String {
     photo.path.strip_prefix(&dataset.root).unwrap_or(&photo.path).display().to_string()
 }
 
+/// The last two parts of a path: many sets are called `train`.
+fn name(path: &Path) -> String {
+    let last = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let names = [path.parent().and_then(last), last(path)];
+    names.into_iter().flatten().collect::<Vec<_>>().join("/")
+}
+
 /// What is chosen to train on, as one line with its buttons.
 pub fn source_ui(ui: &mut Ui, config: &TrainConfig, can_change: bool, actions: &mut Vec<Action>) {
     if config.data.as_os_str().is_empty() {
         return;
     }
-    let name = |path: &std::path::Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     ui.horizontal_wrapped(|ui| {
         widgets::chip(ui, &name(&config.data)).on_hover_text(config.data.display().to_string());
         if let Some(val) = &config.val {
@@ -235,11 +243,12 @@ pub fn photos_ui(
     photos: &Photos,
     config: &mut TrainConfig,
     textures: &mut Textures,
-    sample: Option<&std::path::Path>,
+    sample: Option<&Path>,
+    unfinished: Option<&RunSummary>,
     actions: &mut Vec<Action>,
 ) {
     if config.data.as_os_str().is_empty() {
-        return nothing_yet_ui(ui, sample, actions);
+        return nothing_yet_ui(ui, sample, unfinished, actions);
     }
     if let Some(problem) = &photos.problem {
         return problem_ui(ui, problem, actions);
@@ -260,7 +269,7 @@ pub fn photos_ui(
     });
 }
 
-fn nothing_yet_ui(ui: &mut Ui, sample: Option<&std::path::Path>, actions: &mut Vec<Action>) {
+fn nothing_yet_ui(ui: &mut Ui, sample: Option<&Path>, unfinished: Option<&RunSummary>, actions: &mut Vec<Action>) {
     let text = "Drop a folder here that holds a subfolder of photos for each class, such as pizza, soup and salad. \
                 Originals are never changed";
     widgets::empty_state(ui, Icon::GraduationCap, "Teach a model your own classes", text, |ui| {
@@ -276,6 +285,13 @@ fn nothing_yet_ui(ui: &mut Ui, sample: Option<&std::path::Path>, actions: &mut V
             && widgets::button(ui, Weight::Primary, Icon::Sparkles, "Try the sample photos").clicked()
         {
             actions.push(Action::Train(TrainAction::SetPhotos(sample.to_owned())));
+        }
+        if let Some(run) = unfinished {
+            let (done, all) = (run.curves.epochs.len(), run.record.config.epochs);
+            let text = format!("Continue {}, {done} of {all} epochs done", run.name());
+            if widgets::button(ui, Weight::Quiet, Icon::Play, &text).clicked() {
+                actions.push(Action::Train(TrainAction::Resume(run.folder.clone())));
+            }
         }
     });
 }

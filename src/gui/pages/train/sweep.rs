@@ -95,7 +95,8 @@ pub fn sweep_ui(ui: &mut Ui, sweep: &mut Sweep, blocked: Option<&str>, current: 
         }
         if !sweep.rows.is_empty() {
             ui.add_space(STEP);
-            table_ui(ui, &sweep.rows, current, actions);
+            ScrollArea::horizontal().show(ui, |ui| table_ui(ui, &sweep.rows, current, actions));
+            problems_ui(ui, &sweep.rows);
             ui.add_space(STEP);
             plots_ui(ui, &sweep.rows);
         }
@@ -161,14 +162,13 @@ fn table_ui(ui: &mut Ui, rows: &[SweepRow], current: usize, actions: &mut Vec<Ac
             ui.end_row();
         }
     });
+}
+
+fn problems_ui(ui: &mut Ui, rows: &[SweepRow]) {
+    let warning = Palette::of(ui).warning;
     for row in rows {
         if let Some(problem) = &row.problem {
-            widgets::alert(
-                ui,
-                Icon::TriangleAlert,
-                palette.warning,
-                &format!("Batches of {}: {problem}", row.batch_size),
-            );
+            widgets::alert(ui, Icon::TriangleAlert, warning, &format!("Batches of {}: {problem}", row.batch_size));
         }
     }
 }
@@ -180,7 +180,7 @@ fn plots_ui(ui: &mut Ui, rows: &[SweepRow]) {
         let speed: Vec<Option<f64>> = rows.iter().map(|row| row.photos_per_second).collect();
         bars_ui(ui, "Photos per second", rows, &speed, palette.series[0], width, |value| format!("{value:.0}"));
         let peak: Vec<Option<f64>> = rows.iter().map(|row| row.peak_bytes.map(|bytes| bytes as f64)).collect();
-        bars_ui(ui, "Peak of the whole process", rows, &peak, palette.series[1], width, |value| {
+        bars_ui(ui, "Peak of the whole process", rows, &peak, palette.series[2], width, |value| {
             format::bytes(value as u64)
         });
     });
@@ -202,11 +202,11 @@ fn bars_ui(
         Some(Bar::new(place as f64, (*value)?).fill(fill).width(0.6))
     };
     let bars: Vec<Bar> = rows.iter().zip(values).enumerate().filter_map(bar).collect();
-    let names: Vec<String> = rows.iter().map(|row| row.batch_size.to_string()).collect();
+    let count = rows.len();
     ui.vertical(|ui| {
         ui.set_width(width);
         widgets::section(ui, title);
-        let last = rows.len() as f64 - 0.5;
+        let last = count as f64 - 0.5;
         Plot::new(title)
             .height(150.0)
             .width(width)
@@ -223,7 +223,7 @@ fn bars_ui(
             .show_y(false)
             .y_axis_min_width(48.0)
             .y_axis_formatter(move |mark, _| text(mark.value))
-            .x_grid_spacer(move |_| marks(names.len()))
+            .x_grid_spacer(move |_| marks(count))
             .x_axis_formatter({
                 let names: Vec<String> = rows.iter().map(|row| row.batch_size.to_string()).collect();
                 move |mark, _| names.get(mark.value.round() as usize).cloned().unwrap_or_default()
