@@ -7,7 +7,7 @@ use crate::data::Augment;
 use crate::device::DeviceChoice;
 use crate::gui::theme::STEP;
 use crate::gui::widgets;
-use crate::train::{ClassWeights, Course, Method, TrainConfig};
+use crate::train::{CacheFeatures, ClassWeights, Course, Method, TrainConfig};
 
 pub fn more_ui(ui: &mut Ui, config: &mut TrainConfig) {
     widgets::section(ui, "Random changes");
@@ -31,6 +31,12 @@ fn data_ui(ui: &mut Ui, config: &mut TrainConfig) {
     slider(ui, "Kept for validation", what, &mut config.validation_fraction, 0.0..=0.9, Scale::Linear);
     let what = "More of them hide slow disks, and take memory";
     number(ui, "Batches decoded ahead", what, &mut config.batches_ahead, 1..=64);
+    let what = "Where blocks are frozen and photos are not changed at random";
+    let choices = [
+        (CacheFeatures::Auto, "Once, if they fit", "What frozen blocks make of a photo is kept: epochs take seconds"),
+        (CacheFeatures::Never, "In every epoch", "Frozen blocks compute each photo anew"),
+    ];
+    choice(ui, "Frozen blocks compute", what, &mut config.cache_features, &choices);
 }
 
 fn steps_ui(ui: &mut Ui, config: &mut TrainConfig) {
