@@ -22,6 +22,14 @@ pub fn made_up_pixels(batch: usize, side: usize) -> Vec<f32> {
     (0..batch * side * side * 3).map(|n| (0.013 * n as f32).sin()).collect()
 }
 
+/// Floating point operations of one image's way forward.
+pub fn forward_operations(network: &Network, side: usize, device: &Device) -> Result<u64, ModelError> {
+    let pixels = Tensor::from_vec(made_up_pixels(1, side), (1, side, side, 3), &Device::Cpu)?;
+    let before = work::total();
+    network.forward(&pixels.to_device(device)?)?;
+    Ok(work::total() - before)
+}
+
 /// A network with a batch to compute.
 pub struct Trial {
     network: Network,

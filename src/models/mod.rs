@@ -37,7 +37,7 @@ pub use catalog::KNOWN;
 pub use detect::{detect, detect_with_hint};
 pub use initial::InitialWeights;
 pub use learn::{Backward, Found, Learn};
-pub use measure::{BlockCost, Trial, made_up_pixels};
+pub use measure::{BlockCost, Trial, forward_operations, made_up_pixels};
 pub use named::{RandomWeights, named};
 pub use parameter::Parameter;
 pub use precision::Precision;

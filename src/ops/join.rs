@@ -14,7 +14,7 @@ pub fn join_channels(one: &Tensor, other: &Tensor) -> Result<Tensor> {
     let (a, b) = (last(one), last(other));
     let mut shape = one.dims().to_vec();
     shape.pop();
-    if other.dims()[..shape.len()] != shape {
+    if other.rank() != one.rank() || other.dims()[..shape.len()] != shape {
         candle_core::bail!("channels of {:?} and {:?} do not lie side by side", one.dims(), other.dims());
     }
     shape.push(a + b);

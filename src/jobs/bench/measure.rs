@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rayon::ThreadPool;
 
-use super::steps::{self, Steps};
+use super::steps::Steps;
 use super::{BenchError, BenchNetwork, BlockTime, Case, Measurement, Work, median};
 use crate::checkpoint::Checkpoint;
 use crate::device::Chosen;
@@ -97,7 +97,8 @@ fn training(
     ctx: &JobContext,
 ) -> Result<Measured, BoxError> {
     // Backward has two products for each of forward.
-    let gflops = 3.0 * case.batch as f64 * compute.install(|| steps::forward_gflops(&network, image, chosen))?;
+    let operations = compute.install(|| models::forward_operations(&network, image, &chosen.device))?;
+    let gflops = 3.0 * case.batch as f64 * operations as f64 / 1e9;
     let mut steps = Steps::new(network, case.batch, image, case.recompute, chosen)?;
     let mut step = || compute.install(|| steps.step());
     warm_up(&mut step, ctx)?;

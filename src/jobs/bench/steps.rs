@@ -2,23 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use candle_core::{Device, Tensor};
-
 use crate::device::Chosen;
-use crate::models::{ModelError, Network, made_up_pixels};
-use crate::ops::work;
+use crate::models::{Network, made_up_pixels};
 use crate::train::{Examples, Loss, OptimizerSettings, Segments, TrainError, Trainer};
 
 /// So small that many steps on one batch change no weight's magnitude.
 const LEARNING_RATE: f64 = 1e-5;
-
-/// Billions of operations of one image's way forward.
-pub fn forward_gflops(network: &Network, side: usize, chosen: &Chosen) -> Result<f64, ModelError> {
-    let pixels = Tensor::from_vec(made_up_pixels(1, side), (1, side, side, 3), &Device::Cpu)?;
-    let before = work::total();
-    network.forward(&pixels.to_device(&chosen.device)?)?;
-    Ok((work::total() - before) as f64 / 1e9)
-}
 
 pub struct Steps {
     trainer: Trainer,

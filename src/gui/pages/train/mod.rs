@@ -90,7 +90,7 @@ impl Train {
     /// Takes the news of the page's jobs.
     pub fn poll(&mut self, places: &Places, ctx: &Context) -> Option<Action> {
         self.photos.poll(&self.config, places, ctx);
-        if self.tab == Tab::Preview {
+        if self.tab == Tab::Preview || self.preview.is_working() {
             self.preview.poll(&self.config, &self.photos, ctx);
         }
         self.sweep.poll();

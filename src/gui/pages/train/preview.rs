@@ -29,7 +29,7 @@ pub struct Preview {
 }
 
 impl Preview {
-    /// Takes finished pictures, and asks for those of other settings. Only while they are looked at.
+    /// Takes finished pictures, and asks for those of other settings. Only while they are looked at or under way.
     pub fn poll(&mut self, config: &TrainConfig, photos: &Photos, ctx: &Context) {
         if let Some(outcome) = self.job.as_mut().and_then(Job::take_outcome) {
             self.job = None;
