@@ -10,6 +10,7 @@ mod cli;
 mod data;
 mod decoding_memory;
 mod doctor;
+mod evaluations;
 mod export;
 mod gradients;
 mod hostile_checkpoints;
