@@ -5,22 +5,24 @@
 
 #[path = "generate/mod.rs"]
 mod generate;
+mod write;
 
+use std::env;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
 
 use anyhow::{Context, bail};
-use rayon::prelude::*;
 
 /// Folder, photos per dish and seed of the two parts that come with Galley.
 const SPLITS: [(&str, u64, u64); 2] = [("train", 40, 1), ("test", 12, 2)];
 
 fn main() -> anyhow::Result<()> {
     match parse(env::args().skip(1))? {
-        Some((per_class, seed, folder)) => write_photos(&folder, per_class, seed),
+        Some((per_class, seed, folder)) => write::write_photos(&folder, per_class, seed),
         None => {
             let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/photos");
-            SPLITS.iter().try_for_each(|&(split, per_class, seed)| write_photos(&photos.join(split), per_class, seed))
+            SPLITS
+                .iter()
+                .try_for_each(|&(split, per_class, seed)| write::write_photos(&photos.join(split), per_class, seed))
         }
     }
 }
@@ -41,17 +43,4 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Option<(
         (Some(per_class), Some(seed), Some(folder)) => Ok(Some((per_class, seed, folder))),
         _ => bail!("--per-class, --seed and --out belong together"),
     }
-}
-
-fn write_photos(folder: &Path, per_class: u64, seed: u64) -> anyhow::Result<()> {
-    for (dish, name) in generate::names().into_iter().enumerate() {
-        let folder = folder.join(name);
-        fs::create_dir_all(&folder).with_context(|| format!("failed to make the folder {}", folder.display()))?;
-        (0..per_class).into_par_iter().try_for_each(|number| {
-            let path = folder.join(format!("{:03}.jpg", number + 1));
-            fs::write(&path, generate::jpeg(dish, number, seed))
-                .with_context(|| format!("failed to write {}", path.display()))
-        })?;
-    }
-    Ok(())
 }

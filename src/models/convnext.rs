@@ -63,6 +63,11 @@ impl ConvNext {
         Ok(blocks)
     }
 
+    /// Whether the linear layers are 1×1 convolutions: timm's `conv_mlp`, for what it added to the original's sizes.
+    fn has_convolutions(&self, naming: Naming) -> bool {
+        naming == Naming::Timm && (self.channels[0] < 96 || self.head_norm_first)
+    }
+
     fn stem(&self, naming: Naming, source: &mut Source) -> Result<Downsample, ModelError> {
         let prefix = match naming {
             Naming::Timm => "stem",
@@ -121,13 +126,17 @@ impl ConvNext {
         let window = Window::centered(7, 1);
         let depthwise = Depthwise { affine, norm: no_norm, window, activation: Activation::None };
         let norm = LayerNorm::load(source, &name(norm), channels, EPSILON)?;
-        let expand = source.linear(&name(expand), channels, 4 * channels, true)?;
+        let hidden = 4 * channels;
+        let expand = match self.has_convolutions(naming) {
+            true => source.pointwise(&name(expand), channels, hidden)?,
+            false => source.linear(&name(expand), channels, hidden, true)?,
+        };
         let response_norm = if self.v2 {
             let [weight, bias] = match naming {
                 Naming::Original => ["grn.gamma", "grn.beta"],
                 _ => ["mlp.grn.weight", "mlp.grn.bias"],
             };
-            let shape = [4 * channels];
+            let shape = [hidden];
             let mut part = |part: &str| -> Result<Tensor, ModelError> { source.plain(&name(part), &shape) };
             Some((part(weight)?, part(bias)?))
         } else {
@@ -135,7 +144,9 @@ impl ConvNext {
         };
         let scale = (!self.v2).then(|| name(scale));
         let (weight, bias) = (name(&format!("{project}.weight")), name(&format!("{project}.bias")));
-        let (project, scale) = source.linear_named(&weight, Some(&bias), 4 * channels, channels, scale.as_deref())?;
+        let shape = [channels, hidden, 1, 1];
+        let shape = if self.has_convolutions(naming) { &shape[..] } else { &shape[..2] };
+        let (project, scale) = source.linear_named(&weight, Some(&bias), shape, scale.as_deref())?;
         let mlp = Mlp { norm: norm.affine, epsilon: EPSILON, expand, activation: Activation::Gelu, project };
         Ok(ConvNextBlock { depthwise, mlp, response_norm, scale })
     }

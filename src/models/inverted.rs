@@ -93,7 +93,7 @@ impl Inverted {
         blocks.push(source.block("last", last));
         let hidden = match (naming, self.hidden) {
             (Naming::Timm, Some(hidden)) => Some(Linear {
-                weighted: source.linear("conv_head", self.last, hidden, true)?,
+                weighted: source.pointwise("conv_head", self.last, hidden)?,
                 activation: self.activation,
             }),
             _ => None,
@@ -176,8 +176,8 @@ impl Inverted {
         let depthwise = Depthwise { affine, norm, window: self.window(kernel, stride), activation };
         let gate = match squeezed {
             Some(squeezed) => Some(Gate {
-                reduce: source.linear(&names.gate[0], expanded, squeezed, true)?,
-                expand: source.linear(&names.gate[1], squeezed, expanded, true)?,
+                reduce: source.pointwise(&names.gate[0], expanded, squeezed)?,
+                expand: source.pointwise(&names.gate[1], squeezed, expanded)?,
                 inner: self.gate[0],
                 outer: self.gate[1],
             }),

@@ -269,6 +269,11 @@ impl Network {
         self.forward_in(Phase::Evaluate, pixels)
     }
 
+    /// All that training moves: what it learns, then the running statistics.
+    pub fn moving(&self) -> impl Iterator<Item = &Parameter> {
+        self.learned.iter().chain(&self.running)
+    }
+
     pub fn forward_in(&self, phase: Phase, pixels: &Tensor) -> Result<Tensor, ModelError> {
         if phase == Phase::Evaluate {
             return self.features(self.blocks.len(), pixels);

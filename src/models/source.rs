@@ -303,28 +303,35 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// A linear layer or 1×1 convolution; `bias` says whether the file has one.
+    /// A linear layer; `bias` says whether the file has one.
     pub fn linear(&mut self, name: &str, inputs: usize, outputs: usize, bias: bool) -> Result<Weighted, ModelError> {
         let bias = bias.then(|| format!("{name}.bias"));
-        Ok(self.linear_named(&format!("{name}.weight"), bias.as_deref(), inputs, outputs, None)?.0)
+        Ok(self.linear_named(&format!("{name}.weight"), bias.as_deref(), &[outputs, inputs], None)?.0)
     }
 
-    /// The same with its tensors' whole names, its outputs multiplied by `scale` (ConvNeXt's layer scale).
+    /// A 1×1 convolution with a bias, which computes what a linear layer does.
+    pub fn pointwise(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<Weighted, ModelError> {
+        let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
+        Ok(self.linear_named(&weight, Some(&bias), &[outputs, inputs, 1, 1], None)?.0)
+    }
+
+    /// A linear layer or 1×1 convolution with its tensors' whole names and its weight's shape in files, its outputs multiplied
+    /// by `scale` (ConvNeXt's layer scale).
     ///
-    /// A scale that trains is not folded in but returned.
+    /// A weight of the other form is taken too. A scale that trains is not folded in but returned.
     pub fn linear_named(
         &mut self,
         weight: &str,
         bias: Option<&str>,
-        inputs: usize,
-        outputs: usize,
+        file_shape: &[usize],
         scale: Option<&str>,
     ) -> Result<(Weighted, Option<Tensor>), ModelError> {
-        let (axes, file_shape) = ([outputs, inputs, 1], [outputs, inputs]);
-        self.ask(weight, &file_shape);
+        let (outputs, inputs) = (file_shape[0], file_shape[1]);
+        let axes = [outputs, inputs, 1];
+        self.ask(weight, file_shape);
         if self.trains() {
-            let weights = self.read(weight, &file_shape, 0.0)?.map(|weights| turned(&weights, axes, &None));
-            let weight = self.learned(weight, weights, &file_shape, Some((axes, &[inputs, outputs])))?;
+            let weights = self.read(weight, file_shape, 0.0)?.map(|weights| turned(&weights, axes, &None));
+            let weight = self.learned(weight, weights, file_shape, Some((axes, &[inputs, outputs])))?;
             let bias = match bias {
                 Some(bias) => self.plain(bias, &[outputs])?,
                 None => no_bias(outputs, &self.device)?,
@@ -345,7 +352,7 @@ impl<'a> Source<'a> {
             bias
         });
         let fold = bias.map(|bias| (scale, bias));
-        Ok((self.weighted((weight, &file_shape), fold, axes, &[inputs, outputs])?, None))
+        Ok((self.weighted((weight, file_shape), fold, axes, &[inputs, outputs])?, None))
     }
 
     /// What a convolution's outputs are multiplied by, and what is added then.

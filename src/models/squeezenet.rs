@@ -41,7 +41,8 @@ impl SqueezeNet {
             place += if pooled { 2 } else { 1 };
         }
         if let [HeadStep::Linear { name, inputs, outputs, bias }] = head {
-            let weighted = source.linear(name, *inputs, *outputs, *bias)?;
+            let (weight, bias) = (format!("{name}.weight"), bias.then(|| format!("{name}.bias")));
+            let (weighted, _) = source.linear_named(&weight, bias.as_deref(), &[*outputs, *inputs, 1, 1], None)?;
             blocks.push(source.block("head", ClassMaps(Linear { weighted, activation: Activation::Relu })));
         } else if !head.is_empty() {
             return Err(ModelError::Head { reason: "SqueezeNet's classifier is one 1×1 convolution".to_owned() });

@@ -72,7 +72,7 @@ impl Vit {
         let name = |part: &str| format!("{prefix}.{part}");
         let norm = |source: &mut Source, part| LayerNorm::load(source, &name(part), width, EPSILON);
         let first = norm(source, first)?;
-        let (qkv, _) = source.linear_named(&name(qkv_weight), Some(&name(qkv_bias)), width, 3 * width, None)?;
+        let (qkv, _) = source.linear_named(&name(qkv_weight), Some(&name(qkv_bias)), &[3 * width, width], None)?;
         let merge = source.linear(&name(merge), width, width, true)?;
         let second = norm(source, second)?;
         let expand = source.linear(&name(expand), width, 4 * width, true)?;

@@ -59,56 +59,71 @@ pub fn save(
     if fingerprint(&network.learned)? == position.initial {
         return Err(TrainError::NothingLearned);
     }
-    let own: HashMap<&str, &Parameter> =
-        network.learned.iter().chain(&network.running).map(|parameter| (parameter.name.as_str(), parameter)).collect();
-    let held: HashMap<&str, &[usize]> =
-        base.tensors().iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice())).collect();
+    let mut own: HashMap<&str, Held> =
+        network.moving().map(|parameter| (parameter.name.as_str(), Held::Own(parameter))).collect();
+    own.extend(
+        trainer.averaged().map(|(parameter, average)| (parameter.name.as_str(), Held::Average(parameter, average))),
+    );
     let mut tensors = Vec::new();
-    for (name, asked) in network.architecture.tensors()? {
-        let shape = own.get(name.as_str()).map(|parameter| parameter.shape.as_slice());
-        let shape = shape.or_else(|| held.get(name.as_str()).copied()).unwrap_or(&asked).to_vec();
+    let mut held = Vec::new();
+    let mut plan = |name: String, shape: Vec<usize>, of| {
         tensors.push(Planned { name, shape });
+        held.push(of);
+    };
+    for (name, _) in network.architecture.tensors()? {
+        let of = own.get(name.as_str()).copied().unwrap_or(Held::Base);
+        let shape = of.shape_in(base, &name).ok_or_else(|| TrainError::Lost { tensor: name.clone() })?;
+        plan(name, shape, of);
     }
-    let weights = tensors.len();
-    let mut states: Vec<&Var> = Vec::new();
     for (parameter, memory) in network.learned.iter().zip(trainer.optimizer.memory()) {
-        tensors.push(Planned { name: format!("{MEMORY}{}", parameter.name), shape: memory.dims().to_vec() });
-        states.push(memory);
+        plan(format!("{MEMORY}{}", parameter.name), memory.dims().to_vec(), Held::Memory(memory));
     }
-    let averaged = trainer.average();
-    if averaged.is_some() {
-        let raw = |parameter: &Parameter| Planned {
-            name: format!("{RAW}{}", parameter.name),
-            shape: parameter.shape.clone(),
-        };
-        tensors.extend(network.learned.iter().map(raw));
+    for (parameter, _) in trainer.averaged() {
+        plan(format!("{RAW}{}", parameter.name), parameter.shape.clone(), Held::Own(parameter));
     }
-    let places: HashMap<&str, usize> =
-        network.learned.iter().enumerate().map(|(place, one)| (one.name.as_str(), place)).collect();
     let mut about = about.clone();
     about.insert(POSITION.to_owned(), serde_json::to_string(position).map_err(io::Error::other)?);
     save_safetensors(path, &about, &tensors, |index| {
-        let name = tensors[index].name.as_str();
-        let values = if index >= weights + states.len() {
-            elements(&network.learned[index - weights - states.len()].as_in_file()?)?
-        } else if index >= weights {
-            elements(&states[index - weights].as_detached_tensor())?
-        } else if let Some(parameter) = own.get(name) {
-            let average = averaged.and_then(|averages| Some(&averages[*places.get(name)?]));
-            match average {
-                Some(average) => elements(&parameter.turn_back(&average.as_detached_tensor())?)?,
-                None => elements(&parameter.as_in_file()?)?,
-            }
-        } else if held.contains_key(name) {
-            base.read_f32(name)?
-        } else {
-            return Err(TrainError::Lost { tensor: name.to_owned() });
-        };
+        let name = &tensors[index].name;
+        let values = held[index].values(base, name)?;
         match values.iter().all(|value| value.is_finite()) {
             true => Ok(values),
-            false => Err(TrainError::NotFinite { tensor: name.to_owned() }),
+            false => Err(TrainError::NotFinite { tensor: name.clone() }),
         }
     })
+}
+
+/// Who has the values of a tensor of a snapshot.
+#[derive(Clone, Copy)]
+enum Held<'a> {
+    /// What the network was built from.
+    Base,
+    Own(&'a Parameter),
+    /// The average that stands for a parameter.
+    Average(&'a Parameter, &'a Var),
+    /// The optimizer.
+    Memory(&'a Var),
+}
+
+impl Held<'_> {
+    /// The shape in a file; `None` when nobody has the tensor.
+    fn shape_in(self, base: &dyn Weights, name: &str) -> Option<Vec<usize>> {
+        match self {
+            Self::Base => base.tensors().iter().find(|tensor| tensor.name == name).map(|tensor| tensor.shape.clone()),
+            Self::Own(parameter) | Self::Average(parameter, _) => Some(parameter.shape.clone()),
+            Self::Memory(memory) => Some(memory.dims().to_vec()),
+        }
+    }
+
+    /// The elements in a file's order.
+    fn values(self, base: &dyn Weights, name: &str) -> Result<Vec<f32>, TrainError> {
+        match self {
+            Self::Base => Ok(base.read_f32(name)?),
+            Self::Own(parameter) => elements(&parameter.as_in_file()?),
+            Self::Average(parameter, average) => elements(&parameter.turn_back(&average.as_detached_tensor())?),
+            Self::Memory(memory) => elements(&memory.as_detached_tensor()),
+        }
+    }
 }
 
 fn elements(tensor: &Tensor) -> Result<Vec<f32>, TrainError> {
@@ -126,11 +141,9 @@ pub fn restore(trainer: &mut Trainer, checkpoint: &Checkpoint, steps: u64) -> Re
         let values = checkpoint.read_f32(&format!("{MEMORY}{}", parameter.name))?;
         memory.set(&Tensor::from_vec(values, memory.shape(), memory.device())?)?;
     }
-    if let Some(averages) = trainer.average() {
-        for (parameter, average) in trainer.network.learned.iter().zip(averages) {
-            average.set(&parameter.var.as_detached_tensor())?;
-            parameter.var.set(&parameter.from_file(checkpoint.read_f32(&format!("{RAW}{}", parameter.name))?)?)?;
-        }
+    for (parameter, average) in trainer.averaged() {
+        average.set(&parameter.var.as_detached_tensor())?;
+        parameter.var.set(&parameter.from_file(checkpoint.read_f32(&format!("{RAW}{}", parameter.name))?)?)?;
     }
     trainer.optimizer.resume_at(steps);
     Ok(())

@@ -66,7 +66,7 @@ pub struct Trainer {
     pub optimizer: Optimizer,
     segments: Segments,
     loss: Loss,
-    /// The moving average of every parameter, and the share of the old in the new.
+    /// The moving average of every parameter and running statistic, and the share of the old in the new.
     average: Option<(Vec<Var>, f64)>,
     /// Where the network computes.
     device: Device,
@@ -85,17 +85,18 @@ impl Trainer {
         Ok(Self { network, optimizer, segments, loss, average: None, device: device.clone() })
     }
 
-    /// From now on keeps a moving average of the weights, which is what is evaluated and saved.
+    /// From now on keeps a moving average of the weights, and of the batch norms' statistics that belong to them; it is
+    /// what is evaluated and saved.
     pub fn keep_average(&mut self, share_of_old: f64) -> Result<(), TrainError> {
         let copy = |parameter: &Parameter| Var::from_tensor(&parameter.var.as_detached_tensor());
-        let averages = self.network.learned.iter().map(copy).collect::<Result<_, _>>()?;
+        let averages = self.network.moving().map(copy).collect::<Result<_, _>>()?;
         self.average = Some((averages, share_of_old));
         Ok(())
     }
 
-    /// The averages, in the order of the network's parameters.
-    pub fn average(&self) -> Option<&[Var]> {
-        self.average.as_ref().map(|(averages, _)| averages.as_slice())
+    /// Everything that moves in training with its average; nothing when no average is kept.
+    pub fn averaged(&self) -> impl Iterator<Item = (&Parameter, &Var)> {
+        self.network.moving().zip(self.average.iter().flat_map(|(averages, _)| averages))
     }
 
     /// Drops the frozen blocks: examples are from now on what these made of photos.
@@ -161,11 +162,11 @@ impl Trainer {
     }
 
     fn follow_average(&self) -> Result<(), TrainError> {
-        let Some((averages, share)) = &self.average else { return Ok(()) };
+        let Some((_, share)) = &self.average else { return Ok(()) };
         // TensorFlow's ExponentialMovingAverage with num_updates: an early average is not held back by the beginning.
         let steps = self.optimizer.steps() as f64;
         let share = share.min((1.0 + steps) / (10.0 + steps));
-        for (average, parameter) in averages.iter().zip(&self.network.learned) {
+        for (parameter, average) in self.averaged() {
             ops::blend(average, share, &parameter.var.as_detached_tensor(), 1.0 - share)?;
         }
         Ok(())
@@ -173,7 +174,7 @@ impl Trainer {
 
     /// Exchanges weights and averages, if there are any: before evaluating, and after.
     pub fn exchange_average(&self) -> Result<(), TrainError> {
-        for (average, parameter) in self.average().into_iter().flatten().zip(&self.network.learned) {
+        for (parameter, average) in self.averaged() {
             let weights = parameter.var.as_detached_tensor().copy()?;
             parameter.var.set(&average.as_detached_tensor())?;
             average.set(&weights)?;

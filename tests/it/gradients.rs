@@ -153,7 +153,7 @@ fn what_a_network_learned_goes_back_to_the_files_layout() {
         let step = step(name);
         let weights = step.weights();
         let network = step.network(0);
-        for parameter in network.learned.iter().chain(&network.running) {
+        for parameter in network.moving() {
             let tensor = parameter.as_in_file().unwrap();
             let info = weights.tensors().iter().find(|info| info.name == parameter.name).unwrap();
             assert_eq!(tensor.dims(), info.shape, "{name}: {}", parameter.name);

@@ -1,5 +1,6 @@
 //! Every network against PyTorch: weights made by a formula (tests/reference/networks.py has it too), and real checkpoints.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
@@ -99,6 +100,12 @@ fn a_network_by_its_name_has_the_tensors_of_the_published_one() {
             assert!(fit.is_whole(), "{}: {}", reference.name, fit.misfit());
             let made = RandomWeights::of(&architecture).unwrap();
             assert_eq!(models::parameters(made.tensors()), reference.parameters, "{}", reference.name);
+            // In the shapes of the published one too, so that what is trained from it opens where that does.
+            let shape_of = |made: &TensorInfo| (made.name.clone(), made.shape.clone());
+            let published: HashMap<_, _> = reference.weights().tensors().iter().map(shape_of).collect();
+            for made in made.tensors() {
+                assert_eq!(Some(&made.shape), published.get(&made.name), "{}: {}", reference.name, made.name);
+            }
         }
     }
 }

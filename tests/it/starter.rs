@@ -1,4 +1,4 @@
-//! The starter model answers what PyTorch answers for the same file (`tests/reference/train_starter.py`).
+//! The starter model answers what PyTorch answers for the same file (`tests/reference/starter.py`).
 
 use std::path::Path;
 

@@ -66,17 +66,19 @@ impl Steps {
     /// The losses of the first `steps` steps, and the trainer after them.
     fn run(&self, way: Way, steps: usize) -> (Vec<f64>, Trainer) {
         let mut trainer = self.trainer(way);
+        let losses = (0..steps).map(|step| self.step(&mut trainer, way, step)).collect();
+        (losses, trainer)
+    }
+
+    /// The loss of one more step.
+    fn step(&self, trainer: &mut Trainer, way: Way, step: usize) -> f64 {
         let labels: Vec<u32> = (0..self.batch as u32).collect();
         let classes = trainer.network.architecture.classes;
         let mut targets = vec![0.0; self.batch * classes];
         (0..self.batch).for_each(|image| targets[image * classes + image] = 1.0);
-        let losses = (0..steps).map(|step| {
-            let pixels = self.pixels(step);
-            let shape = [self.side, self.side, 3];
-            let examples = Examples { values: &pixels, shape: &shape, targets: &targets, labels: &labels };
-            trainer.step(examples, way.micro_batch, 1e-4, |_, _| Ok(Vec::new())).unwrap().score.mean_loss()
-        });
-        (losses.collect(), trainer)
+        let (pixels, shape) = (self.pixels(step), [self.side, self.side, 3]);
+        let examples = Examples { values: &pixels, shape: &shape, targets: &targets, labels: &labels };
+        trainer.step(examples, way.micro_batch, 1e-4, |_, _| Ok(Vec::new())).unwrap().score.mean_loss()
     }
 }
 
@@ -97,8 +99,35 @@ fn ten_steps_of_adamw_follow_pytorch() {
 }
 
 fn weights_of(trainer: &Trainer) -> Vec<Vec<f32>> {
-    let all = trainer.network.learned.iter().chain(&trainer.network.running);
-    all.map(|parameter| parameter.as_in_file().unwrap().flatten_all().unwrap().to_vec1().unwrap()).collect()
+    trainer
+        .network
+        .moving()
+        .map(|parameter| parameter.as_in_file().unwrap().flatten_all().unwrap().to_vec1().unwrap())
+        .collect()
+}
+
+#[test]
+fn an_average_follows_weights_and_statistics_and_takes_their_place() {
+    let steps = references().into_iter().find(|steps| steps.name.contains("resnet18")).unwrap();
+    let mut trainer = steps.trainer(WHOLE);
+    let mut expected = weights_of(&trainer);
+    trainer.keep_average(0.25).unwrap();
+    // ExponentialMovingAverage of TensorFlow with num_updates: the share of the old is (1 + n) / (10 + n) at first.
+    for (step, old) in [2.0 / 11.0, 0.25, 0.25].into_iter().enumerate() {
+        steps.step(&mut trainer, WHOLE, step);
+        for (average, weights) in expected.iter_mut().zip(weights_of(&trainer)) {
+            average.iter_mut().zip(weights).for_each(|(average, new)| *average = old * *average + (1.0 - old) * new);
+        }
+    }
+    let weights = weights_of(&trainer);
+    trainer.exchange_average().unwrap();
+    let averages = weights_of(&trainer);
+    assert!(averages != weights);
+    for (average, expected) in averages.iter().flatten().zip(expected.iter().flatten()) {
+        assert!((average - expected).abs() <= 1e-6 * expected.abs().max(1.0), "{average} instead of {expected}");
+    }
+    trainer.exchange_average().unwrap();
+    assert!(weights_of(&trainer) == weights);
 }
 
 #[test]

@@ -200,7 +200,7 @@ impl Affine {
         self.factors.len()
     }
 
-    /// Writes `activation(values · factor + offset + residual)`.
+    /// Writes `activation((values − mean) · factor + bias + residual)`.
     fn apply(&self, result: &mut [MaybeUninit<f32>], values: &[f32], residual: Option<&[f32]>, activation: Activation) {
         let span = self.span();
         vectorized!(|| {
