@@ -14,8 +14,18 @@ pub enum Face {
 }
 
 /// What has kernels on Metal; all else is composed there.
-const ON_METAL: [&str; 9] =
-    ["activation", "blocks", "conv", "depthwise", "global-average-pool", "layer-norm", "linear", "max-pool", "mlp"];
+const ON_METAL: [&str; 10] = [
+    "activation",
+    "blocks",
+    "conv",
+    "depthwise",
+    "global-average-pool",
+    "layer-norm",
+    "linear",
+    "max-pool",
+    "mlp",
+    "update",
+];
 
 /// Kernels that were found wrong on a device of this process, by operation; true for Metal.
 static OFF: RwLock<BTreeSet<(&'static str, bool)>> = RwLock::new(BTreeSet::new());

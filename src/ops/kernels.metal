@@ -38,6 +38,21 @@ struct Rows {
     float epsilon;
 };
 
+// What an optimizer's step does to one variable; each kernel reads what it needs.
+struct Update {
+    // Of the variable: its moments, one behind the other, are twice as long.
+    uint length;
+    float keep;
+    float share;
+    float first;
+    float second;
+    float scale;
+    float decayed;
+    float rate;
+    float root;
+    float epsilon;
+};
+
 enum : uint {
     // Neighbouring outputs of a row that one thread computes, so that each weight is loaded once for all.
     PIXELS = 4,
@@ -185,6 +200,16 @@ kernel void add_slices(constant Rows& p [[buffer(0)]], uint3 at [[thread_positio
         sum += partial[slice * p.columns + at.x];
     }
     y[at.x] = sum;
+}
+
+// First pass of the sum of all squares. Grid: slices. Writes (slices).
+kernel void square_sums(constant Rows& p [[buffer(0)]], uint3 at [[thread_position_in_grid]],
+                        device const float* x [[buffer(1)]], device float* partial [[buffer(2)]]) {
+    float sum = 0.0f;
+    for (uint row = at.x; row < p.rows; row += p.slices) {
+        sum = metal::fma(x[row], x[row], sum);
+    }
+    partial[at.x] = sum;
 }
 
 // --- layer norm --------------------------------------------------------------------------------------------------
@@ -533,4 +558,30 @@ kernel void global_average_pool_gradient(constant Windows& p [[buffer(0)]], uint
                                          device const float* g [[buffer(1)]], device float* gx [[buffer(2)]]) {
     uint pixels = p.height * p.width;
     gx[(at.z * pixels + at.y) * p.channels + at.x] = g[at.z * p.channels + at.x] / float(pixels);
+}
+
+// --- updates -----------------------------------------------------------------------------------------------------
+
+// What is written last is read before: these work in place. Rounded as on the CPU, without fma.
+
+// Grid: elements.
+kernel void blend(constant Update& p [[buffer(0)]], uint3 at [[thread_position_in_grid]],
+                  device const float* x [[buffer(1)]], device float* y [[buffer(2)]]) {
+    y[at.x] = p.keep * y[at.x] + p.share * x[at.x];
+}
+
+// Grid: elements of the gradient.
+kernel void follow_moments(constant Update& p [[buffer(0)]], uint3 at [[thread_position_in_grid]],
+                           device const float* g [[buffer(1)]], device float* moments [[buffer(2)]]) {
+    float gradient = p.scale * g[at.x];
+    uint second = p.length + at.x;
+    moments[at.x] = p.first * moments[at.x] + (1.0f - p.first) * gradient;
+    moments[second] = p.second * moments[second] + (1.0f - p.second) * gradient * gradient;
+}
+
+// Grid: elements of the weight.
+kernel void descend(constant Update& p [[buffer(0)]], uint3 at [[thread_position_in_grid]],
+                    device const float* moments [[buffer(1)]], device float* weight [[buffer(2)]]) {
+    float divisor = metal::sqrt(moments[p.length + at.x]) / p.root + p.epsilon;
+    weight[at.x] = p.decayed * weight[at.x] - p.rate * (moments[at.x] / divisor);
 }

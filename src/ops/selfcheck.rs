@@ -8,9 +8,10 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 
 use super::samples::{View, random};
 use super::{
-    Activation, BlockMatrix, BlockType, Gate, Mlp, PackedMatrix, Padding, QuantizedMatrix, Weight, Window, activate,
-    add, add_scaled, attention, batch_norm, batch_norm_of_batch, conv, depthwise, global_average_pool,
-    global_response_norm, layer_norm, linear, max_pool, mlp, set_kernel, softmax, squeeze_excite, uses_kernel,
+    Activation, AdamStep, BlockMatrix, BlockType, Gate, Mlp, Moments, PackedMatrix, Padding, QuantizedMatrix, Weight,
+    Window, activate, add, add_scaled, attention, batch_norm, batch_norm_of_batch, blend, conv, depthwise, descend,
+    follow_moments, global_average_pool, global_response_norm, layer_norm, linear, max_pool, mlp, set_kernel, softmax,
+    squeeze_excite, sum_of_squares, uses_kernel,
 };
 use crate::device::scoped;
 
@@ -37,12 +38,14 @@ struct Case {
     shapes: &'static [&'static [usize]],
     compute: fn(&[Tensor]) -> Result<Tensor>,
     tolerance: f32,
+    /// `forward`, and `backward` where there are gradients.
+    passes: &'static [&'static str],
 }
 
 const IMAGES: &[usize] = &[2, 9, 11, 5];
 
 const fn case(op: &'static str, shapes: &'static [&'static [usize]], compute: fn(&[Tensor]) -> Result<Tensor>) -> Case {
-    Case { op, shapes, compute, tolerance: TOLERANCE }
+    Case { op, shapes, compute, tolerance: TOLERANCE, passes: &["forward", "backward"] }
 }
 
 /// Those that others are built on come first. Where an operation ends in an activation it is a smooth one: at a corner
@@ -136,6 +139,11 @@ const CASES: &[Case] = &[
         batch_norm(&args[0], &args[1], &args[2], &args[3], &variance, 1e-5)
     }),
     case("batch-norm", &[IMAGES, &[5], &[5]], |args| Ok(batch_norm_of_batch(&args[0], &args[1], &args[2], 1e-5)?.0)),
+    update(&[&[70, 33], &[70, 33]], adam_steps),
+    update(&[&[70, 33], &[70, 33]], momentum_steps),
+    update(&[&[7, 5, 300], &[11]], |args| {
+        Tensor::new(sum_of_squares(&[&args[0], &args[1]])?, &Device::Cpu)?.to_dtype(args[0].dtype())?.reshape(1)
+    }),
     case(
         "training-step",
         &[
@@ -156,6 +164,38 @@ const CASES: &[Case] = &[
         training,
     ),
 ];
+
+/// What a step does with gradients, of which it has none itself.
+const fn update(shapes: &'static [&'static [usize]], compute: fn(&[Tensor]) -> Result<Tensor>) -> Case {
+    Case { passes: &["forward"], ..case("update", shapes, compute) }
+}
+
+/// A weight and its moments after steps of AdamW along a gradient.
+fn adam_steps(args: &[Tensor]) -> Result<Tensor> {
+    let (weight, gradient) = (Var::from_tensor(&args[0].detach())?, args[1].detach());
+    let moments = Var::zeros((2, weight.elem_count()), weight.dtype(), weight.device())?;
+    let betas = [0.9, 0.999];
+    for step in 1..=STEPS {
+        follow_moments(&moments, &gradient, Moments { betas, scale: 0.7 })?;
+        let corrections = betas.map(|beta: f64| 1.0 - beta.powi(step as i32));
+        let step = AdamStep { learning_rate: LEARNING_RATE, weight_decay: 0.1, epsilon: 1e-8, corrections };
+        descend(&weight, &moments, step)?;
+    }
+    let results = [weight.as_detached_tensor(), moments.as_detached_tensor()];
+    Tensor::cat(&[results[0].flatten_all()?, results[1].flatten_all()?], 0)
+}
+
+/// A weight, its momentum and its average after steps of gradient descent.
+fn momentum_steps(args: &[Tensor]) -> Result<Tensor> {
+    let [weight, average] = [Var::from_tensor(&args[0].detach())?, Var::from_tensor(&args[0].detach())?];
+    let momentum = Var::zeros(weight.shape(), weight.dtype(), weight.device())?;
+    for _ in 0..STEPS {
+        blend(&momentum, 0.9, &args[1].detach(), 0.7)?;
+        blend(&weight, 1.0, &momentum.as_detached_tensor(), -LEARNING_RATE)?;
+        blend(&average, 0.9, &weight.as_detached_tensor(), 0.1)?;
+    }
+    Tensor::cat(&[weight, momentum, average].map(|result| result.as_detached_tensor()), 0)
+}
 
 /// Norm, widening and narrowing layer.
 fn mlp_of(args: &[Tensor]) -> Mlp {
@@ -248,9 +288,9 @@ pub fn run(device: &Device) -> impl Iterator<Item = Check> {
     tried.filter(|cases| !elsewhere.contains(&cases[0].op)).flat_map(|cases| check(cases, device))
 }
 
-/// Forward and backward of one operation.
-fn check(cases: &[Case], device: &Device) -> [Check; 2] {
-    let Case { op, tolerance, .. } = cases[0];
+/// The passes of one operation.
+fn check(cases: &[Case], device: &Device) -> Vec<Check> {
+    let Case { op, tolerance, passes, .. } = cases[0];
     let worst = || cases.iter().map(|case| errors(case, device)).reduce(worse).unwrap_or([0.0; 2]);
     let tried = worst();
     let composed = tried.iter().any(|error| *error > tolerance).then(|| {
@@ -258,14 +298,15 @@ fn check(cases: &[Case], device: &Device) -> [Check; 2] {
         set_kernel(op, device, false);
         if had_kernel { worst() } else { tried }
     });
-    [("forward", 0), ("backward", 1)].map(|(pass, index)| Check {
+    let check = |(index, pass): (usize, &&'static str)| Check {
         op,
         pass,
         worst_error: tried[index],
         composed_error: composed.map(|errors| errors[index]),
         tolerance,
         ok: tried[index] <= tolerance,
-    })
+    };
+    passes.iter().enumerate().map(check).collect()
 }
 
 /// Switches off the kernels of operations that failed at an earlier run.
@@ -352,6 +393,7 @@ mod tests {
         assert!(checks.iter().all(|check| check.ok), "{checks:#?}");
         assert!(checks.iter().all(|check| check.worst_error < TOLERANCE / 10.0), "{checks:#?}");
         assert_eq!(checks.iter().filter(|check| check.pass == "backward").count(), 18);
+        assert_eq!(checks.iter().filter(|check| check.op == "update").count(), 1);
     }
 
     #[test]

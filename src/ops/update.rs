@@ -1,19 +1,20 @@
 //! What a training step does to its variables, in place: no weight has a second copy while it moves.
 //!
-//! Elsewhere than on the CPU the composed forms run.
+//! The composed forms make copies. A variable owns its memory; what is no whole variable is refused.
 
-use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, Var};
+use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, MetalStorage, Result, Tensor, Var};
 use rayon::prelude::*;
 
 use super::backward::{read, sum_pairs};
-use super::{elements, has_kernel};
+use super::metal::{self, programs};
+use super::{Face, elements, face};
 
 /// Elements of one task.
 const CHUNK: usize = 16 << 10;
 
 /// `target = keep · target + share · values`: sums of gradients, momentum, moving averages, steps.
 pub fn blend(target: &Var, keep: f64, values: &Tensor, share: f64) -> Result<()> {
-    if !has_kernel("update", target) {
+    if face("update", target) == Face::Composed {
         return target.set(&(target.as_detached_tensor().affine(keep, 0.0)? + values.affine(share, 0.0)?)?);
     }
     target.as_tensor().inplace_op2(&values.contiguous()?, &Blend { keep: keep as f32, share: share as f32 })
@@ -37,6 +38,11 @@ impl InplaceOp2 for Blend {
             }
         })
     }
+
+    fn metal_fwd(&self, target: &mut MetalStorage, to: &Layout, values: &MetalStorage, from: &Layout) -> Result<()> {
+        let program = programs::blend(to.shape().elem_count(), self.keep, self.share)?;
+        metal::execute_in_place(&program, (target, to), &[(values, from)])
+    }
 }
 
 /// The running first and second moments of a gradient that AdamW steps by, and what it multiplies the gradient with.
@@ -51,7 +57,7 @@ pub struct Moments {
 ///
 /// `moments` has shape `(2, n)`, the gradient `n` elements.
 pub fn follow_moments(moments: &Var, gradient: &Tensor, settings: Moments) -> Result<()> {
-    if !has_kernel("update", moments) {
+    if face("update", moments) == Face::Composed {
         let [first, second] = settings.betas;
         let gradient = gradient.flatten_all()?.affine(settings.scale, 0.0)?;
         let (one, two) = (moments.as_detached_tensor().get(0)?, moments.as_detached_tensor().get(1)?);
@@ -85,6 +91,11 @@ impl InplaceOp2 for Moments {
         });
         Ok(())
     }
+
+    fn metal_fwd(&self, moments: &mut MetalStorage, to: &Layout, gradient: &MetalStorage, from: &Layout) -> Result<()> {
+        let program = programs::follow_moments(from.shape().elem_count(), *self)?;
+        metal::execute_in_place(&program, (moments, to), &[(gradient, from)])
+    }
 }
 
 /// One step of AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization"), in PyTorch's order of operations.
@@ -99,16 +110,16 @@ pub struct AdamStep {
 
 impl AdamStep {
     /// What the weight is multiplied by, what the first moment is, and the divisor of the second's root.
-    fn factors(&self) -> (f64, f64, f64) {
+    pub(super) fn factors(&self) -> [f64; 3] {
         let decayed = 1.0 - self.learning_rate * self.weight_decay;
-        (decayed, self.learning_rate / self.corrections[0], self.corrections[1].sqrt())
+        [decayed, self.learning_rate / self.corrections[0], self.corrections[1].sqrt()]
     }
 }
 
 /// Moves a weight of `n` elements by its moments `(2, n)`.
 pub fn descend(weight: &Var, moments: &Var, step: AdamStep) -> Result<()> {
-    if !has_kernel("update", weight) {
-        let (decayed, rate, root) = step.factors();
+    if face("update", weight) == Face::Composed {
+        let [decayed, rate, root] = step.factors();
         let moments = moments.as_detached_tensor();
         let divisor = moments.get(1)?.sqrt()?.affine(1.0 / root, step.epsilon)?;
         let change = moments.get(0)?.affine(rate, 0.0)?.div(&divisor)?.reshape(weight.shape())?;
@@ -128,8 +139,8 @@ impl InplaceOp2 for AdamStep {
         if moments.len() != 2 * weight.len() {
             candle_core::bail!("{} moments do not fit {} weights", moments.len(), weight.len());
         }
-        let (decayed, rate, root) = self.factors();
-        let (decayed, rate, root, epsilon) = (decayed as f32, rate as f32, root as f32, self.epsilon as f32);
+        let [decayed, rate, root] = self.factors().map(|factor| factor as f32);
+        let epsilon = self.epsilon as f32;
         let (firsts, seconds) = moments.split_at(weight.len());
         let tasks = weight.par_chunks_mut(CHUNK).zip(firsts.par_chunks(CHUNK)).zip(seconds.par_chunks(CHUNK));
         tasks.for_each(|((weights, firsts), seconds)| {
@@ -139,13 +150,33 @@ impl InplaceOp2 for AdamStep {
         });
         Ok(())
     }
+
+    fn metal_fwd(&self, weight: &mut MetalStorage, to: &Layout, moments: &MetalStorage, from: &Layout) -> Result<()> {
+        let program = programs::descend(to.shape().elem_count(), *self)?;
+        metal::execute_in_place(&program, (weight, to), &[(moments, from)])
+    }
 }
 
-/// The sum of the squares of all elements.
-pub fn sum_of_squares(values: &Tensor) -> Result<f64> {
-    if !has_kernel("update", values) {
-        return Ok(f64::from(values.sqr()?.sum_all()?.to_scalar::<f32>()?));
+/// The sum of the squares of all elements of `tensors`, which lie on one device.
+///
+/// It is read back once for all: each time the device would run out of work, and candle gives its free memory away.
+pub fn sum_of_squares(tensors: &[&Tensor]) -> Result<f64> {
+    let Some(first) = tensors.first() else { return Ok(0.0) };
+    match face("update", first) {
+        Face::Cpu => tensors.iter().map(|values| squares_on_cpu(values)).sum(),
+        Face::Metal => sum_on_host(&metal::squares(tensors)?),
+        Face::Composed => {
+            let sums = tensors.iter().map(|values| values.sqr()?.sum_all());
+            sum_on_host(&Tensor::stack(&sums.collect::<Result<Vec<_>>>()?, 0)?)
+        }
     }
+}
+
+fn sum_on_host(values: &Tensor) -> Result<f64> {
+    values.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.sum_all()?.to_scalar()
+}
+
+fn squares_on_cpu(values: &Tensor) -> Result<f64> {
     read([&values.contiguous()?], |[values]| {
         let square = |part: &[f32]| vectorized!(|| sum_pairs(part, part, |one, other| one * other));
         let parts: Vec<f32> = values.par_chunks(CHUNK).map(square).collect();
@@ -173,8 +204,6 @@ fn each(targets: &mut [f32], values: &[f32], compute: impl Fn(&mut [f32], &[f32]
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device};
-
     use super::*;
     use crate::ops::testing::{assert_close, random};
 
@@ -239,9 +268,15 @@ mod tests {
 
     #[test]
     fn squares_are_summed_over_all_chunks() -> Result<()> {
-        let values = random(&[LENGTH], 6)?;
+        let (values, more) = (random(&[LENGTH], 6)?, random(&[3, 5], 7)?.t()?);
         let exact: f64 = values.to_vec1::<f32>()?.iter().map(|&value| f64::from(value).powi(2)).sum();
-        assert!((sum_of_squares(&values)? - exact).abs() < 1e-5 * exact);
+        assert!((sum_of_squares(&[&values])? - exact).abs() < 1e-5 * exact);
+        let of_both = exact + more.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+        assert!((sum_of_squares(&[&values, &more])? - of_both).abs() < 1e-5 * of_both);
+        // Composed, as for f64.
+        let [values, more] = [values.to_dtype(DType::F64)?, more.to_dtype(DType::F64)?];
+        assert!((sum_of_squares(&[&values, &more])? - of_both).abs() < 1e-5 * of_both);
+        assert_eq!(sum_of_squares(&[])?, 0.0);
         Ok(())
     }
 }

@@ -30,8 +30,6 @@ impl Gradients {
 
     /// The length of all gradients together as one vector.
     pub fn norm(&self) -> Result<f64, TrainError> {
-        let places = self.0.iter().flatten();
-        let squares = places.map(ops::sum_of_squares).sum::<Result<f64, _>>()?;
-        Ok(squares.sqrt())
+        Ok(ops::sum_of_squares(&self.0.iter().flatten().collect::<Vec<_>>())?.sqrt())
     }
 }

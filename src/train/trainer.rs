@@ -175,7 +175,8 @@ impl Trainer {
     /// Exchanges weights and averages, if there are any: before evaluating, and after.
     pub fn exchange_average(&self) -> Result<(), TrainError> {
         for (parameter, average) in self.averaged() {
-            let weights = parameter.var.as_detached_tensor().copy()?;
+            // candle's `copy` shares the memory on Metal, where the next line would overwrite it.
+            let weights = parameter.var.as_detached_tensor().force_contiguous()?;
             parameter.var.set(&average.as_detached_tensor())?;
             average.set(&weights)?;
         }

@@ -20,14 +20,34 @@ const GROUP: usize = 256;
 
 /// The program's result.
 pub fn encode(device: &MetalDevice, program: &Program, inputs: &[(&MetalStorage, &Layout)]) -> Result<MetalStorage> {
+    let length = program.output.iter().product();
+    let output = buffers::take(device, length)?;
+    steps(device, program, inputs, &output)?;
+    Ok(MetalStorage::new(output, device.clone(), length, DType::F32))
+}
+
+/// Runs a program whose output is `target`, which it reads and writes. What comes next on the device reads what is
+/// written here, as candle orders it: nothing waits.
+pub fn encode_in_place(
+    program: &Program,
+    (target, layout): (&mut MetalStorage, &Layout),
+    inputs: &[(&MetalStorage, &Layout)],
+) -> Result<()> {
+    let length: usize = program.output.iter().product();
+    // A part of a buffer would be another tensor's view, whose owner does not know of the writing.
+    if target.dtype() != DType::F32 || layout.contiguous_offsets() != Some((0, length)) {
+        candle_core::bail!("only a whole f32 variable of {length} elements can be updated, not {:?}", layout.dims());
+    }
+    steps(target.device(), program, inputs, target.buffer())
+}
+
+fn steps(device: &MetalDevice, program: &Program, inputs: &[(&MetalStorage, &Layout)], output: &Buffer) -> Result<()> {
     if inputs.len() != program.inputs.len() {
         candle_core::bail!("a program for {} tensors was given {}", program.inputs.len(), inputs.len());
     }
     let inputs = inputs.iter().zip(&program.inputs).map(|((storage, layout), length)| input(storage, layout, *length));
     let inputs = inputs.collect::<Result<Vec<_>>>()?;
     // All memory before the first encoder: allocating while one is held would wait for itself.
-    let length = program.output.iter().product();
-    let output = buffers::take(device, length)?;
     let scratch = program.scratch.iter().map(|length| buffers::take(device, *length)).collect::<Result<Vec<_>>>()?;
     let bound = Bound { device, inputs, output, scratch };
     for step in &program.steps {
@@ -36,7 +56,7 @@ pub fn encode(device: &MetalDevice, program: &Program, inputs: &[(&MetalStorage,
             Step::Product(product) => bound.product(product)?,
         }
     }
-    Ok(MetalStorage::new(bound.output, device.clone(), length, DType::F32))
+    Ok(())
 }
 
 /// A contiguous f32 argument's buffer and its offset in bytes.
@@ -55,7 +75,7 @@ fn input<'a>(storage: &'a MetalStorage, layout: &Layout, length: usize) -> Resul
 struct Bound<'a> {
     device: &'a MetalDevice,
     inputs: Vec<(&'a Buffer, usize)>,
-    output: Arc<Buffer>,
+    output: &'a Buffer,
     scratch: Vec<Arc<Buffer>>,
 }
 
@@ -65,7 +85,7 @@ impl Bound<'_> {
         let offset = place.offset * size_of::<f32>();
         match place.slot {
             Slot::Input(index) => (self.inputs[index].0, self.inputs[index].1 + offset),
-            Slot::Output => (&self.output, offset),
+            Slot::Output => (self.output, offset),
             Slot::Scratch(index) => (&self.scratch[index], offset),
         }
     }

@@ -14,6 +14,7 @@ mod parameters;
 mod program;
 mod rows;
 mod run;
+mod update;
 mod windows;
 
 use run::{execute, run};
@@ -21,19 +22,22 @@ use run::{execute, run};
 #[cfg(target_os = "macos")]
 pub(super) use buffers::release;
 pub(super) use operations::{activate, conv, depthwise, global_average_pool, layer_norm, linear, max_pool, mlp};
+pub(super) use run::execute_in_place;
+pub(super) use update::squares;
 
 pub use operation::{Gradient, Operation, Read};
 pub use operations::{
     activation_operation, conv_operation, depthwise_operation, global_average_pool_operation, layer_norm_operation,
     linear_operation, max_pool_operation,
 };
-pub use parameters::{Layout, Rows, Windows};
+pub use parameters::{Layout, Rows, Update, Windows};
 pub use program::{Factor, Launch, Place, Product, Program, Slot, Step};
 
 /// The programs, by operation.
 pub mod programs {
     pub use super::norm::*;
     pub use super::rows::*;
+    pub use super::update::{blend, descend, follow_moments, square_sums};
     pub use super::windows::*;
 }
 

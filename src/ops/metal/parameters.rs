@@ -86,6 +86,22 @@ parameters! {
     }
 }
 
+parameters! {
+    /// What an optimizer's step does to one variable of `length` elements; each kernel reads what it needs.
+    Update {
+        length: u32,
+        keep: f32,
+        share: f32,
+        first: f32,
+        second: f32,
+        scale: f32,
+        decayed: f32,
+        rate: f32,
+        root: f32,
+        epsilon: f32,
+    }
+}
+
 impl Windows {
     /// All output rows of a window over images whose lengths `Program` has found to fit 32 bits.
     pub fn over(geometry: &Geometry) -> Self {

@@ -30,7 +30,22 @@ pub fn execute(program: &Program, inputs: &[(&MetalStorage, &Layout)]) -> Result
     }
 }
 
+/// Runs a program whose output is `target`, the whole of a variable: it is read and written in place.
+#[cfg(target_os = "macos")]
+pub fn execute_in_place(
+    program: &Program,
+    target: (&mut MetalStorage, &Layout),
+    inputs: &[(&MetalStorage, &Layout)],
+) -> Result<()> {
+    super::encode::encode_in_place(program, target, inputs)
+}
+
 #[cfg(not(target_os = "macos"))]
 pub fn execute(_: &Program, _: &[(&MetalStorage, &Layout)]) -> Result<MetalStorage> {
+    candle_core::bail!("this system has no Metal")
+}
+
+#[cfg(not(target_os = "macos"))]
+pub fn execute_in_place(_: &Program, _: (&mut MetalStorage, &Layout), _: &[(&MetalStorage, &Layout)]) -> Result<()> {
     candle_core::bail!("this system has no Metal")
 }

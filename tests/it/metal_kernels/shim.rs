@@ -37,18 +37,29 @@ impl Shim {
 
     /// The program's result for `inputs`.
     pub fn run(&mut self, program: &Program, inputs: &[&[f32]]) -> Vec<f32> {
+        self.run_over(program, inputs, None)
+    }
+
+    /// What a program makes of `output`, which it works on in place.
+    pub fn run_in_place(&mut self, program: &Program, inputs: &[&[f32]], output: &[f32]) -> Vec<f32> {
+        self.run_over(program, inputs, Some(output))
+    }
+
+    fn run_over(&mut self, program: &Program, inputs: &[&[f32]], output: Option<&[f32]>) -> Vec<f32> {
         assert_eq!(
             inputs.iter().map(|input| input.len()).collect::<Vec<_>>(),
             program.inputs,
             "inputs fit the program"
         );
         let length: usize = program.output.iter().product();
+        assert!(output.is_none_or(|output| output.len() == length), "the output fits the program");
         let mut words = vec![(inputs.len() + 1 + program.scratch.len()) as u32];
-        for input in inputs {
-            words.extend([input.len() as u32, 1]);
-            words.extend(input.iter().map(|value| value.to_bits()));
+        for given in inputs.iter().copied().chain(output) {
+            words.extend([given.len() as u32, 1]);
+            words.extend(bits(given));
         }
-        words.extend([length].iter().chain(&program.scratch).flat_map(|&length| [length as u32, 0]));
+        let empty = output.is_none().then_some(&length).into_iter().chain(&program.scratch);
+        words.extend(empty.flat_map(|&length| [length as u32, 0]));
         words.push(program.steps.len() as u32);
         program.steps.iter().for_each(|step| encode(&mut words, program, step));
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
@@ -145,7 +156,7 @@ fn built(compiler: &str) -> PathBuf {
 fn generated() -> (String, String) {
     let kernels = kernel_names().iter().map(|name| format!("KERNEL({name})\n")).collect();
     let mut layouts = String::new();
-    for metal::Layout { name, size, fields } in [metal::Windows::LAYOUT, metal::Rows::LAYOUT] {
+    for metal::Layout { name, size, fields } in [metal::Windows::LAYOUT, metal::Rows::LAYOUT, metal::Update::LAYOUT] {
         writeln!(layouts, "static_assert(sizeof({name}) == {size}, \"size of {name}\");").unwrap();
         for (field, offset) in fields {
             writeln!(layouts, "static_assert(offsetof({name}, {field}) == {offset}, \"{name}.{field}\");").unwrap();
