@@ -1,8 +1,11 @@
 //! Vision transformers with 16×16 patches and a class token, under timm's and torchvision's names.
 
+mod learn;
+
 use candle_core::Tensor;
 
 use super::layers::{Conv, Head, HeadStep, Layer, LayerNorm, Linear};
+use super::learn::Learn;
 use super::source::Source;
 use super::{Block, ModelError, Naming, Phase};
 use crate::ops::{self, Activation, Mlp, Padding, Window};
@@ -119,6 +122,10 @@ struct Encoder {
 impl Layer for Encoder {
     fn is_residual(&self) -> bool {
         true
+    }
+
+    fn learn(&self, xs: &Tensor) -> Option<&dyn Learn> {
+        (self.can_learn() && ops::has_backward(xs)).then_some(self)
     }
 
     fn forward(&self, xs: Tensor, _: Phase) -> candle_core::Result<Tensor> {

@@ -72,6 +72,18 @@ impl CustomOp1 for Attention {
     }
 
     fn bwd(&self, qkv: &Tensor, _: &Tensor, upstream: &Tensor) -> Result<Option<Tensor>> {
+        self.backward(qkv, upstream).map(Some)
+    }
+}
+
+/// The gradient of queries, keys and values on the CPU, given that of the result of [`attention`].
+pub fn attention_backward(qkv: &Tensor, heads: usize, upstream: &Tensor) -> Result<Tensor> {
+    head_length(qkv.dim(2)?, heads)?;
+    Attention { heads }.backward(qkv, upstream)
+}
+
+impl Attention {
+    fn backward(&self, qkv: &Tensor, upstream: &Tensor) -> Result<Tensor> {
         let (_, tokens, width) = qkv.dims3()?;
         let (width, length) = (width / 3, width / 3 / self.heads);
         read([qkv, &upstream.contiguous()?], |[values, upstream]| {
@@ -87,12 +99,10 @@ impl CustomOp1 for Attention {
                     values.copy_from_slice(&heads[head][(part * tokens + token) * length..][..length]);
                 });
             });
-            gradient(result, qkv).map(Some)
+            gradient(result, qkv)
         })
     }
-}
 
-impl Attention {
     /// One head for the queries of one tile, which begin at token `first`.
     fn head(&self, qkv: &[f32], width: usize, first: usize, head: usize, scores: &mut [f32], tile: &mut [f32]) {
         let (tokens, queries) = (qkv.len() / (3 * width), tile.len() / width);

@@ -8,6 +8,8 @@ use super::packed::{self, PackedMatrix};
 use super::residual::activate_sum;
 use super::{Activation, Face, face, is_tracked, metal, work};
 
+pub use backward::linear_backward;
+
 /// `activation(x · weight + bias + residual)`.
 ///
 /// `x` has shape `(…, inputs)`, `weight` `(inputs, outputs)`, `bias` `(outputs)`; the result and `residual` have shape

@@ -59,7 +59,7 @@ use candle_core::{CpuStorage, Device, Layout, Result, Shape, Storage, Tensor};
 
 pub use activation::activation_backward;
 pub use activation::{Activation, activate, softmax};
-pub use attention::attention;
+pub use attention::{attention, attention_backward};
 pub use batch_norm::learning::{
     Gradients as BatchGradients, Layers as BatchLayers, Normal, backward as batch_norm_backward,
     forward as batch_norm_forward,
@@ -73,7 +73,7 @@ pub use faces::{set_kernel, uses_kernel};
 pub use grn::global_response_norm;
 pub use join::{join_channels, split_channels};
 pub use layer_norm::{layer_norm, layer_norm_backward};
-pub use linear::linear;
+pub use linear::{linear, linear_backward};
 pub use mlp::learning::{
     Gradients as MlpGradients, Layers as MlpLayers, backward as mlp_backward, forward as mlp_forward,
 };
@@ -99,6 +99,7 @@ fn has_kernel(operation: &'static str, x: &Tensor) -> bool {
 pub fn has_backward(x: &Tensor) -> bool {
     [
         "activation",
+        "attention",
         "batch-norm",
         "conv",
         "depthwise",

@@ -5,23 +5,18 @@ use candle_core::Tensor;
 use super::{ConvNextBlock, Downsample};
 use crate::models::Phase;
 use crate::models::layers::Depthwise;
-use crate::models::learn::{Backward, Found, KeptConv, KeptNorm, Learn};
-use crate::ops::{self, Activation, Mlp, MlpGradients, MlpLayers, Weight};
+use crate::models::learn::{Backward, Found, KeptConv, KeptMlp, KeptNorm, Learn};
+use crate::ops::{self, Activation, MlpLayers};
 
 impl ConvNextBlock {
     /// The layers after the depthwise convolution, while all of them may train.
     pub(super) fn layers(&self) -> Option<MlpLayers<'_>> {
-        let Mlp { norm, epsilon, expand: (Weight::Plain(expand), hidden_bias), activation, project } = &self.mlp else {
-            return None;
-        };
-        let ((Weight::Plain(project), bias), Some(scale)) = (project, &self.scale) else { return None };
-        let (norm, expand, project) = ([&norm.0, &norm.1], [expand, hidden_bias], [project, bias]);
-        Some(MlpLayers { norm, epsilon: *epsilon, expand, activation: *activation, project, scale })
+        KeptMlp::layers(&self.mlp, self.scale.as_ref())
     }
 
     /// The same where it is known that there are such.
     fn learned_layers(&self) -> candle_core::Result<MlpLayers<'_>> {
-        self.layers().ok_or_else(|| candle_core::Error::msg("this block does not train by itself"))
+        KeptMlp::of(&self.mlp, self.scale.as_ref())
     }
 
     fn hidden(&self, xs: &Tensor) -> candle_core::Result<Tensor> {
@@ -32,9 +27,8 @@ impl ConvNextBlock {
 
 impl Learn for ConvNextBlock {
     fn keep(&self, xs: &Tensor, _: Phase) -> candle_core::Result<(Tensor, Box<dyn Backward + '_>)> {
-        let hidden = self.hidden(xs)?;
-        let (ys, wide) = ops::mlp_forward(&hidden, &self.learned_layers()?, xs, true)?;
-        Ok((ys, Box::new(Kept { block: self, xs: xs.clone(), hidden, wide })))
+        let (ys, mlp) = KeptMlp::forward(self.learned_layers()?, &self.hidden(xs)?, xs)?;
+        Ok((ys, Box::new(Kept { depthwise: &self.depthwise, xs: xs.clone(), mlp })))
     }
 
     fn pass(&self, xs: &Tensor, _: Phase) -> candle_core::Result<Tensor> {
@@ -42,18 +36,17 @@ impl Learn for ConvNextBlock {
     }
 
     fn again(&self, xs: &Tensor) -> candle_core::Result<Box<dyn Backward + '_>> {
-        Ok(Box::new(Kept { block: self, xs: xs.clone(), hidden: self.hidden(xs)?, wide: None }))
+        let mlp = KeptMlp::again(self.learned_layers()?, &self.hidden(xs)?);
+        Ok(Box::new(Kept { depthwise: &self.depthwise, xs: xs.clone(), mlp }))
     }
 }
 
 /// What a block keeps of a pass.
 struct Kept<'a> {
-    block: &'a ConvNextBlock,
+    depthwise: &'a Depthwise,
     xs: Tensor,
-    /// After the depthwise convolution.
-    hidden: Tensor,
-    /// Before the activation; computed again if not kept.
-    wide: Option<Tensor>,
+    /// Of the layers after the depthwise convolution.
+    mlp: KeptMlp<'a>,
 }
 
 impl Backward for Kept<'_> {
@@ -63,17 +56,9 @@ impl Backward for Kept<'_> {
         wants_input: bool,
         found: &mut Found,
     ) -> candle_core::Result<Option<Tensor>> {
-        let layers = self.block.learned_layers()?;
-        let MlpGradients { x: of_hidden, norm, expand, project, scale } =
-            ops::mlp_backward(&self.hidden, &layers, self.wide.as_ref(), upstream)?;
-        drop((self.hidden, self.wide));
-        for (parameters, gradients) in [(layers.norm, norm), (layers.expand, expand), (layers.project, project)] {
-            parameters.into_iter().zip(gradients).for_each(|(parameter, gradient)| found.add(parameter, gradient));
-        }
-        found.add(layers.scale, scale);
-        let Depthwise { affine: (weight, bias), window, .. } = &self.block.depthwise;
-        let (of_input, of_weight, of_bias) =
-            ops::depthwise_backward(&self.xs, weight, *window, &of_hidden, wants_input)?;
+        let Self { depthwise: Depthwise { affine: (weight, bias), window, .. }, xs, mlp } = *self;
+        let of_hidden = mlp.back(upstream, found)?;
+        let (of_input, of_weight, of_bias) = ops::depthwise_backward(&xs, weight, *window, &of_hidden, wants_input)?;
         found.add(weight, of_weight);
         found.add(bias, of_bias);
         of_input.map(|gradient| ops::add(&gradient, upstream)).transpose()

@@ -46,13 +46,28 @@ impl CustomOp3 for Tracked {
         let (inputs, outputs) = weight.dims2()?;
         read([x, weight, &upstream.contiguous()?], |[rows, weights, upstream]| {
             let of_x = x.track_op().then(|| gradient(row_gradients(upstream, weights, outputs), x));
-            let of_weight = weight.track_op().then(|| {
-                let sums =
-                    weight_gradients(upstream, [inputs, outputs], |first, _, add| add(&rows[first * inputs..], inputs));
-                gradient(sums, weight)
-            });
+            let of_weight = weight.track_op().then(|| gradient(of_weight(rows, upstream, [inputs, outputs]), weight));
             let of_bias = bias.track_op().then(|| gradient(column_sums(upstream, outputs), bias));
             Ok((of_x.transpose()?, of_weight.transpose()?, of_bias.transpose()?))
         })
     }
+}
+
+/// The gradients of `x`, the weight and the bias of a linear layer without an activation on the CPU, given that of its
+/// result.
+pub fn linear_backward(x: &Tensor, weight: &Tensor, upstream: &Tensor) -> Result<[Tensor; 3]> {
+    let (inputs, outputs) = weight.dims2()?;
+    let (rows, upstream) = (x.elem_count() / inputs.max(1), upstream.contiguous()?);
+    if x.dims().last() != Some(&inputs) || upstream.elem_count() != rows * outputs {
+        candle_core::bail!("a linear gradient of {:?} for {:?} and {inputs} inputs", upstream.dims(), x.dims());
+    }
+    read([x, weight, &upstream], |[rows, weights, upstream]| {
+        let of_x = gradient(row_gradients(upstream, weights, outputs), x)?;
+        let of_bias = Tensor::from_vec(column_sums(upstream, outputs), outputs, x.device())?;
+        Ok([of_x, gradient(of_weight(rows, upstream, [inputs, outputs]), weight)?, of_bias])
+    })
+}
+
+fn of_weight(rows: &[f32], upstream: &[f32], [inputs, outputs]: [usize; 2]) -> Vec<f32> {
+    weight_gradients(upstream, [inputs, outputs], |first, _, add| add(&rows[first * inputs..], inputs))
 }

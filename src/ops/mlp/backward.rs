@@ -101,11 +101,11 @@ pub fn sum_gradients(
     shapes: Shapes,
 ) -> Result<Sums> {
     let Shapes { rows, channels, hidden } = shapes;
-    let weights = [layers.expand[0], layers.expand[1], layers.project[0], layers.scale];
-    let (expand, project_back, expand_back) = read(weights, |[expand, bias, project, scale]| {
+    let (expand, expand_back) = read(layers.expand, |[expand, bias]| {
         let again = wide.is_none().then(|| (PackedMatrix::scaled(expand, hidden, None), lines(bias)));
-        Ok((again, PackedMatrix::turned(project, channels, Some(scale)), PackedMatrix::turned(expand, hidden, None)))
+        Ok((again, PackedMatrix::turned(expand, hidden, None)))
     })?;
+    let project_back = layers.with_scale(|project, scale| PackedMatrix::turned(project, channels, scale))?;
     let zeros = lines(&vec![0.0; channels.max(hidden)]);
     let kept = wide.unwrap_or(x);
     read([x, upstream, layers.norm[0], layers.norm[1], kept], |[x, upstream, weight, shift, kept]| {

@@ -28,8 +28,8 @@ pub struct Layers<'a> {
     pub activation: Activation,
     /// `(hidden, channels)` and `(channels)`.
     pub project: [&'a Tensor; 2],
-    /// What the narrow rows are multiplied by: `(channels)`.
-    pub scale: &'a Tensor,
+    /// What the narrow rows are multiplied by, if by anything: `(channels)`.
+    pub scale: Option<&'a Tensor>,
 }
 
 /// The gradients of what [`forward`] was given, but for the residual, whose gradient is the result's own.
@@ -38,7 +38,7 @@ pub struct Gradients {
     pub norm: [Tensor; 2],
     pub expand: [Tensor; 2],
     pub project: [Tensor; 2],
-    pub scale: Tensor,
+    pub scale: Option<Tensor>,
 }
 
 /// `residual + scale · project(activation(expand(layer norm(x))))`, and the wide rows before the activation when they are
@@ -49,7 +49,8 @@ pub fn forward(x: &Tensor, layers: &Layers, residual: &Tensor, keeps: bool) -> R
     let (channels, hidden) = layers.check(x)?;
     let Layers { norm, epsilon, activation, .. } = *layers;
     let (expand, project) = layers.packed()?;
-    let bias = (layers.project[1].detach() * layers.scale.detach())?;
+    let bias = layers.project[1].detach();
+    let bias = if let Some(scale) = layers.scale { (bias * scale.detach())? } else { bias };
     if !keeps {
         let norm = &(norm[0].detach(), norm[1].detach());
         let expand = (&expand, layers.expand[1]);
@@ -112,25 +113,27 @@ pub fn backward(x: &Tensor, layers: &Layers, wide: Option<&Tensor>, upstream: &T
     let norm = read([x, layers.norm[0]], |[inputs, weights]| {
         Ok(layer_norm::rows_backward(&mut normed, inputs, weights, layers.epsilon))
     })?;
-    // `project` is without the scale so far, which makes the scale's own gradient a sum over the weights: what scales a
-    // column of the result scales that column of the weight.
-    let tensors = [&upstream, layers.project[0], layers.project[1], layers.scale];
-    let (bias, scale) = read(tensors, |[upstream, weights, bias, scale]| {
-        let mut of_bias = column_sums(upstream, channels);
-        let mut of_scale = scale_gradient(&mut project, weights, scale);
-        for column in 0..channels {
-            of_scale[column] += of_bias[column] * bias[column];
-            of_bias[column] *= scale[column];
-        }
-        Ok((of_bias, of_scale))
-    })?;
     let tensor = |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), &Device::Cpu);
+    let mut bias = read([&upstream], |[upstream]| Ok(column_sums(upstream, channels)))?;
+    let of_scale = |scale: &Tensor| {
+        // `project` is without the scale so far, which makes the scale's own gradient a sum over the weights: what scales
+        // a column of the result scales that column of the weight.
+        read([layers.project[0], layers.project[1], scale], |[weights, biases, scales]| {
+            let mut of_scale = scale_gradient(&mut project, weights, scales);
+            for column in 0..channels {
+                of_scale[column] += bias[column] * biases[column];
+                bias[column] *= scales[column];
+            }
+            tensor(of_scale, scale)
+        })
+    };
+    let scale = layers.scale.map(of_scale).transpose()?;
     Ok(Gradients {
         x: tensor(normed, x)?,
         norm: [tensor(norm.0, layers.norm[0])?, tensor(norm.1, layers.norm[1])?],
         expand: [tensor(expand, layers.expand[0])?, tensor(hidden_bias, layers.expand[1])?],
         project: [tensor(project, layers.project[0])?, tensor(bias, layers.project[1])?],
-        scale: tensor(scale, layers.scale)?,
+        scale,
     })
 }
 
@@ -157,10 +160,10 @@ impl Layers<'_> {
     /// Channels and wide columns, when all fits.
     fn check(&self, x: &Tensor) -> Result<(usize, usize)> {
         let (channels, hidden) = self.expand[0].dims2()?;
-        let narrow = [self.norm[0], self.norm[1], self.project[1], self.scale];
+        let narrow = [self.norm[0], self.norm[1], self.project[1]];
         let fits = x.dims().last() == Some(&channels)
             && self.project[0].dims() == [hidden, channels]
-            && narrow.iter().all(|tensor| tensor.elem_count() == channels)
+            && narrow.into_iter().chain(self.scale).all(|tensor| tensor.elem_count() == channels)
             && self.expand[1].elem_count() == hidden;
         if !fits || x.elem_count() == 0 || hidden == 0 {
             candle_core::bail!("layers of {channels} channels do not fit {:?}", x.dims());
@@ -171,9 +174,18 @@ impl Layers<'_> {
     /// The weights of forward, with the scale.
     fn packed(&self) -> Result<(PackedMatrix, PackedMatrix)> {
         let (channels, hidden) = self.expand[0].dims2()?;
-        read([self.expand[0], self.project[0], self.scale], |[expand, project, scale]| {
-            Ok((PackedMatrix::scaled(expand, hidden, None), PackedMatrix::scaled(project, channels, Some(scale))))
-        })
+        let expand = read([self.expand[0]], |[expand]| Ok(PackedMatrix::scaled(expand, hidden, None)))?;
+        let project = self.with_scale(|project, scale| PackedMatrix::scaled(project, channels, scale))?;
+        Ok((expand, project))
+    }
+
+    /// Calls `pack` with the narrowing weight and its scale.
+    pub fn with_scale<R>(&self, pack: impl FnOnce(&[f32], Option<&[f32]>) -> R) -> Result<R> {
+        let project = self.project[0];
+        match self.scale {
+            Some(scale) => read([project, scale], |[project, scale]| Ok(pack(project, Some(scale)))),
+            None => read([project], |[project]| Ok(pack(project, None))),
+        }
     }
 }
 
@@ -208,7 +220,7 @@ mod tests {
     use crate::ops::{Weight, add_scaled, gradients_of};
 
     /// Against the same layers one after the other, whose gradients are proven on their own.
-    fn check(rows: usize, channels: usize, hidden: usize) -> Result<()> {
+    fn check([rows, channels, hidden]: [usize; 3], scaled: bool) -> Result<()> {
         let shapes: [&[usize]; 9] = [
             &[2, rows, channels],
             &[2, rows, channels],
@@ -228,7 +240,7 @@ mod tests {
         let wide = crate::ops::layer_norm(x, norm, shift, 1e-6)?;
         let wide = Weight::Plain(expand.as_tensor().clone()).linear(&wide, hidden_bias, Activation::Gelu, None)?;
         let narrow = Weight::Plain(project.as_tensor().clone()).linear(&wide, bias, Activation::None, None)?;
-        let oracle = add_scaled(residual, &narrow, scale)?;
+        let oracle = if scaled { add_scaled(residual, &narrow, scale)? } else { (residual.as_tensor() + narrow)? };
         let upstream = random(&[2, rows, channels], 20)?;
         let gradients = gradients_of(&oracle, &upstream)?;
         let layers = Layers {
@@ -237,7 +249,7 @@ mod tests {
             expand: [expand, hidden_bias],
             activation: Activation::Gelu,
             project: [project, bias],
-            scale,
+            scale: scaled.then_some(scale),
         };
         for keeps in [false, true] {
             let (result, wide) = forward(x, &layers, residual, keeps)?;
@@ -253,9 +265,9 @@ mod tests {
                 (hidden_bias, &of_expand[1]),
                 (project, &of_project[0]),
                 (bias, &of_project[1]),
-                (scale, &of_scale),
             ];
-            for (var, ours) in pairs {
+            assert_eq!(of_scale.is_some(), scaled);
+            for (var, ours) in pairs.into_iter().chain(of_scale.iter().map(|of_scale| (scale, of_scale))) {
                 let oracle = gradients.get(var).unwrap();
                 let largest = oracle.abs()?.max_all()?.to_scalar::<f32>()?;
                 assert_close(ours, oracle, 1e-5 * largest.max(1.0))?;
@@ -271,9 +283,11 @@ mod tests {
             let pool =
                 rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(candle_core::Error::wrap)?;
             pool.install(|| {
-                check(301, 24, 96)?;
-                check(9, 40, 300)?;
-                check(1, 5, 7)
+                check([301, 24, 96], true)?;
+                check([301, 24, 96], false)?;
+                check([9, 40, 300], true)?;
+                check([9, 40, 300], false)?;
+                check([1, 5, 7], true)
             })?;
         }
         Ok(())
