@@ -7,7 +7,7 @@ use super::progress::Bar;
 use super::{DONE_WITH_SKIPS, INTERRUPTED, failed, print, say, stop_on_interrupt, usage};
 use crate::format::counted;
 use crate::jobs::doctor;
-use crate::jobs::evaluate::{EvaluateConfig, EvaluateSummary, evaluate, save_report};
+use crate::jobs::evaluate::{EvaluateConfig, EvaluateSummary, EvaluateTask, evaluate, save_report};
 use crate::predict::{ClassScore, Evaluation, ModelSource};
 use crate::worker::{self, BoxError, JobContext, Outcome};
 
@@ -41,7 +41,7 @@ pub fn run(arguments: EvaluateArguments) -> ExitCode {
     let outcome = worker::run(|| {
         let summary = evaluate(&config, &doctor::default_folder(), &ctx)?;
         if let Some(path) = &arguments.report {
-            save_report(&config, &summary, path, &ctx)?;
+            save_report(&EvaluateTask::Photos(Box::new(config)), &summary, path, &ctx)?;
         }
         Ok(summary)
     });

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use egui::Context;
 
 use super::dialogs::{self, Ask};
+pub use super::evaluate_actions::EvaluateAction;
 use super::library::Sheet;
 pub use super::train_actions::TrainAction;
 use super::{App, Page};
@@ -42,6 +43,7 @@ pub enum Action {
     DeviceChecked(Vec<String>),
     Failed(String),
     Train(TrainAction),
+    Evaluate(EvaluateAction),
 }
 
 impl App {
@@ -68,6 +70,7 @@ impl App {
             Action::DeviceChecked(notices) => self.device_notices = notices,
             Action::Failed(reason) => self.toasts.error(reason),
             Action::Train(action) => self.apply_to_training(ctx, action),
+            Action::Evaluate(action) => self.apply_to_evaluation(ctx, action),
         }
     }
 
@@ -111,6 +114,7 @@ impl App {
     fn cancel(&mut self) {
         match self.page {
             Page::Train => self.train.stop(),
+            Page::Evaluate => self.evaluate.cancel(),
             Page::Models | Page::Classify => self.classify.cancel(),
         }
     }
@@ -119,6 +123,9 @@ impl App {
     fn open(&mut self, ctx: &Context, brought: Brought) {
         if self.page == Page::Train {
             return self.open_to_train(ctx, &brought);
+        }
+        if self.page == Page::Evaluate {
+            return self.open_to_evaluate(ctx, &brought);
         }
         for path in brought.checkpoints.iter().rev() {
             self.open_checkpoint(ctx, path);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rfd::{AsyncFileDialog, FileHandle};
 
-use super::{Action, TrainAction};
+use super::{Action, EvaluateAction, TrainAction};
 use crate::export::ExportTarget;
 use crate::predict::ModelSource;
 
@@ -24,6 +24,11 @@ pub enum Ask {
     ValidationPhotos,
     /// The checkpoint to begin from.
     TrainModel,
+    /// A folder of class folders to evaluate on.
+    EvaluatePhotos,
+    EvaluateTable,
+    /// Where an evaluation is written as a page.
+    Report,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +63,11 @@ pub fn open(ask: Ask) -> impl Future<Output = Option<Action>> + Send {
             let dialog = dialog.set_title("Open checkpoint").add_filter("Checkpoints", &CHECKPOINTS);
             one(dialog.add_filter("All files", &["*"]).pick_file())
         }
-        Ask::TrainPhotos => one(dialog.set_title("Choose a folder that holds a folder per class").pick_folder()),
+        Ask::TrainPhotos | Ask::EvaluatePhotos => {
+            one(dialog.set_title("Choose a folder that holds a folder per class").pick_folder())
+        }
         Ask::ValidationPhotos => one(dialog.set_title("Choose a folder of validation photos").pick_folder()),
-        Ask::TrainTable => {
+        Ask::TrainTable | Ask::EvaluateTable => {
             one(dialog.set_title("Choose a table of paths and labels").add_filter("Tables", &TABLES).pick_file())
         }
         Ask::Folders => many(dialog.set_title("Choose folders of photos").pick_folders()),
@@ -68,6 +75,7 @@ pub fn open(ask: Ask) -> impl Future<Output = Option<Action>> + Send {
         Ask::Labels(_) => {
             one(dialog.set_title("Choose a file of labels").add_filter("Labels", &["txt", "json", "csv"]).pick_file())
         }
+        Ask::Report => one(dialog.set_title("Save report").set_file_name("evaluation.html").save_file()),
         Ask::Export(ExportKind::Csv) => {
             one(dialog.set_title("Export as CSV").set_file_name("predictions.csv").save_file())
         }
@@ -99,6 +107,8 @@ pub fn action(ask: Ask, paths: Vec<PathBuf>) -> Option<Action> {
         Ask::TrainPhotos | Ask::TrainTable => Action::Train(TrainAction::SetPhotos(first)),
         Ask::ValidationPhotos => Action::Train(TrainAction::SetValidation(Some(first))),
         Ask::TrainModel => Action::Train(TrainAction::OpenModel(first)),
+        Ask::EvaluatePhotos | Ask::EvaluateTable => Action::Evaluate(EvaluateAction::SetPhotos(first)),
+        Ask::Report => Action::Evaluate(EvaluateAction::SaveReport(first)),
         Ask::Folders | Ask::Photos => Action::AddInputs(paths),
         Ask::Labels(model) => Action::SetLabels(model, Some(first)),
         Ask::Export(ExportKind::Csv) => Action::Export(ExportTarget::Csv(first)),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use egui::{Area, Context, CornerRadius, Id, Order, RichText, Stroke, StrokeKind};
 use lucide_icons::Icon;
 
+use super::evaluate_actions::labelled;
 use super::theme::{Palette, STEP};
 use super::train_actions::Dropped;
 use super::widgets;
@@ -59,6 +60,20 @@ pub fn promise_to_train(brought: &Brought) -> (String, Option<String>) {
         (Dropped::Nothing, false) => ("Drop to begin from this checkpoint".to_owned(), None),
         (Dropped::Nothing, true) => (
             "Galley cannot train on this".to_owned(),
+            tail("It takes one folder that holds a subfolder of photos for each class, or a .csv or .jsonl table"),
+        ),
+    }
+}
+
+/// What letting go over the Evaluate page will do.
+pub fn promise_to_evaluate(brought: &Brought) -> (String, Option<String>) {
+    let tail = |text: &str| Some(text.to_owned());
+    match (labelled(brought), brought.checkpoints.is_empty()) {
+        (Some(_), true) => ("Drop to evaluate on these photos".to_owned(), tail("Each subfolder is a class")),
+        (Some(_), false) => ("Drop to evaluate this checkpoint on these photos".to_owned(), None),
+        (None, false) => ("Drop to evaluate this checkpoint".to_owned(), None),
+        (None, true) => (
+            "Galley cannot evaluate on this".to_owned(),
             tail("It takes one folder that holds a subfolder of photos for each class, or a .csv or .jsonl table"),
         ),
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::jobs::classify::ClassifyConfig;
+use crate::jobs::evaluate::EvaluateConfig;
 use crate::jobs::inspect::Inspection;
 use crate::predict::{ModelSource, Strictness, TransformOverrides};
 
@@ -163,6 +164,20 @@ impl Library {
         config.labels = model.labels.clone();
         config.transform = model.transform;
         config.strictness = model.strictness;
+    }
+
+    /// How the model in use is judged on labelled photos.
+    pub fn evaluation(&self, data: PathBuf) -> EvaluateConfig {
+        const BATCH: usize = 8;
+        let model = self.used();
+        EvaluateConfig {
+            model: model.source.clone(),
+            labels: model.labels.clone(),
+            data,
+            batch_size: BATCH,
+            transform: model.transform,
+            ..EvaluateConfig::default()
+        }
     }
 
     fn find(&self, source: &ModelSource) -> &Model {

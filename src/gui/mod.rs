@@ -3,8 +3,10 @@
 mod actions;
 mod dialogs;
 mod drops;
+mod evaluate_actions;
 mod library;
 mod pages;
+mod pictures;
 mod results;
 mod run;
 mod strip;
@@ -23,10 +25,11 @@ use std::time::{Duration, Instant};
 use egui::{CentralPanel, Context, Frame, Key, KeyboardShortcut, Margin, Modifiers, Panel, RichText, Ui, vec2};
 use lucide_icons::Icon;
 
-pub use actions::{Action, TrainAction};
+pub use actions::{Action, EvaluateAction, TrainAction};
 use drops::Hover;
 use library::Library;
 use pages::classify::Classify;
+use pages::evaluate::Evaluate;
 use pages::train::Train;
 use run::{Run, RunState};
 use strip::Strip;
@@ -54,13 +57,15 @@ pub enum Page {
     Models,
     Classify,
     Train,
+    Evaluate,
 }
 
 impl Page {
-    const ALL: [(Self, Icon, &'static str, Key); 3] = [
+    const ALL: [(Self, Icon, &'static str, Key); 4] = [
         (Self::Models, Icon::Boxes, "Models", Key::Num1),
         (Self::Classify, Icon::Images, "Classify", Key::Num2),
         (Self::Train, Icon::GraduationCap, "Train", Key::Num3),
+        (Self::Evaluate, Icon::Target, "Evaluate", Key::Num4),
     ];
 }
 
@@ -82,6 +87,7 @@ pub struct App {
     library: Library,
     classify: Classify,
     train: Train,
+    evaluate: Evaluate,
     strip: Strip,
     tasks: Tasks,
     toasts: Toasts,
@@ -102,6 +108,7 @@ impl App {
             library: Library::new(&settings.recent_models),
             classify: Classify::new(&settings, brought::sample_photos()),
             train: Train::new(brought::sample_photos()),
+            evaluate: Evaluate::new(brought::sample_photos()),
             places,
             settings,
             page: Page::Classify,
@@ -125,6 +132,7 @@ impl App {
         actions.extend(self.tasks.finished());
         actions.extend(self.classify.poll(ctx));
         actions.extend(self.train.poll(&self.places.jobs, ctx));
+        self.evaluate.poll();
         for action in actions {
             self.apply(ctx, action);
         }
@@ -158,11 +166,16 @@ impl App {
             Page::Models => pages::models::page_ui(ui, &mut self.library, &mut self.actions),
             Page::Classify => pages::classify::page_ui(ui, &mut self.classify, &self.library, &mut self.actions),
             Page::Train => pages::train::page_ui(ui, &mut self.train, &self.library, &mut self.actions),
+            Page::Evaluate => {
+                let obstacle = self.train.holds_device().then_some(evaluate_actions::BUSY);
+                pages::evaluate::page_ui(ui, &mut self.evaluate, &self.library, obstacle, &mut self.actions);
+            }
         });
         self.toasts.show(&ctx, strip::HEIGHT + STEP * 2.0);
         if !self.hover.paths.is_empty() {
             match self.page {
                 Page::Train => drops::overlay(&ctx, &self.hover, drops::promise_to_train),
+                Page::Evaluate => drops::overlay(&ctx, &self.hover, drops::promise_to_evaluate),
                 Page::Models | Page::Classify => {
                     drops::overlay(&ctx, &self.hover, |brought| drops::promise(brought, self.classify.is_running()));
                 }
@@ -220,12 +233,14 @@ impl App {
                 Page::Models => dialogs::Ask::Checkpoint,
                 Page::Classify => dialogs::Ask::Folders,
                 Page::Train => dialogs::Ask::TrainPhotos,
+                Page::Evaluate => dialogs::Ask::EvaluatePhotos,
             };
             self.actions.push(Action::Ask(ask));
         }
         if pressed(Key::Enter) {
             match self.page {
                 Page::Train => self.actions.push(Action::Train(TrainAction::Start)),
+                Page::Evaluate => self.actions.push(Action::Evaluate(EvaluateAction::Start)),
                 Page::Models | Page::Classify if self.classify.can_start() => self.actions.push(Action::Start),
                 Page::Models | Page::Classify => {}
             }
@@ -236,11 +251,19 @@ impl App {
         let free = ctx.memory(|memory| memory.focused().is_none()) && !egui::Popup::is_any_open(ctx);
         if free
             && ctx.input_mut(|input| input.consume_key(Modifiers::NONE, Key::Escape))
-            && !self.classify.close_detail()
+            && !self.close_detail()
             // A run of hours is not stopped by a slip of the hand.
             && self.page != Page::Train
         {
             self.actions.push(Action::Cancel);
+        }
+    }
+
+    /// Closes what the page shows large; false when there was nothing.
+    fn close_detail(&mut self) -> bool {
+        match self.page {
+            Page::Evaluate => self.evaluate.close_detail(),
+            Page::Models | Page::Classify | Page::Train => self.classify.close_detail(),
         }
     }
 
@@ -287,7 +310,11 @@ impl App {
 
     /// True while no job and no task is under way: what is drawn now stays.
     pub fn is_idle(&self) -> bool {
-        self.actions.is_empty() && self.tasks.is_idle() && self.classify.is_settled() && self.train.is_settled()
+        self.actions.is_empty()
+            && self.tasks.is_idle()
+            && self.classify.is_settled()
+            && self.train.is_settled()
+            && !self.evaluate.is_running()
     }
 }
 
@@ -313,6 +340,7 @@ impl eframe::App for App {
         self.tasks.abandon(deadline);
         self.classify.abandon(deadline);
         self.train.abandon(deadline);
+        self.evaluate.abandon(deadline);
     }
 }
 

@@ -59,7 +59,7 @@ impl App {
             TrainAction::RunsRead(list) => self.train.set_runs(list),
             TrainAction::UseBest(folder) => self.use_best(ctx, &folder),
             TrainAction::ShowFolder(folder) => self.spawn(ctx, "show folder", move |_| {
-                runs::show_folder(&folder)?;
+                runs::show(&folder)?;
                 Ok(None)
             }),
         }

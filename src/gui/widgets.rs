@@ -1,12 +1,15 @@
 //! The few controls every page is made of. Each has a name for a screen reader: what a person would call it, without
 //! its icon.
 
+use std::path::Path;
+
 use egui::text::{LayoutJob, TextFormat};
 use egui::{Align, Align2, Button, Color32, CornerRadius, Frame, Layout, Margin, Rect, Response, RichText, Sense};
 use egui::{Stroke, StrokeKind, Ui, Vec2, WidgetInfo, accesskit::Role, vec2};
 use lucide_icons::Icon;
 
 use super::theme::{self, Palette, RADIUS, STEP};
+use crate::format;
 
 /// How much a button asks for attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,6 +222,64 @@ pub fn tab(ui: &mut Ui, chosen: bool, text: &str) -> Response {
         ui.painter().rect_filled(line, CornerRadius::ZERO, palette.accent_line);
     }
     response
+}
+
+/// The parts of a page side by side over a line; the one that is shown now.
+pub fn tabs<T: Copy + PartialEq>(ui: &mut Ui, current: T, all: &[(T, &str)]) -> T {
+    let mut shown = current;
+    ui.scope(|ui| {
+        ui.spacing_mut().item_spacing.y = 0.0;
+        ui.horizontal(|ui| {
+            ui.spacing_mut().item_spacing.x = 4.0;
+            for (one, text) in all {
+                if tab(ui, current == *one, text).clicked() {
+                    shown = *one;
+                }
+            }
+        });
+        let (line, _) = ui.allocate_exact_size(vec2(ui.available_width(), 1.0), Sense::empty());
+        ui.painter().rect_filled(line, 0.0, Palette::of(ui).hairline);
+    });
+    shown
+}
+
+/// Figures side by side, each over its name; what has no room goes to the next line as a whole.
+pub fn figures(ui: &mut Ui, figures: &[(&str, String)]) {
+    const WIDTH: f32 = 104.0;
+    ui.horizontal_wrapped(|ui| {
+        ui.spacing_mut().item_spacing = Vec2::splat(STEP);
+        for (name, value) in figures {
+            ui.allocate_ui_with_layout(vec2(WIDTH, 34.0), Layout::top_down(Align::Min), |ui| {
+                ui.set_width(WIDTH);
+                ui.spacing_mut().item_spacing.y = 2.0;
+                ui.label(RichText::new(value).font(theme::strong(13.0)));
+                ui.label(RichText::new(*name).small().color(Palette::of(ui).secondary));
+            });
+        }
+    });
+}
+
+/// What the colors of a chart mean, on one line.
+pub fn legend(ui: &mut Ui, entries: &[(&str, Color32)]) {
+    for (name, color) in entries {
+        let (rect, _) = ui.allocate_exact_size(vec2(12.0, 12.0), Sense::empty());
+        ui.painter().line_segment([rect.left_center(), rect.right_center()], Stroke::new(3.0, *color));
+        ui.label(RichText::new(*name).font(egui::FontId::proportional(11.0)).color(Palette::of(ui).secondary));
+    }
+}
+
+/// The last two parts of a path: many sets are called `train`.
+pub fn last_two(path: &Path) -> String {
+    let last = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let names = [path.parent().and_then(last), last(path)];
+    names.into_iter().flatten().collect::<Vec<_>>().join("/")
+}
+
+/// So many names, and how many more there are.
+pub fn first_few<'a>(names: impl ExactSizeIterator<Item = &'a str>, shown: usize) -> String {
+    let more = names.len().saturating_sub(shown);
+    let text = names.take(shown).collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{text} and {} more", format::count(more as u64)) } else { text }
 }
 
 /// A short text on a tinted ground.

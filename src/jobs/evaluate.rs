@@ -1,5 +1,7 @@
 //! Evaluates: a model's answers to labelled photos against their true classes.
 
+mod task;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,8 +19,9 @@ use crate::jobs::doctor::{self, Prepared};
 use crate::memory::heap;
 use crate::ops;
 use crate::predict::{self, Answer, Classifier, Evaluation, Loading, ModelSource, Precision, TransformOverrides};
-use crate::report::{self, Judgement, Thumbnails};
 use crate::worker::{BoxError, JobContext, Progress};
+
+pub use task::{EvaluateJob, EvaluateTask, Evaluated, save_report, start};
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EvaluateConfig {
@@ -99,26 +102,6 @@ pub fn evaluate(config: &EvaluateConfig, verdicts: &Path, ctx: &JobContext) -> R
     let evaluation = Evaluation::new(answers, &names);
     let model = classifier.network.architecture.title.clone();
     Ok(EvaluateSummary { model, evaluation, skipped, unknown, notices, seconds: started.elapsed().as_secs_f64() })
-}
-
-/// Writes an evaluation as one page of HTML. Reads the photos that were judged the worst.
-pub fn save_report(
-    config: &EvaluateConfig,
-    summary: &EvaluateSummary,
-    path: &Path,
-    ctx: &JobContext,
-) -> Result<(), BoxError> {
-    let EvaluateSummary { model, evaluation, skipped, unknown, .. } = summary;
-    let thumbnails = Thumbnails::of(evaluation, ctx)?;
-    let file = match &config.model {
-        ModelSource::Starter => "the starter model".to_owned(),
-        ModelSource::File(path) => path.display().to_string(),
-    };
-    let lead = format!("{model} ({file}) on the photos of {}", config.data.display());
-    let judgement = Judgement { evaluation, skipped, unknown };
-    let page = report::evaluation_page("An evaluation", &lead, &judgement, &thumbnails);
-    page.save(path).map_err(|source| EvaluateError::Report { path: path.to_owned(), source })?;
-    Ok(())
 }
 
 /// Photos whose class is one of the network's, and where they are kept resized as it wants them.

@@ -81,6 +81,11 @@ pub fn best_of(folder: &Path) -> PathBuf {
     RunFolder::best_of(folder)
 }
 
+/// Where the report of a run is, once it has ended.
+pub fn report_of(folder: &Path) -> PathBuf {
+    folder.join("report.html")
+}
+
 /// A folder in `root` for a new run, named after its photos and the next free number.
 pub fn free_folder(root: &Path, config: &TrainConfig) -> PathBuf {
     let data = &config.data;
@@ -100,14 +105,14 @@ pub fn default_root() -> PathBuf {
     named.or_else(in_data_folder).unwrap_or_else(|| "galley-runs".into())
 }
 
-/// Shows a folder in the system's file manager.
-pub fn show_folder(folder: &Path) -> Result<(), BoxError> {
+/// Shows a folder in the system's file manager, or a page in its browser.
+pub fn show(path: &Path) -> Result<(), BoxError> {
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
-    let shown = std::process::Command::new(program).arg(folder).status();
+    let shown = std::process::Command::new(program).arg(path).status();
     match shown {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{program} ended with {status}; the run lies in {}", folder.display()).into()),
-        Err(error) => Err(format!("{program} does not start ({error}); the run lies in {}", folder.display()).into()),
+        Ok(status) => Err(format!("{program} ended with {status}; it lies in {}", path.display()).into()),
+        Err(error) => Err(format!("{program} does not start ({error}); it lies in {}", path.display()).into()),
     }
 }
 

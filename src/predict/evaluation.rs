@@ -129,6 +129,18 @@ impl Evaluation {
         mistakes
     }
 
+    /// The classes that photos are of or were called.
+    pub fn seen(&self) -> Vec<usize> {
+        let is_called = |class: usize| self.confusion.iter().any(|row| row[class] > 0);
+        (0..self.classes.len()).filter(|&class| self.classes[class].photos > 0 || is_called(class)).collect()
+    }
+
+    /// Places among the judged photos of those of a class that were called so.
+    pub fn photos(&self, class: usize, called: usize) -> Vec<usize> {
+        let is_wanted = |one: &Judged| one.class == class && one.predicted == called;
+        self.judged.iter().enumerate().filter(|(_, one)| is_wanted(one)).map(|(place, _)| place).collect()
+    }
+
     /// The lowest threshold whose answers are right as often as wanted; none when no threshold's are.
     pub fn threshold_for(&self, accuracy: f64) -> Option<&ThresholdPoint> {
         self.thresholds.iter().find(|point| point.accuracy.is_some_and(|share| share >= accuracy))
@@ -238,6 +250,9 @@ mod tests {
     fn mistakes_are_counted_and_a_threshold_is_found_for_an_accuracy() {
         let evaluation = evaluation();
         assert_eq!(evaluation.mistakes(), [(1, 2, 1)]);
+        assert_eq!(evaluation.judged[evaluation.photos(1, 2)[0]].path, PathBuf::from("4"));
+        assert_eq!((evaluation.photos(0, 0).len(), evaluation.photos(2, 2).len()), (2, 0));
+        assert_eq!(evaluation.seen(), [0, 1, 2]);
         // The wrong answer is sure to e³ / (e⁰ + e¹ + e³) = 0.84; two right ones are less sure.
         let point = evaluation.threshold_for(1.0).unwrap();
         assert_eq!((point.threshold, point.answered), (0.85, 0.25));

@@ -25,9 +25,7 @@ const MOST_LISTED: usize = 5_000;
 type Cells = BTreeMap<(usize, usize), Vec<usize>>;
 
 pub fn html(evaluation: &Evaluation, names: &Names, thumbnails: &Thumbnails) -> String {
-    let shown: Vec<usize> = (0..evaluation.classes.len())
-        .filter(|&class| evaluation.classes[class].photos > 0 || evaluation.confusion.iter().any(|row| row[class] > 0))
-        .collect();
+    let shown = evaluation.seen();
     let has_matrix = shown.len() <= MOST_IN_MATRIX;
     let pairs = pairs(evaluation, if has_matrix { MOST_PAIRS } else { MOST_PAIRS_ALONE });
     let mut cells = cells(evaluation);

@@ -121,6 +121,15 @@ fn dropped_photos_are_looked_at_trained_on_and_the_model_classifies() {
     let run = window.folder.path().join("runs/meals-1");
     let config = read_record(&run).unwrap().config;
     assert_eq!((config.epochs, config.batch_size), (2, 8));
+
+    window.click("Evaluate this model");
+    assert!(window.says("Best weights of meals-1 on its validation photos") && window.says("Open report"));
+    let best = read_metrics(&run).unwrap().into_iter().rev().find_map(|record| match record {
+        Record::Epoch(epoch) if epoch.best => epoch.top1,
+        _ => None,
+    });
+    assert!(window.says(&format!("{:.1} %", 100.0 * best.unwrap())));
+    window.click("Train");
     window.click("Use this model");
     assert!(window.says("Model: meals-1/best.safetensors"));
     assert!(std::fs::exists(run.join("best.safetensors")).unwrap());

@@ -96,6 +96,12 @@ impl Window<'_> {
         self.settle();
     }
 
+    /// Asks as a page or a dialog would.
+    pub fn request(&mut self, action: Action) {
+        self.harness.state_mut().request(action);
+        self.harness.step();
+    }
+
     pub fn hover(&mut self, paths: &[&Path]) {
         let files = paths.iter().map(|path| egui::HoveredFile { path: Some(path.to_path_buf()), ..Default::default() });
         self.harness.input_mut().hovered_files = files.collect();
@@ -163,7 +169,7 @@ fn an_empty_window_says_what_to_do_and_every_control_has_a_name() {
 #[test]
 fn the_strip_names_every_figure_on_every_page() {
     let mut window = Window::open();
-    for page in ["Models", "Classify", "Train"] {
+    for page in ["Models", "Classify", "Train", "Evaluate"] {
         window.click(page);
         for figure in ["footprint", "peak", "heap live", "heap peak", "available"] {
             assert!(window.harness.query_all_by_label(figure).next().is_some(), "{figure} on {page}");
@@ -182,7 +188,7 @@ fn operations_that_are_switched_off_are_named_on_every_page() {
     std::fs::write(&file, verdict.to_string()).unwrap();
 
     let mut window = Window::in_folder(folder, egui::Theme::Light, |_| ());
-    for page in ["Models", "Classify", "Train"] {
+    for page in ["Models", "Classify", "Train", "Evaluate"] {
         window.click(page);
         assert!(window.says("Galley's fast way to compute training-step is wrong on this machine's CPU"));
     }
@@ -370,7 +376,7 @@ fn the_pages_are_drawn_in_light_and_dark() {
             app.request(Action::Train(TrainAction::SetPhotos(photos)));
         });
         let mut backgrounds = Vec::new();
-        for page in ["Classify", "Models", "Train"] {
+        for page in ["Classify", "Models", "Train", "Evaluate"] {
             window.click(page);
             let picture = window.harness.render().unwrap();
             let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{page}-{name}.png"));

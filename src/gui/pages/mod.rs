@@ -1,5 +1,6 @@
 //! The pages: each draws its state and returns what it wants done.
 
 pub mod classify;
+pub mod evaluate;
 pub mod models;
 pub mod train;

@@ -1,5 +1,6 @@
 //! Trains: a checkpoint and a folder of photos become a run, which can be paused, canceled, killed and continued.
 
+mod judge;
 mod look;
 mod open;
 mod report;
@@ -7,6 +8,7 @@ mod report;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+pub use judge::evaluate_best;
 pub use look::{LookJob, Previewed, look, preview, start_look};
 
 use crate::data::Split;
@@ -104,6 +106,13 @@ pub enum TrainJobError {
          last weights: galley train --model {} --data …", .last.display()
     )]
     PhotosChanged { last: PathBuf },
+    #[error(
+        "the photos have changed since the run began, so which of them it never learned from is no longer known: choose \
+         a folder of photos to evaluate on"
+    )]
+    ValidationChanged,
+    #[error("this run validated with no photos: choose a folder of photos to evaluate on")]
+    NoValidation,
     #[error(
         "{} weights of this checkpoint are in 8 or 4 bits; training needs the float checkpoint they were made from", .0
     )]

@@ -140,14 +140,7 @@ fn resume(folder: &Path, places: &Places, chosen: &Chosen) -> Result<Opened, Box
         Some(name) => Model::new(name, config)?,
         None => Model::open(&source(config), config)?,
     };
-    let mut dataset = dataset(config)?;
-    order(&mut dataset, &record.classes);
-    let left_out: HashSet<PathBuf> = record.left_out.iter().cloned().collect();
-    let wanted: Vec<bool> = dataset.photos.iter().map(|photo| !left_out.contains(&photo.path)).collect();
-    dataset.retain(|index| wanted[index]);
-    if fingerprint(&dataset) != record.photos {
-        return Err(TrainJobError::PhotosChanged { last }.into());
-    }
+    let dataset = dataset_of(&record)?.ok_or(TrainJobError::PhotosChanged { last: last.clone() })?;
     let is_known = has_snapshot || model.labels == record.classes;
     let network = model.network(&record, is_known, chosen)?;
     let position = match &model.position {
@@ -164,6 +157,16 @@ fn resume(folder: &Path, places: &Places, chosen: &Chosen) -> Result<Opened, Box
         snapshot::restore(&mut session.trainer, &checkpoint, session.position.steps)?;
     }
     Ok(opened)
+}
+
+/// The photos of a run that has begun; none when they are no longer the same.
+pub(super) fn dataset_of(record: &RunRecord) -> Result<Option<Dataset>, BoxError> {
+    let mut dataset = dataset(&record.config)?;
+    order(&mut dataset, &record.classes);
+    let left_out: HashSet<PathBuf> = record.left_out.iter().cloned().collect();
+    let wanted: Vec<bool> = dataset.photos.iter().map(|photo| !left_out.contains(&photo.path)).collect();
+    dataset.retain(|index| wanted[index]);
+    Ok((fingerprint(&dataset) == record.photos).then_some(dataset))
 }
 
 pub(super) fn source(config: &TrainConfig) -> ModelSource {

@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 
 use crate::device::Chosen;
 use crate::jobs::evaluate::{Tiled, evaluate_tiled};
+use crate::jobs::runs;
 use crate::memory::heap;
 use crate::ops;
 use crate::predict::{self, ModelSource, Strictness, TransformOverrides};
 use crate::report::{Judgement, Thumbnails, run_page};
 use crate::train::{RunFolder, read_metrics, read_record};
 use crate::worker::{BoxError, JobContext};
-
-const REPORT: &str = "report.html";
 
 /// Writes the report of a run that has ended into its folder.
 pub fn write(folder: &Path, validation: Tiled, chosen: &Chosen, ctx: &JobContext) -> Result<PathBuf, BoxError> {
@@ -33,7 +32,7 @@ pub fn write(folder: &Path, validation: Tiled, chosen: &Chosen, ctx: &JobContext
     };
     let unknown = BTreeMap::new();
     let judgement = judged.as_ref().map(|(evaluation, skipped)| Judgement { evaluation, skipped, unknown: &unknown });
-    let path = folder.join(REPORT);
+    let path = runs::report_of(folder);
     run_page(&record, &metrics, &model, judgement.as_ref(), &thumbnails).save(&path)?;
     Ok(path)
 }

@@ -3,13 +3,11 @@
 use egui::{Align, Layout, RichText, Sense, Ui, vec2};
 use lucide_icons::Icon;
 
+use crate::gui::pictures;
 use crate::gui::results::{Entry, Group, Results, Scored, Verdict};
-use crate::gui::textures::{Sight, Textures};
+use crate::gui::textures::Textures;
 use crate::gui::theme::{self, Palette, STEP};
 use crate::gui::widgets;
-use crate::jobs::thumbnails::Wish;
-
-const SIDE: u32 = 544;
 
 /// Draws the panel; true when it is to be closed.
 pub fn detail_ui(ui: &mut Ui, results: &Results, entry: &Entry, textures: &mut Textures) -> bool {
@@ -20,7 +18,7 @@ pub fn detail_ui(ui: &mut Ui, results: &Results, entry: &Entry, textures: &mut T
             close = widgets::icon_button(ui, Icon::X, "Close photo").clicked();
         });
     });
-    photo_ui(ui, entry, textures);
+    pictures::whole_ui(ui, &entry.path, textures);
     ui.add_space(STEP);
     ui.add(egui::Label::new(RichText::new(entry.name()).font(theme::strong(13.0))).wrap());
     match &entry.verdict {
@@ -41,28 +39,6 @@ pub fn detail_ui(ui: &mut Ui, results: &Results, entry: &Entry, textures: &mut T
     let path = RichText::new(entry.path.display().to_string()).small().color(Palette::of(ui).secondary);
     ui.add(egui::Label::new(path).wrap().selectable(true));
     close
-}
-
-fn photo_ui(ui: &mut Ui, entry: &Entry, textures: &mut Textures) {
-    let palette = Palette::of(ui);
-    let side = ui.available_width();
-    let (rect, _) = ui.allocate_exact_size(vec2(side, side * 0.75), Sense::empty());
-    ui.painter().rect_filled(rect, egui::CornerRadius::same(8), palette.surface);
-    let wish = Wish { path: entry.path.to_path_buf(), side: SIDE };
-    match textures.sight(wish) {
-        Sight::Picture(texture) => {
-            let scale = (rect.size() / texture.size_vec2()).min_elem();
-            let fitted = egui::Rect::from_center_size(rect.center(), texture.size_vec2() * scale);
-            egui::Image::new(texture).corner_radius(6).paint_at(ui, fitted);
-        }
-        Sight::Waiting => {}
-        Sight::Failed(reason) => {
-            let at = rect.center();
-            let glyph = char::from(Icon::ImageOff);
-            ui.painter().text(at, egui::Align2::CENTER_CENTER, glyph, theme::icons(28.0), palette.secondary);
-            ui.interact(rect, ui.scope_id().with("no picture"), Sense::hover()).on_hover_text(reason);
-        }
-    }
 }
 
 fn score_ui(ui: &mut Ui, results: &Results, score: Scored) {

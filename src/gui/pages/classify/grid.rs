@@ -5,13 +5,12 @@ use egui::{
     Align2, Color32, CornerRadius, EventFilter, FontId, Id, Key, Rect, Response, ScrollArea, Sense, Ui, Vec2,
     WidgetInfo, accesskit::Role, pos2, vec2,
 };
-use lucide_icons::Icon;
 
+use crate::gui::pictures;
 use crate::gui::results::{Entry, Group, Results, Verdict};
-use crate::gui::textures::{Sight, Textures};
-use crate::gui::theme::{self, Palette, RADIUS};
+use crate::gui::textures::Textures;
+use crate::gui::theme::{Palette, RADIUS};
 use crate::gui::widgets;
-use crate::jobs::thumbnails::Wish;
 
 const CELL_WIDTH: f32 = 148.0;
 const PICTURE_HEIGHT: f32 = 112.0;
@@ -137,7 +136,7 @@ fn cell_ui(
     let headline = headline(entry, results, group);
     response.widget_info(|| WidgetInfo::selected(Role::Button, true, selected, spoken(entry, &headline)));
     let picture = rect.with_max_y(rect.top() + PICTURE_HEIGHT);
-    picture_ui(ui, picture, entry, textures, &palette);
+    pictures::filling_ui(ui, picture, &entry.path, SIDE, textures);
     caption_ui(ui, rect, entry, &headline, group, &palette);
     if selected || response.hovered() {
         let color = if selected { palette.accent_line } else { palette.hairline };
@@ -170,28 +169,6 @@ fn spoken(entry: &Entry, headline: &str) -> String {
     }
 }
 
-fn picture_ui(ui: &Ui, rect: Rect, entry: &Entry, textures: &mut Textures, palette: &Palette) {
-    let radius = CornerRadius::same(RADIUS);
-    let painter = ui.painter();
-    let sight = textures.sight(Wish { path: entry.path.to_path_buf(), side: SIDE });
-    if let Sight::Picture(texture) = sight {
-        let uv = covering(texture.size_vec2(), rect.size());
-        egui::Image::new(texture).uv(uv).corner_radius(radius).paint_at(ui, rect);
-        return;
-    }
-    painter.rect_filled(rect, radius, palette.surface);
-    if let Sight::Failed(_) = sight {
-        let glyph = char::from(Icon::ImageOff);
-        painter.text(rect.center(), Align2::CENTER_CENTER, glyph, theme::icons(22.0), palette.secondary);
-    }
-}
-
-/// The middle part of a picture that fills a frame of another shape.
-fn covering(picture: Vec2, frame: Vec2) -> Rect {
-    let scale = (frame / picture).max_elem();
-    Rect::from_center_size(pos2(0.5, 0.5), frame / (picture * scale))
-}
-
 fn caption_ui(ui: &Ui, rect: Rect, entry: &Entry, headline: &str, group: Group, palette: &Palette) {
     let color = match group {
         Group::Class(_) => palette.text,
@@ -213,21 +190,4 @@ fn caption_ui(ui: &Ui, rect: Rect, entry: &Entry, headline: &str, group: Group, 
         widgets::bar(ui, bar, best.probability, fill);
     }
     line(&entry.name(), 11.0, palette.secondary, top + 36.0, rect.width());
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_picture_covers_its_frame_from_the_middle() {
-        assert_eq!(
-            covering(vec2(200.0, 100.0), vec2(100.0, 100.0)),
-            Rect::from_min_max(pos2(0.25, 0.0), pos2(0.75, 1.0))
-        );
-        assert_eq!(
-            covering(vec2(50.0, 100.0), vec2(100.0, 100.0)),
-            Rect::from_min_max(pos2(0.0, 0.25), pos2(1.0, 0.75))
-        );
-    }
 }

@@ -5,11 +5,11 @@ use lucide_icons::Icon;
 
 use super::transform;
 use crate::format;
-use crate::gui::Action;
 use crate::gui::dialogs::Ask;
 use crate::gui::library::{Library, Model, Sheet};
 use crate::gui::theme::{self, Palette, STEP};
 use crate::gui::widgets::{self, Weight};
+use crate::gui::{Action, Page};
 use crate::jobs::inspect::{Inspection, Share};
 use crate::predict::{ModelSource, Strictness};
 
@@ -51,6 +51,10 @@ fn head_ui(ui: &mut Ui, model: &Model, used: bool, actions: &mut Vec<Action>) {
             } else if model.is_usable() && widgets::button(ui, Weight::Primary, Icon::Check, "Use this model").clicked()
             {
                 actions.push(Action::UseModel(model.source.clone()));
+            }
+            if model.is_usable() && widgets::button(ui, Weight::Quiet, Icon::Target, "Evaluate…").clicked() {
+                actions.push(Action::UseModel(model.source.clone()));
+                actions.push(Action::Show(Page::Evaluate));
             }
             if model.source != ModelSource::Starter && widgets::icon_button(ui, Icon::X, "Remove from list").clicked() {
                 actions.push(Action::ForgetModel(model.source.clone()));
@@ -141,9 +145,10 @@ fn labels_ui(ui: &mut Ui, model: &mut Model, actions: &mut Vec<Action>) {
     widgets::section(ui, "Labels");
     let (names, from) = match (&model.labels, model.inspection()) {
         (Some(path), _) => (String::new(), format!("From {}", path.display())),
-        (None, Some(read)) if !read.labels.is_empty() => {
-            (first_few(&read.labels), format!("From {}", read.labels_from.as_deref().unwrap_or("the checkpoint")))
-        }
+        (None, Some(read)) if !read.labels.is_empty() => (
+            widgets::first_few(read.labels.iter().map(String::as_str), 12),
+            format!("From {}", read.labels_from.as_deref().unwrap_or("the checkpoint")),
+        ),
         (None, Some(_)) => (String::new(), "The checkpoint names no classes: they are shown by number".to_owned()),
         (None, None) => (String::new(), "From the model".to_owned()),
     };
@@ -165,13 +170,4 @@ fn labels_ui(ui: &mut Ui, model: &mut Model, actions: &mut Vec<Action>) {
     if ui.checkbox(&mut lenient, "Load what fits when tensors are missing or have another shape").changed() {
         model.strictness = if lenient { Strictness::Lenient } else { Strictness::Strict };
     }
-}
-
-fn first_few(labels: &[String]) -> String {
-    const SHOWN: usize = 12;
-    let mut text = labels.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
-    if labels.len() > SHOWN {
-        text += &format!(" and {} more", format::count((labels.len() - SHOWN) as u64));
-    }
-    text
 }

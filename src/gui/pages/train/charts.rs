@@ -1,9 +1,9 @@
 //! Curves over steps or epochs: one chart for each measure, the same look wherever runs are shown.
 
-use egui::{Align, Color32, Layout, RichText, Sense, Ui, vec2};
+use egui::{Color32, Sense, Ui, vec2};
 use egui_plot::{GridMark, HoverPosition, Line, LineStyle, Plot, PlotPoints, Points};
 
-use crate::gui::theme::{self, Palette};
+use crate::gui::theme::Palette;
 use crate::gui::widgets;
 use crate::jobs::curves::Curves;
 
@@ -195,15 +195,6 @@ pub fn axis_ui(ui: &mut Ui, axis: &mut Axis) {
     }
 }
 
-/// What the colors mean, on one line.
-pub fn legend_ui(ui: &mut Ui, entries: &[(&str, Color32)]) {
-    for (name, color) in entries {
-        let (rect, _) = ui.allocate_exact_size(vec2(12.0, 12.0), Sense::empty());
-        ui.painter().line_segment([rect.left_center(), rect.right_center()], egui::Stroke::new(3.0, *color));
-        ui.label(RichText::new(*name).font(egui::FontId::proportional(11.0)).color(Palette::of(ui).secondary));
-    }
-}
-
 /// The last figures of a run in words, for those who do not see the curves.
 pub fn figures_ui(ui: &mut Ui, curves: &Curves) {
     let Some(epoch) = curves.epochs.last() else { return };
@@ -216,16 +207,5 @@ pub fn figures_ui(ui: &mut Ui, curves: &Curves) {
     figures.extend(epoch.top5.map(|top5| ("among first five", Measure::Accuracy.text(top5))));
     figures.push(("photos/s", format!("{:.1}", epoch.photos_per_second)));
     figures.push(("peak", crate::format::bytes_or_unknown(epoch.peak_bytes)));
-    ui.horizontal_wrapped(|ui| {
-        ui.spacing_mut().item_spacing = vec2(8.0, 8.0);
-        for (name, value) in figures {
-            // Of one size, so that they go to the next line as a whole.
-            ui.allocate_ui_with_layout(vec2(104.0, 34.0), Layout::top_down(Align::Min), |ui| {
-                ui.set_width(104.0);
-                ui.spacing_mut().item_spacing.y = 2.0;
-                ui.label(RichText::new(value).font(theme::strong(13.0)));
-                ui.label(RichText::new(name).small().color(Palette::of(ui).secondary));
-            });
-        }
-    });
+    widgets::figures(ui, &figures);
 }

@@ -8,7 +8,7 @@ use lucide_icons::Icon;
 
 use super::charts::{self, Axis, Measure};
 use crate::format;
-use crate::gui::actions::{Action, TrainAction};
+use crate::gui::actions::{Action, EvaluateAction, TrainAction};
 use crate::gui::theme::{self, Palette, STEP};
 use crate::gui::widgets::{self, Weight};
 use crate::jobs::runs::{self, RunList, RunSummary};
@@ -133,7 +133,7 @@ fn item_ui(
         }
         let (dot, _) = ui.allocate_exact_size(vec2(10.0, 10.0), Sense::empty());
         ui.painter().rect_filled(dot, CornerRadius::same(5), color.unwrap_or(palette.surface_hovered));
-        let room = 190.0;
+        let room = 226.0;
         let width = (ui.available_width() - room).max(120.0);
         ui.allocate_ui_with_layout(vec2(width, 34.0), Layout::top_down(Align::Min), |ui| {
             ui.set_width(width);
@@ -149,6 +149,10 @@ fn item_ui(
             let use_it = format!("Use the model of {name}");
             if run.best.is_some() && widgets::icon_button(ui, Icon::Check, &use_it).clicked() {
                 actions.push(Action::Train(TrainAction::UseBest(run.folder.clone())));
+            }
+            let evaluate = format!("Evaluate {name}");
+            if run.best.is_some() && widgets::icon_button(ui, Icon::Target, &evaluate).clicked() {
+                actions.push(Action::Evaluate(EvaluateAction::Run(run.folder.clone())));
             }
             let same = format!("Take over the settings of {name}");
             if widgets::icon_button(ui, Icon::SlidersHorizontal, &same).clicked() {

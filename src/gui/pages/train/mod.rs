@@ -19,7 +19,7 @@ use lucide_icons::Icon;
 use crate::gui::actions::{Action, TrainAction};
 use crate::gui::library::Library;
 use crate::gui::textures::Textures;
-use crate::gui::theme::{Palette, STEP};
+use crate::gui::theme::STEP;
 use crate::gui::training::{TrainState, Training};
 use crate::gui::widgets::{self, Weight};
 use crate::jobs::Places;
@@ -101,6 +101,12 @@ impl Train {
     /// True while a run holds the device or may take it again.
     pub fn is_training(&self) -> bool {
         self.training.as_ref().is_some_and(Training::is_active)
+    }
+
+    /// True while a run or a trial computes.
+    pub fn holds_device(&self) -> bool {
+        let is_paused = self.training.as_ref().is_some_and(|training| training.state == TrainState::Paused);
+        (self.is_training() && !is_paused) || self.is_starting || self.sweep.is_running()
     }
 
     /// The run that is going on, as few words.
@@ -280,7 +286,7 @@ fn train_button_ui(ui: &mut Ui, page: &Train, actions: &mut Vec<Action>) {
 }
 
 fn main_ui(ui: &mut Ui, page: &mut Train, actions: &mut Vec<Action>) {
-    ui.scope(|ui| tabs_ui(ui, page, actions));
+    tabs_ui(ui, page, actions);
     ui.add_space(4.0);
     match page.tab {
         Tab::Photos => {
@@ -303,21 +309,11 @@ fn main_ui(ui: &mut Ui, page: &mut Train, actions: &mut Vec<Action>) {
 }
 
 fn tabs_ui(ui: &mut Ui, page: &mut Train, actions: &mut Vec<Action>) {
-    ui.spacing_mut().item_spacing.y = 0.0;
-    ui.horizontal(|ui| {
-        ui.spacing_mut().item_spacing.x = 4.0;
-        for (tab, text) in Tab::ALL {
-            if widgets::tab(ui, page.tab == tab, text).clicked() {
-                page.tab = tab;
-                if tab == Tab::History {
-                    actions.push(Action::Train(TrainAction::ReadRuns));
-                }
-            }
-        }
-    });
-    let palette = Palette::of(ui);
-    let (line, _) = ui.allocate_exact_size(egui::vec2(ui.available_width(), 1.0), egui::Sense::empty());
-    ui.painter().rect_filled(line, 0.0, palette.hairline);
+    let tab = widgets::tabs(ui, page.tab, &Tab::ALL);
+    if tab == Tab::History && tab != page.tab {
+        actions.push(Action::Train(TrainAction::ReadRuns));
+    }
+    page.tab = tab;
 }
 
 fn side_ui(ui: &mut Ui, page: &mut Train, library: &Library, actions: &mut Vec<Action>) {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use egui::{Align, CollapsingHeader, Context, CornerRadius, Layout, Rect, RichText, ScrollArea, Sense, Ui, pos2, vec2};
+use egui::{Align, CollapsingHeader, Context, Layout, RichText, ScrollArea, Sense, Ui, vec2};
 use lucide_icons::Icon;
 
 use super::fields::choice;
@@ -11,13 +11,13 @@ use crate::data::{Dataset, Duplicates, Group, Photo, Split, Survey};
 use crate::format;
 use crate::gui::actions::{Action, TrainAction};
 use crate::gui::dialogs::Ask;
+use crate::gui::pictures;
 use crate::gui::tasks::Leaving;
-use crate::gui::textures::{Sight, Textures};
-use crate::gui::theme::{self, Palette, RADIUS, STEP};
+use crate::gui::textures::Textures;
+use crate::gui::theme::{self, Palette, STEP};
 use crate::gui::widgets::{self, Weight};
 use crate::jobs::Places;
 use crate::jobs::runs::RunSummary;
-use crate::jobs::thumbnails::Wish;
 use crate::jobs::train::{self, LookJob};
 use crate::train::TrainConfig;
 use crate::worker::{Outcome, Progress};
@@ -201,22 +201,15 @@ fn name_of(dataset: &Dataset, photo: &Photo) -> String {
     photo.path.strip_prefix(&dataset.root).unwrap_or(&photo.path).display().to_string()
 }
 
-/// The last two parts of a path: many sets are called `train`.
-fn name(path: &Path) -> String {
-    let last = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
-    let names = [path.parent().and_then(last), last(path)];
-    names.into_iter().flatten().collect::<Vec<_>>().join("/")
-}
-
 /// What is chosen to train on, as one line with its buttons.
 pub fn source_ui(ui: &mut Ui, config: &TrainConfig, can_change: bool, actions: &mut Vec<Action>) {
     if config.data.as_os_str().is_empty() {
         return;
     }
     ui.horizontal_wrapped(|ui| {
-        widgets::chip(ui, &name(&config.data)).on_hover_text(config.data.display().to_string());
+        widgets::chip(ui, &widgets::last_two(&config.data)).on_hover_text(config.data.display().to_string());
         if let Some(val) = &config.val {
-            let text = format!("validated with {}", name(val));
+            let text = format!("validated with {}", widgets::last_two(val));
             widgets::chip(ui, &text).on_hover_text(val.display().to_string());
             if can_change && widgets::icon_button(ui, Icon::X, "Validate with a part of the photos").clicked() {
                 actions.push(Action::Train(TrainAction::SetValidation(None)));
@@ -457,37 +450,6 @@ fn class_ui(ui: &mut Ui, known: &Known, class: usize, name: &str, most: usize, t
 
 fn thumb_ui(ui: &mut Ui, known: &Known, index: usize, textures: &mut Textures) {
     let (rect, response) = ui.allocate_exact_size(vec2(THUMB, THUMB), Sense::hover());
-    let palette = Palette::of(ui);
-    ui.painter().rect_filled(rect, CornerRadius::same(RADIUS), palette.surface);
-    let wish = Wish { path: known.dataset.photos[index].path.clone(), side: PIXELS };
-    match textures.sight(wish) {
-        Sight::Picture(texture) => {
-            let uv = middle_square(texture.size_vec2());
-            egui::Image::new(texture).uv(uv).corner_radius(RADIUS).paint_at(ui, rect);
-        }
-        Sight::Waiting => {}
-        Sight::Failed(_) => {
-            let glyph = char::from(Icon::ImageOff);
-            let font = theme::icons(18.0);
-            ui.painter().text(rect.center(), egui::Align2::CENTER_CENTER, glyph, font, palette.secondary);
-        }
-    }
+    pictures::filling_ui(ui, rect, &known.dataset.photos[index].path, PIXELS, textures);
     response.on_hover_text(known.name(index));
-}
-
-/// The largest square in the middle of a picture, as shares of its sides.
-fn middle_square(size: egui::Vec2) -> Rect {
-    let shares = vec2((size.y / size.x).min(1.0), (size.x / size.y).min(1.0));
-    Rect::from_center_size(pos2(0.5, 0.5), shares)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_thumbnail_shows_the_middle() {
-        assert_eq!(middle_square(vec2(200.0, 100.0)), Rect::from_min_max(pos2(0.25, 0.0), pos2(0.75, 1.0)));
-        assert_eq!(middle_square(vec2(100.0, 100.0)), Rect::from_min_max(pos2(0.0, 0.0), pos2(1.0, 1.0)));
-    }
 }

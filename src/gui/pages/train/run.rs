@@ -5,7 +5,7 @@ use lucide_icons::Icon;
 
 use super::charts::{self, Axis, Measure};
 use crate::format;
-use crate::gui::actions::{Action, TrainAction};
+use crate::gui::actions::{Action, EvaluateAction, TrainAction};
 use crate::gui::theme::{Palette, STEP};
 use crate::gui::training::{TrainState, Training};
 use crate::gui::widgets::{self, Weight};
@@ -39,6 +39,9 @@ fn status_ui(ui: &mut Ui, training: &Training, actions: &mut Vec<Action>) {
         if is_done && widgets::button(ui, Weight::Primary, Icon::Check, "Use this model").clicked() {
             actions.push(Action::Train(TrainAction::UseBest(training.folder.clone())));
         }
+        if is_done && widgets::button(ui, Weight::Plain, Icon::Target, "Evaluate this model").clicked() {
+            actions.push(Action::Evaluate(EvaluateAction::Run(training.folder.clone())));
+        }
         let can_go_on = matches!(training.state, TrainState::Stopped | TrainState::Failed(_));
         if can_go_on && widgets::button(ui, Weight::Plain, Icon::Play, "Continue this run").clicked() {
             actions.push(Action::Train(TrainAction::Resume(training.folder.clone())));
@@ -58,7 +61,7 @@ fn curves_ui(ui: &mut Ui, training: &Training, axis: &mut Axis) {
     let steps = training.start.as_ref().map(|start| start.steps_per_epoch as f64).filter(|steps| *steps > 0.0);
     charts::figures_ui(ui, &training.curves);
     ui.horizontal(|ui| {
-        charts::legend_ui(ui, &[("Training", palette.series[0]), ("Validation", palette.series[1])]);
+        widgets::legend(ui, &[("Training", palette.series[0]), ("Validation", palette.series[1])]);
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| charts::axis_ui(ui, axis));
     });
     let chart = |ui: &mut Ui, measure: Measure, size: egui::Vec2| {
