@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::save_atomically;
+use crate::train::TrainConfig;
 
 /// How many models and folders are remembered.
 const RECENT: usize = 12;
@@ -24,11 +25,20 @@ pub struct Settings {
     pub top_k: usize,
     /// Photos per forward pass, 1 to 1,024.
     pub batch_size: usize,
+    /// How the next run trains, but for its photos.
+    pub train: TrainConfig,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { recent_models: Vec::new(), recent_folders: Vec::new(), thumbnail_megabytes: 64, top_k: 5, batch_size: 8 }
+        Self {
+            recent_models: Vec::new(),
+            recent_folders: Vec::new(),
+            thumbnail_megabytes: 64,
+            top_k: 5,
+            batch_size: 8,
+            train: TrainConfig::default(),
+        }
     }
 }
 
@@ -67,6 +77,10 @@ impl Settings {
 
     fn take(&mut self, table: &toml::Table, warnings: &mut Vec<String>) {
         for (key, value) in table {
+            if let ("train", Some(fields)) = (key.as_str(), value.as_table()) {
+                self.take_training(fields, warnings);
+                continue;
+            }
             let taken = match key.as_str() {
                 "recent_models" => take(&mut self.recent_models, value, |list| list.len() <= RECENT),
                 "recent_folders" => take(&mut self.recent_folders, value, |list| list.len() <= RECENT),
@@ -81,6 +95,20 @@ impl Settings {
         }
     }
 
+    /// Each field by itself, as the others.
+    fn take_training(&mut self, fields: &toml::Table, warnings: &mut Vec<String>) {
+        for (key, value) in fields {
+            let with = |mut table: toml::Table| -> Option<TrainConfig> {
+                table.insert(key.clone(), value.clone());
+                table.try_into().ok().filter(|config: &TrainConfig| config.check().is_ok())
+            };
+            match toml::Table::try_from(&self.train).ok().and_then(with) {
+                Some(config) => self.train = config,
+                None => warnings.push(format!("The setting train.{key} was not used: {value}")),
+            }
+        }
+    }
+
     /// Writes to a temporary file beside `path`, then renames: a crash leaves the old settings or the new ones.
     pub fn save(&self, path: &Path) -> Result<(), SettingsError> {
         let text = toml::to_string(self).map_err(std::io::Error::other);
@@ -91,6 +119,15 @@ impl Settings {
     /// Puts a model first among the recent ones.
     pub fn remember_model(&mut self, path: &Path) {
         remember(&mut self.recent_models, path);
+    }
+
+    /// Keeps how to train, but for the photos. What cannot be written is left as it was.
+    pub fn remember_training(&mut self, config: &TrainConfig) {
+        let without_photos = TrainConfig { data: PathBuf::new(), val: None, ..config.clone() };
+        // TOML has neither paths that are no UTF-8 nor whole numbers above 2⁶³.
+        if without_photos != self.train && toml::Table::try_from(&without_photos).is_ok() {
+            self.train = without_photos;
+        }
     }
 
     /// Puts a folder first among the recent ones.
@@ -135,6 +172,7 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::Unfreeze;
 
     #[test]
     fn saved_settings_read_back_the_same() {
@@ -162,6 +200,34 @@ mod tests {
         for key in ["top_k", "thumbnail_megabytes", "color"] {
             assert!(warnings.iter().any(|warning| warning.contains(key)), "{key} in {warnings:?}");
         }
+    }
+
+    #[test]
+    fn settings_of_training_read_back_the_same_and_wrong_ones_fall_back_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("settings.toml");
+        let mut settings = Settings::default();
+        let config = TrainConfig {
+            data: "/photos".into(),
+            model: Some("/models/a.pth".into()),
+            batch_size: 48,
+            micro_batch: Some(12),
+            unfreeze: Unfreeze::Last(3),
+            lr: 0.1 + 0.2,
+            ema: Some(0.99),
+            ..TrainConfig::default()
+        };
+        settings.remember_training(&config);
+        settings.remember_training(&TrainConfig { seed: u64::MAX, ..config.clone() });
+        settings.save(&path).unwrap();
+        let expected = TrainConfig { data: PathBuf::new(), ..config };
+        assert_eq!(Settings::load(&path), (Settings { train: expected, ..Settings::default() }, vec![]));
+
+        let text = "[train]\nbatch-size = 999\nepochs = 3\nlr = \"fast\"\ncolor = 1\n[train.augment]\nflip = 7.0\n";
+        std::fs::write(&path, text).unwrap();
+        let (settings, warnings) = Settings::load(&path);
+        assert_eq!(settings.train, TrainConfig { epochs: 3, ..TrainConfig::default() });
+        assert_eq!(warnings.len(), 4, "{warnings:?}");
     }
 
     #[test]

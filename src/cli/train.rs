@@ -106,6 +106,10 @@ impl Output {
             count(start.parameters),
             start.recomputed_blocks,
         ));
+        if let Some(bytes) = start.feature_bytes {
+            let size = bytes_or_unknown(Some(bytes));
+            self.aside(&format!("note: what the frozen blocks make of the photos is computed once and kept: {size}"));
+        }
         let classes = count(start.classes.len() as u64);
         let photos = counted(training, "photo");
         self.aside(&format!("data: {photos} of {classes} classes; {} to validate with", count(validating)));

@@ -56,8 +56,8 @@ pub struct FindRateArguments {
 }
 
 const SWEEP_NOTES: &str = "\
-Each batch size takes a few steps in a process of its own. `predicted` counts weights, gradients, the optimizer's state and
-what blocks keep; `peak` is what the process took. The settings are those of galley train.";
+Each batch size takes a few steps in a process of its own. `predicted` is what it was expected to take, from a few
+made-up photos that went through the network; `peak` is what it took. The settings are those of galley train.";
 
 /// Try batch sizes: which fit, and how fast they train
 #[derive(Args)]

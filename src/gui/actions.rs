@@ -41,6 +41,7 @@ pub enum Action {
     Exported(ExportTarget, ExportSummary),
     /// What a person should know about the device that computes.
     DeviceChecked(Vec<String>),
+    SettingsSaved(Result<(), String>),
     Failed(String),
     Train(TrainAction),
     Evaluate(EvaluateAction),
@@ -58,7 +59,7 @@ impl App {
             Action::SelectModel(source) => self.select_model(ctx, &source),
             Action::Inspected(source, result) => self.inspected(&source, result),
             Action::UseModel(source) => self.library.use_model(&source),
-            Action::ForgetModel(source) => self.forget_model(ctx, &source),
+            Action::ForgetModel(source) => self.forget_model(&source),
             Action::SetLabels(source, labels) => self.set_labels(&source, labels),
             Action::AddInputs(paths) => self.classify.add_inputs(paths),
             Action::RemoveInput(path) => self.classify.inputs.retain(|input| *input != path),
@@ -68,6 +69,7 @@ impl App {
             Action::Export(target) => self.export(ctx, target),
             Action::Exported(target, summary) => self.toasts.done(exported(&target, summary)),
             Action::DeviceChecked(notices) => self.device_notices = notices,
+            Action::SettingsSaved(saved) => self.settings_saved(saved),
             Action::Failed(reason) => self.toasts.error(reason),
             Action::Train(action) => self.apply_to_training(ctx, action),
             Action::Evaluate(action) => self.apply_to_evaluation(ctx, action),
@@ -147,7 +149,6 @@ impl App {
     pub(super) fn open_checkpoint(&mut self, ctx: &Context, path: &Path) {
         self.page = Page::Models;
         self.settings.remember_model(path);
-        self.save_settings(ctx);
         self.library.open(path);
         self.select_model(ctx, &ModelSource::File(path.to_owned()));
     }
@@ -171,11 +172,10 @@ impl App {
         }
     }
 
-    fn forget_model(&mut self, ctx: &Context, source: &ModelSource) {
+    fn forget_model(&mut self, source: &ModelSource) {
         self.library.forget(source);
         if let ModelSource::File(path) = source {
             self.settings.recent_models.retain(|recent| recent != path);
-            self.save_settings(ctx);
         }
     }
 
@@ -193,7 +193,6 @@ impl App {
         }
         self.classify.inputs.iter().for_each(|path| self.settings.remember_folder(path));
         (self.settings.top_k, self.settings.batch_size) = (self.classify.config.top_k, self.classify.config.batch_size);
-        self.save_settings(ctx);
         self.library.configure(&mut self.classify.config);
         self.classify.start(self.places.jobs.clone(), ctx);
     }
@@ -227,13 +226,11 @@ impl App {
         }
     }
 
-    fn save_settings(&mut self, ctx: &Context) {
-        let Some(path) = self.places.settings.clone() else { return };
-        let settings = self.settings.clone();
-        self.spawn(ctx, "save settings", move |_| {
-            settings.save(&path)?;
-            Ok(None)
-        });
+    fn settings_saved(&mut self, saved: Result<(), String>) {
+        self.is_saving = false;
+        if let Err(reason) = saved {
+            self.toasts.error(reason);
+        }
     }
 }
 

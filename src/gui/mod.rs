@@ -42,7 +42,9 @@ use crate::jobs;
 use crate::jobs::brought::{self, Brought};
 use crate::jobs::classify::{ClassifyEvent, ClassifySummary, ModelSummary};
 use crate::jobs::sweep::SweepRow;
+use crate::predict::ModelSource;
 use crate::settings::Settings;
+use crate::train::RatesTried;
 
 /// How soon a job's news is drawn. Many calls within that time make one frame.
 const WAKE: Duration = Duration::from_millis(33);
@@ -83,6 +85,9 @@ pub struct Places {
 pub struct App {
     places: Places,
     settings: Settings,
+    /// The settings as they were last written, or are being written.
+    saved: Settings,
+    is_saving: bool,
     page: Page,
     library: Library,
     classify: Classify,
@@ -104,10 +109,16 @@ impl App {
     pub fn new(ctx: &Context, settings: Settings, places: Places, paths: Vec<PathBuf>) -> Self {
         theme::install(ctx);
         let actions = if paths.is_empty() { Vec::new() } else { vec![Action::LookAt(paths)] };
+        let library = Library::new(&settings.recent_models);
+        let mut config = settings.train.clone();
+        // One that is off the list would be begun from unseen.
+        config.model = config.model.filter(|path| library.get(&ModelSource::File(path.clone())).is_some());
         let mut app = Self {
-            library: Library::new(&settings.recent_models),
+            saved: settings.clone(),
+            is_saving: false,
+            library,
             classify: Classify::new(&settings, brought::sample_photos()),
-            train: Train::new(brought::sample_photos()),
+            train: Train::new(config, brought::sample_photos()),
             evaluate: Evaluate::new(brought::sample_photos()),
             places,
             settings,
@@ -136,7 +147,26 @@ impl App {
         for action in actions {
             self.apply(ctx, action);
         }
+        self.keep_settings(ctx);
         self.close_when_saved(ctx);
+    }
+
+    /// Writes settings that have changed, one writer at a time; those of a slider when it is let go.
+    fn keep_settings(&mut self, ctx: &Context) {
+        if !ctx.input(|input| input.pointer.any_down()) {
+            self.settings.remember_training(&self.train.config);
+        }
+        let Some(path) = self.places.settings.clone() else { return };
+        if self.is_saving || self.settings == self.saved {
+            return;
+        }
+        self.is_saving = true;
+        self.saved = self.settings.clone();
+        let settings = self.settings.clone();
+        self.spawn(ctx, "save settings", move |_| {
+            let saved = settings.save(&path).map_err(|error| crate::format::error_chain(&error));
+            Ok(Some(Action::SettingsSaved(saved)))
+        });
     }
 
     /// A run that goes on when the window is closed writes a snapshot first: it can be continued at the next start. Who
@@ -165,7 +195,10 @@ impl App {
         CentralPanel::default().frame(frame).show(ui, |ui| match self.page {
             Page::Models => pages::models::page_ui(ui, &mut self.library, &mut self.actions),
             Page::Classify => pages::classify::page_ui(ui, &mut self.classify, &self.library, &mut self.actions),
-            Page::Train => pages::train::page_ui(ui, &mut self.train, &self.library, &mut self.actions),
+            Page::Train => {
+                let reading = self.strip.latest();
+                pages::train::page_ui(ui, &mut self.train, &self.library, reading, &mut self.actions);
+            }
             Page::Evaluate => {
                 let obstacle = self.train.holds_device().then_some(evaluate_actions::BUSY);
                 pages::evaluate::page_ui(ui, &mut self.evaluate, &self.library, obstacle, &mut self.actions);
@@ -303,6 +336,12 @@ impl App {
         self.train.show_sweep(rows);
     }
 
+    /// Shows rates as a search would have left them.
+    pub fn show_rates(&mut self, tried: RatesTried) {
+        self.page = Page::Train;
+        self.train.show_rates(tried);
+    }
+
     /// Asks for something as a page or a dialog would; done by the next [`tick`](Self::tick).
     pub fn request(&mut self, action: Action) {
         self.actions.push(action);
@@ -310,7 +349,9 @@ impl App {
 
     /// True while no job and no task is under way: what is drawn now stays.
     pub fn is_idle(&self) -> bool {
-        self.actions.is_empty()
+        let are_kept = self.places.settings.is_none() || self.settings == self.saved;
+        are_kept
+            && self.actions.is_empty()
             && self.tasks.is_idle()
             && self.classify.is_settled()
             && self.train.is_settled()
@@ -335,6 +376,11 @@ impl eframe::App for App {
         // A snapshot is worth a longer wait, but not to someone who closed the window twice.
         let grace = if self.train.is_training() && !self.is_closing { tasks::SNAPSHOT_GRACE } else { tasks::GRACE };
         let deadline = Instant::now() + grace;
+        self.settings.remember_training(&self.train.config);
+        if let Some(path) = self.places.settings.as_ref().filter(|_| self.settings != self.saved) {
+            // Nobody is there any more to tell.
+            let _ = self.settings.save(path);
+        }
         self.classify.cancel();
         self.train.stop();
         self.tasks.abandon(deadline);

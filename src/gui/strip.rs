@@ -64,6 +64,11 @@ impl Strip {
         }
     }
 
+    /// The latest reading.
+    pub fn latest(&self) -> Option<&Reading> {
+        self.readings.back().map(|(_, reading)| reading)
+    }
+
     /// Draws the strip across the width of `ui`, and asks for the next frame in a second.
     pub fn ui(&self, ui: &mut Ui) {
         ui.request_repaint_after(INTERVAL);

@@ -31,6 +31,8 @@ pub enum TrainAction {
     Stop,
     StartSweep,
     StopSweep,
+    FindRate,
+    StopFindRate,
     ReadRuns,
     RunsRead(RunList),
     /// Makes the best weights of a run the model that classifies.
@@ -55,6 +57,8 @@ impl App {
             TrainAction::Stop => self.train.stop(),
             TrainAction::StartSweep => self.train.start_sweep(self.places.jobs.clone(), ctx),
             TrainAction::StopSweep => self.train.stop_sweep(),
+            TrainAction::FindRate => self.train.find_rate(self.places.jobs.clone(), ctx),
+            TrainAction::StopFindRate => self.train.stop_find_rate(),
             TrainAction::ReadRuns => self.read_runs(ctx),
             TrainAction::RunsRead(list) => self.train.set_runs(list),
             TrainAction::UseBest(folder) => self.use_best(ctx, &folder),

@@ -245,7 +245,7 @@ pub fn tabs<T: Copy + PartialEq>(ui: &mut Ui, current: T, all: &[(T, &str)]) -> 
 
 /// Figures side by side, each over its name; what has no room goes to the next line as a whole.
 pub fn figures(ui: &mut Ui, figures: &[(&str, String)]) {
-    const WIDTH: f32 = 104.0;
+    const WIDTH: f32 = 91.0;
     ui.horizontal_wrapped(|ui| {
         ui.spacing_mut().item_spacing = Vec2::splat(STEP);
         for (name, value) in figures {

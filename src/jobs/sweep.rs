@@ -41,7 +41,7 @@ pub struct Case {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Tried {
     pub photos_per_second: f64,
-    /// From the network's parts alone, before the first step.
+    /// For the process, before the first step.
     pub predicted_bytes: u64,
     pub peak_bytes: Option<u64>,
     pub recomputed_blocks: usize,
@@ -127,9 +127,7 @@ pub fn save_report(sweep: &SweepConfig, rows: &[SweepRow], path: &Path) -> io::R
             Axis::new("bytes", Unit::Bytes),
             vec![
                 series("measured peak of the process", 0, Shape::Dots, |row| row.peak_bytes.map(|bytes| bytes as f64)),
-                series("predicted for the network's parts", 1, Shape::Dashed, |row| {
-                    row.predicted_bytes.map(|bytes| bytes as f64)
-                }),
+                series("predicted", 1, Shape::Dashed, |row| row.predicted_bytes.map(|bytes| bytes as f64)),
             ],
         ),
     ];
@@ -220,6 +218,7 @@ fn in_child(case: &Case, ctx: &JobContext) -> Result<ChildAnswer, BoxError> {
 /// The child's side: some steps of a run that leaves nothing behind.
 pub fn try_case(case: &Case, places: &Places, ctx: &JobContext) -> Result<Tried, BoxError> {
     let folder = tempfile::tempdir()?;
+    let before = memory::read().footprint.unwrap_or(0);
     let (mut session, start) = train::open_for_trial(&case.config, folder.path(), places, ctx)?;
     let mut batches = session.trial_batches()?;
     let first = batches.next().ok_or_else(|| NoPhotos(case.config.data.display().to_string()))?;
@@ -234,7 +233,7 @@ pub fn try_case(case: &Case, places: &Places, ctx: &JobContext) -> Result<Tried,
     }
     Ok(Tried {
         photos_per_second: photos as f64 / seconds,
-        predicted_bytes: start.predicted_bytes,
+        predicted_bytes: before + start.predicted_bytes,
         peak_bytes: memory::read().peak,
         recomputed_blocks: start.recomputed_blocks,
     })

@@ -27,6 +27,16 @@ pub fn reset_peak() {
     PEAK.store(live(), Relaxed);
 }
 
+/// What `work` returns, and how far [`live`] rose above what it was before. What other threads allocate meanwhile counts
+/// too. [`peak`] stays what it would have been.
+pub fn peak_of<T>(work: impl FnOnce() -> T) -> (T, u64) {
+    let (highest, before) = (peak(), live());
+    reset_peak();
+    let result = work();
+    let meanwhile = PEAK.fetch_max(highest, Relaxed);
+    (result, meanwhile.saturating_sub(before))
+}
+
 /// Sets glibc's allocator up for buffers that come and go: blocks up to 1 GB stay in one heap and are reused instead of
 /// being mapped and page-faulted anew for each operation, which costs more than the arithmetic; what a job no longer
 /// needs is given back by [`release`]. Call once, at the start of the program. Elsewhere it does nothing.
@@ -117,5 +127,15 @@ mod tests {
         drop(block);
         assert!(live() < before + BLOCK / 2);
         assert!(peak() >= before + BLOCK / 2);
+    }
+
+    #[test]
+    fn the_peak_of_some_work_is_its_own_and_the_whole_one_stays() {
+        const BLOCK: usize = 1 << 30;
+        drop(std::hint::black_box(Vec::<u8>::with_capacity(2 * BLOCK)));
+        let highest = peak();
+        let (length, bytes) = peak_of(|| std::hint::black_box(Vec::<u8>::with_capacity(BLOCK)).capacity());
+        assert!(length == BLOCK && bytes >= BLOCK as u64 / 2 && bytes < 2 * BLOCK as u64);
+        assert!(peak() >= highest);
     }
 }

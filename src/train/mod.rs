@@ -7,6 +7,7 @@
 mod config;
 mod find_rate;
 mod fit;
+mod footprint;
 mod gradients;
 mod loss;
 mod optimizer;
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 pub use config::{CacheFeatures, ClassWeights, ConfigError, Preset, Recompute, TrainConfig, Unfreeze};
 pub use find_rate::{RatePoint, RateSearch, RatesTried};
 pub use fit::{Ended, Finished, FitEvent, Session};
+pub use footprint::Footprint;
 pub use loss::Loss;
 pub use optimizer::{Method, Optimizer, OptimizerSettings};
 pub use run::{EpochRecord, Record, RunError, RunFolder, RunRecord, StepRecord, read_metrics, read_record};

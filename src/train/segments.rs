@@ -53,12 +53,35 @@ impl Segments {
         judge: impl FnOnce(&Tensor) -> Result<Tensor, TrainError>,
         gradients: &mut Gradients,
     ) -> Result<(), TrainError> {
+        self.run_in(Phase::Train, network, pixels, paths, judge, gradients)
+    }
+
+    /// The same without a trace: running statistics stay as they are.
+    pub fn look(
+        &self,
+        network: &Network,
+        pixels: &Tensor,
+        judge: impl FnOnce(&Tensor) -> Result<Tensor, TrainError>,
+        gradients: &mut Gradients,
+    ) -> Result<(), TrainError> {
+        self.run_in(Phase::TrainAgain, network, pixels, &Paths::new(), judge, gradients)
+    }
+
+    fn run_in(
+        &self,
+        phase: Phase,
+        network: &Network,
+        pixels: &Tensor,
+        paths: &Paths,
+        judge: impl FnOnce(&Tensor) -> Result<Tensor, TrainError>,
+        gradients: &mut Gradients,
+    ) -> Result<(), TrainError> {
         let mut xs = network.features(self.first, pixels)?;
         let trained: Range<usize> = self.first..network.blocks.len();
         let mut kept = Vec::with_capacity(trained.len());
         for index in trained.clone() {
             let path = paths.get(index).and_then(Option::as_ref);
-            let (ys, left) = self.forward(&network.blocks[index], index, xs, path)?;
+            let (ys, left) = self.forward(phase, &network.blocks[index], index, xs, path)?;
             kept.push(left);
             xs = ys;
         }
@@ -75,6 +98,7 @@ impl Segments {
     /// A block's output, detached, and what it leaves.
     fn forward<'a>(
         &self,
+        phase: Phase,
         block: &'a Block,
         index: usize,
         xs: Tensor,
@@ -82,9 +106,9 @@ impl Segments {
     ) -> Result<(Tensor, Kept<'a>), TrainError> {
         if let Some(learn) = block.learn(&xs) {
             let (ys, kept) = if self.recompute[index] {
-                (learn.pass(&xs, Phase::Train)?, Kept::Input(xs.clone()))
+                (learn.pass(&xs, phase)?, Kept::Input(xs.clone()))
             } else {
-                let (ys, kept) = learn.keep(&xs, Phase::Train)?;
+                let (ys, kept) = learn.keep(&xs, phase)?;
                 (ys, Kept::Own(kept))
             };
             return Ok((along(block, &xs, ys, path)?, kept));
@@ -93,10 +117,10 @@ impl Segments {
         for piece in pieces(block, &xs)? {
             let (part, path) = (part(&xs, &piece)?, path.map(|path| part(path, &piece)).transpose()?);
             if self.recompute[index] {
-                outputs.push(through(block, &part, path.as_ref(), Phase::Train)?.detach());
+                outputs.push(through(block, &part, path.as_ref(), phase)?.detach());
             } else {
                 let input = self.tracked(index, part)?;
-                let output = through(block, &input, path.as_ref(), Phase::Train)?;
+                let output = through(block, &input, path.as_ref(), phase)?;
                 outputs.push(output.detach());
                 graphs.push((input, output));
             }

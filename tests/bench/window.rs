@@ -1,13 +1,15 @@
-//! What a frame of the window costs with 100,000 rows: scrolling, filtering, sorting and the strip, without drawing.
+//! What a frame of the window costs with 100,000 rows: scrolling, filtering, sorting and the strip, without drawing. Then how
+//! long a frame of the Train page takes by the clock while a run has every core.
 //!
-//! `cargo bench --bench window` prints the median, the 99th percentile and the worst of the thread's CPU time per frame.
+//! `cargo bench --bench window` prints the median, the 99th percentile and the worst of the thread's CPU time per frame, and of
+//! the time by the clock while training.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use egui::{Event, Key, Modifiers, MouseWheelSource, MouseWheelUnit, Pos2, RawInput, Rect, TouchPhase, pos2, vec2};
 use galley::export::{Row, RowResult};
-use galley::gui::{App, Places};
+use galley::gui::{Action, App, Places, TrainAction};
 use galley::jobs::classify::ModelSummary;
 use galley::predict::Prediction;
 use galley::settings::Settings;
@@ -17,7 +19,16 @@ const CLASSES: usize = 1000;
 const FRAMES: usize = 2000;
 const WINDOW: [f32; 2] = [1280.0, 800.0];
 
+/// Frames of the window while a run goes on, and the time between two of them.
+const FRAMES_OF_RUN: usize = 1200;
+const FRAME: Duration = Duration::from_micros(16_667);
+
 fn main() {
+    rows_of_photos();
+    beside_a_run();
+}
+
+fn rows_of_photos() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let ctx = egui::Context::default();
     let jobs = galley::jobs::Places {
@@ -45,6 +56,42 @@ fn main() {
     costs.sort();
     let at = |share: f64| costs[((costs.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
     println!("{FRAMES} frames with {ROWS} rows, CPU per frame:");
+    println!("p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms", at(0.5), at(0.99), at(1.0));
+}
+
+/// The sample photos, the starter model and the settings of a new window, at 60 frames a second.
+fn beside_a_run() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let ctx = egui::Context::default();
+    let jobs = galley::jobs::Places {
+        journal: folder.path().join("journal.sqlite"),
+        verdicts: folder.path().to_owned(),
+        tiles: folder.path().join("tiles"),
+    };
+    let places = Places { jobs, runs: folder.path().join("runs"), settings: None };
+    let mut app = App::new(&ctx, Settings::default(), places, Vec::new());
+    let photos = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/photos");
+    app.request(Action::Train(TrainAction::SetPhotos(photos)));
+    settle(&ctx, &mut app);
+    app.request(Action::Train(TrainAction::Start));
+    let mut times = Vec::with_capacity(FRAMES_OF_RUN);
+    let mut frames = 0;
+    while frames < FRAMES_OF_RUN && (frames < 60 || !app.is_idle()) {
+        let started = Instant::now();
+        cost(&ctx, &mut app, raw_input(vec![wheel(if frames % 120 < 60 { -40.0 } else { 40.0 })]));
+        let taken = started.elapsed();
+        // The run reads its photos first.
+        if frames >= 60 {
+            times.push(taken);
+        }
+        frames += 1;
+        std::thread::sleep(FRAME.saturating_sub(taken));
+    }
+    app.request(Action::Train(TrainAction::Stop));
+    settle(&ctx, &mut app);
+    times.sort();
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+    println!("{} frames while a run trains, by the clock:", times.len());
     println!("p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms", at(0.5), at(0.99), at(1.0));
 }
 

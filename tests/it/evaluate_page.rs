@@ -112,7 +112,7 @@ fn a_report_is_written_and_classes_the_model_does_not_know_are_named() {
     let report = window.folder.path().join("report.html");
     window.request(Action::Evaluate(EvaluateAction::SaveReport(report.clone())));
     window.settle();
-    assert!(std::fs::read_to_string(report).unwrap().contains("Fried Egg") && window.says("Open report"));
+    assert!(std::fs::read_to_string(report).unwrap().contains("fried_egg") && window.says("Open report"));
 
     let unknown = window.folder.path().join("unknown");
     write_photo(&unknown.join("borscht/1.png"), 3);

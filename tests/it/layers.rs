@@ -14,7 +14,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("journal", "predict data models checkpoint images ops memory worker device format"),
     ("export", "predict data models checkpoint images ops memory worker device format"),
     ("report", "train predict data models checkpoint images ops memory worker device format"),
-    ("settings", "predict data models checkpoint images ops memory worker device format"),
+    ("settings", "train predict data models checkpoint images ops memory worker device format"),
     ("predict", "data models checkpoint images ops memory worker device format"),
     ("train", "data models checkpoint images ops memory worker device format"),
     ("data", "images memory worker format"),

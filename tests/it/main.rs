@@ -29,6 +29,8 @@ mod starter;
 mod support;
 #[cfg(feature = "window")]
 mod train_page;
+#[cfg(feature = "window")]
+mod train_settings;
 mod training;
 #[cfg(feature = "window")]
 mod window;

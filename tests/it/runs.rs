@@ -414,8 +414,9 @@ fn a_sweep_tries_every_batch_size_in_a_process_of_its_own() {
         assert_eq!(row["fits"], true, "{row}");
         assert!(row["photos_per_second"].as_f64().unwrap() > 0.0);
         let (peak, predicted) = (row["peak_bytes"].as_u64().unwrap(), row["predicted_bytes"].as_u64().unwrap());
-        // Weights, gradients and two moments of 1.5 million parameters, within all that a process takes.
-        assert!(predicted > 4 * 4 * 1_500_000 && predicted < peak, "{row}");
+        // Weights, gradients and two moments of 1.5 million parameters are most of what so small photos take.
+        assert!(predicted > 4 * 4 * 1_500_000, "{row}");
+        assert!((0.4..1.6).contains(&(predicted as f64 / peak as f64)), "{row}");
         let page = fs::read_to_string(kitchen.at("sweep.html")).unwrap();
         assert!(page.contains(&format!("<td>{}</td>", galley::format::bytes(peak))), "{row}");
     }

@@ -11,7 +11,7 @@ use super::support::write_photo;
 use super::window::Window;
 
 /// Six photos of each of three classes, a damaged one, and one that lies in two classes.
-fn write_photos(root: &Path) -> PathBuf {
+pub fn write_photos(root: &Path) -> PathBuf {
     let photos = root.join("meals");
     for (class, first) in [("pizza", 0), ("salad", 100), ("soup", 200)] {
         (0..6).for_each(|number| write_photo(&photos.join(class).join(format!("{number}.png")), first + number));
@@ -21,19 +21,19 @@ fn write_photos(root: &Path) -> PathBuf {
     photos
 }
 
-fn open_page<'a>() -> Window<'a> {
+pub fn open_page<'a>() -> Window<'a> {
     let mut window = Window::open();
     window.click("Train");
     window
 }
 
-fn set_slider(window: &mut Window<'_>, name: &str, value: f64) {
+pub fn set_slider(window: &mut Window<'_>, name: &str, value: f64) {
     window.harness.get_by_role_and_label(Role::Slider, name).set_value_accesskit(value);
     window.harness.run_steps(2);
 }
 
 /// Drops photos and waits until they are looked at.
-fn drop_photos(window: &mut Window<'_>) {
+pub fn drop_photos(window: &mut Window<'_>) {
     let photos = write_photos(window.folder.path());
     window.drop(&[&photos]);
     window.step_until("looked at", |window| window.says("cannot be read and is left out"));

@@ -55,7 +55,8 @@ impl Window<'_> {
         };
         let builder = Harness::builder().with_size([1280.0, 800.0]).with_theme(theme).with_step_dt(1.0 / 30.0);
         let harness = builder.build_eframe(move |cc| {
-            let mut app = App::new(&cc.egui_ctx, Settings::default(), places, Vec::new());
+            let settings = places.settings.as_ref().map_or_else(Settings::default, |path| Settings::load(path).0);
+            let mut app = App::new(&cc.egui_ctx, settings, places, Vec::new());
             prepare(&mut app);
             app
         });

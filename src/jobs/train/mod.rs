@@ -3,6 +3,7 @@
 mod judge;
 mod look;
 mod open;
+mod plan;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::time::Instant;
 
 pub use judge::evaluate_best;
 pub use look::{LookJob, Previewed, look, preview, start_look};
+pub use plan::{Forecast, ForecastJob, MemoryPlan, forecast, start_forecast};
 
 use crate::data::Split;
 use crate::format::error_chain;
@@ -56,8 +58,10 @@ pub struct TrainStart {
     pub parameters: u64,
     pub image_size: usize,
     pub steps_per_epoch: usize,
-    /// Weights, gradients, optimizer state and what blocks keep, in bytes.
+    /// What the run is expected to take beside what the process had before, in bytes.
     pub predicted_bytes: u64,
+    /// What is kept of that frozen blocks made of the photos, computed once; none when nothing is.
+    pub feature_bytes: Option<u64>,
     /// Whole epochs that are behind already.
     pub epoch: u64,
     pub config: TrainConfig,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rayon::ThreadPoolBuilder;
 
+use super::plan::{MemoryPlan, SHARE_FOR_FEATURES, Size, recomputed};
 use super::{TrainJobError, TrainStart, TrainTask};
 use crate::checkpoint::{Checkpoint, ElementType};
 use crate::data::random::rank;
@@ -18,19 +19,13 @@ use crate::memory;
 use crate::models::{self, Architecture, InitialWeights, Network, Strictness, Weights};
 use crate::predict::{self, ModelSource, TransformOverrides};
 use crate::train::{
-    ClassWeights, Loss, Method, Position, Recompute, RunFolder, RunRecord, Segments, Session, Supply, TrainConfig,
-    Trainer, Unfreeze, feature_bytes, snapshot,
+    ClassWeights, Footprint, Loss, Position, RunFolder, RunRecord, Segments, Session, Supply, TrainConfig, Trainer,
+    Unfreeze, feature_bytes, snapshot,
 };
 use crate::worker::{BoxError, JobContext};
 
 /// Backward descends as deep as a block is long.
-const STACK_BYTES: usize = 64 << 20;
-
-/// The part of the free memory that kept activations may take.
-const SHARE_FOR_ACTIVATIONS: f64 = 0.5;
-
-/// The part of the free memory that features of frozen blocks may take.
-const SHARE_FOR_FEATURES: f64 = 0.25;
+pub(super) const STACK_BYTES: usize = 64 << 20;
 
 /// A run that can begin.
 pub struct Opened {
@@ -66,10 +61,7 @@ fn begin(
         model: config.model.as_ref().map(absolute).transpose()?,
         ..config.clone()
     };
-    let model = match &config.arch {
-        Some(name) => Model::new(name, &config)?,
-        None => Model::open(&source(&config), &config)?,
-    };
+    let model = Model::of(&config)?;
     let mut dataset = dataset(&config)?;
     let is_known = model.take_order(&mut dataset);
     let mut notices = model.notices.clone();
@@ -98,7 +90,8 @@ fn begin(
         notices.push(format!("The classifier is new: the checkpoint's {before} classes are not these {now}"));
     }
     // Before the folder, so that a wrong choice leaves nothing behind.
-    let network = model.network(&record, is_known, chosen)?;
+    let new_head = (!is_known).then_some(record.classes.len());
+    let network = model.network(&record.config, new_head, chosen)?;
     let folder = RunFolder::create(folder, &record)?;
     let position = Position { initial: snapshot::fingerprint(&network.learned)?, ..Position::default() };
     session(Parts { record, model, dataset, tiles, network, folder, position, notices }, chosen)
@@ -135,14 +128,14 @@ fn resume(folder: &Path, places: &Places, chosen: &Chosen) -> Result<Opened, Box
     let config = &record.config;
     let last = folder.last();
     let has_snapshot = last.exists();
-    let model = match &config.arch {
-        _ if has_snapshot => Model::open(&ModelSource::File(last.clone()), config)?,
-        Some(name) => Model::new(name, config)?,
-        None => Model::open(&source(config), config)?,
+    let model = match has_snapshot {
+        true => Model::open(&ModelSource::File(last.clone()), config)?,
+        false => Model::of(config)?,
     };
     let dataset = dataset_of(&record)?.ok_or(TrainJobError::PhotosChanged { last: last.clone() })?;
     let is_known = has_snapshot || model.labels == record.classes;
-    let network = model.network(&record, is_known, chosen)?;
+    let new_head = (!is_known).then_some(record.classes.len());
+    let network = model.network(&record.config, new_head, chosen)?;
     let position = match &model.position {
         Some(position) if has_snapshot => position.clone(),
         _ => Position { initial: snapshot::fingerprint(&network.learned)?, ..Position::default() },
@@ -239,6 +232,18 @@ pub(super) struct Model {
 }
 
 impl Model {
+    /// What a run with these settings begins from.
+    pub(super) fn of(config: &TrainConfig) -> Result<Self, BoxError> {
+        match &config.arch {
+            Some(name) => Self::new(name, config),
+            None => Self::open(&source(config), config),
+        }
+    }
+
+    pub(super) fn classes(&self) -> usize {
+        self.architecture.classes
+    }
+
     pub(super) fn open(source: &ModelSource, config: &TrainConfig) -> Result<Self, BoxError> {
         let checkpoint = predict::open(source)?;
         let architecture = predict::recognise(&checkpoint)?;
@@ -272,21 +277,21 @@ impl Model {
         dataset.classes == self.labels
     }
 
-    /// The network to train, with a new classifier unless the model's classes are the photos'.
-    fn network(&self, record: &RunRecord, is_known: bool, chosen: &Chosen) -> Result<Network, BoxError> {
-        let first = record.config.unfreeze.first(self.architecture.block_names()?.len());
+    /// The network to train, with a new classifier of so many classes unless its own stays.
+    pub(super) fn network(
+        &self,
+        config: &TrainConfig,
+        new_head: Option<usize>,
+        chosen: &Chosen,
+    ) -> Result<Network, BoxError> {
+        let first = config.unfreeze.first(self.architecture.block_names()?.len());
         let build = |weights: &dyn Weights, architecture: &Architecture| {
             models::build_trainable(weights, architecture, Strictness::Strict, first, &chosen.device)
         };
-        let (network, _) = if is_known {
-            build(self.weights.as_ref(), &self.architecture)?
-        } else {
-            let classes = record.classes.len();
-            let (architecture, weights) =
-                models::replace_head(&self.architecture, self.weights.as_ref(), classes, record.config.seed)?;
-            build(&weights, &architecture)?
-        };
-        Ok(network)
+        let Some(classes) = new_head else { return Ok(build(self.weights.as_ref(), &self.architecture)?.0) };
+        let (architecture, weights) =
+            models::replace_head(&self.architecture, self.weights.as_ref(), classes, config.seed)?;
+        Ok(build(&weights, &architecture)?.0)
     }
 }
 
@@ -325,10 +330,9 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
     let train = Supply::Photos(loader(&training, Some(config.augment))?);
     let side = transform.output_size().map_or(0, |(height, _)| height);
     let first = config.unfreeze.first(network.blocks.len());
-    let micro_batch = config.micro_batch.unwrap_or(config.batch_size).min(config.batch_size);
     let costs = compute.install(|| Segments::kept_bytes(&network, first, side, &chosen.device))?;
     let budget = memory::read();
-    let free = budget.budget().unwrap_or(u64::MAX).saturating_sub(budget.footprint.unwrap_or(0)) as f64;
+    let free = budget.budget().unwrap_or(u64::MAX).saturating_sub(budget.footprint.unwrap_or(0));
     let bytes_of_features = match config.may_cache_features(first) {
         true => {
             let of_one = compute.install(|| feature_bytes(&network, first, side, &chosen.device))?;
@@ -336,22 +340,16 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
         }
         false => 0,
     };
-    let keeps_features = bytes_of_features > 0 && bytes_of_features as f64 <= free * SHARE_FOR_FEATURES;
+    let keeps_features = bytes_of_features > 0 && bytes_of_features as f64 <= free as f64 * SHARE_FOR_FEATURES;
     notices.extend(about_features(&config, first, bytes_of_features, keeps_features));
-    let recompute = match config.recompute {
-        Recompute::None => vec![false; network.blocks.len()],
-        Recompute::All => vec![true; network.blocks.len()],
-        Recompute::Auto => {
-            let room = (free * SHARE_FOR_ACTIVATIONS) as u64;
-            Segments::that_fit(costs.as_deref(), network.blocks.len(), micro_batch, room)
-        }
+    let recompute = recomputed(&config, network.blocks.len(), costs.as_deref(), free);
+    // Elsewhere the allocator sees nothing.
+    let footprint = match chosen.device.is_cpu() {
+        true => Some(compute.install(|| Footprint::measure(&network, first, side))?),
+        false => None,
     };
-    let parameters = network.learned.iter().map(|parameter| parameter.var.elem_count() as u64).sum();
-    let kept: u64 = costs.iter().flatten().zip(&recompute).filter(|(_, twice)| !**twice).map(|(cost, _)| cost).sum();
-    // The weights, their gradients and what the optimizer remembers, in f32.
-    let states = if config.optimizer == Method::AdamW { 4 } else { 3 };
-    let features = if keeps_features { bytes_of_features } else { 0 };
-    let predicted_bytes = 4 * states * parameters + kept * micro_batch as u64 + features;
+    let (size, features) = (Size::of(&network, first), if keeps_features { bytes_of_features } else { 0 });
+    let plan = MemoryPlan::new(&config, size, footprint.as_ref(), &recompute, side, features);
     let counts = |split| dataset.class_counts(split);
     let start = TrainStart {
         model: network.architecture.title.clone(),
@@ -359,9 +357,10 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
         validation_counts: counts(Split::Validation),
         blocks: network.blocks.len(),
         trained_blocks: network.blocks.len() - first,
-        recomputed_blocks: recompute[first..].iter().filter(|recompute| **recompute).count(),
-        parameters,
-        predicted_bytes,
+        recomputed_blocks: plan.recomputed_blocks,
+        parameters: size.parameters,
+        predicted_bytes: plan.bytes(),
+        feature_bytes: keeps_features.then_some(bytes_of_features),
         image_size: side,
         steps_per_epoch: train.batches(config.batch_size),
         epoch: position.epoch,
@@ -389,19 +388,19 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
 
 /// Whether epochs need the frozen blocks, as a sentence, where a person can do something about it.
 fn about_features(config: &TrainConfig, frozen: usize, bytes: u64, keeps: bool) -> Option<String> {
-    let size = format::bytes(bytes);
     if keeps {
-        return Some(format!("What the frozen blocks make of the photos is computed once and kept: {size}"));
+        return None;
     }
     if bytes > 0 {
         return Some(format!(
-            "The frozen blocks compute every photo anew in each epoch: to keep what they make of them takes {size}, more \
-             than a quarter of the free memory"
+            "The frozen blocks compute every photo anew in each epoch: to keep what they make of them takes {}, more \
+             than a quarter of the free memory",
+            format::bytes(bytes)
         ));
     }
     (config.unfreeze == Unfreeze::Head && frozen > 0 && config.augment.changes_photos()).then(|| {
-        "Photos are changed at random, so the frozen blocks compute each of them anew in every epoch; with --flip 0 \
-         --random-crop false they do so once, and epochs take seconds"
+        "Photos are changed at random, so the frozen blocks compute each of them anew in every epoch; without \
+         mirroring and random parts (--flip 0 --random-crop false) they do so once, and epochs take seconds"
             .to_owned()
     })
 }

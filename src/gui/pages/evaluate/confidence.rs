@@ -26,10 +26,12 @@ pub fn confidence_ui(ui: &mut Ui, judged: &mut Judged, actions: &mut Vec<Action>
             ui.spacing_mut().item_spacing.x = STEP * 3.0;
             ui.vertical(|ui| {
                 ui.set_width(width);
+                ui.spacing_mut().item_spacing.x = STEP;
                 calibration_ui(ui, evaluation);
             });
             ui.vertical(|ui| {
                 ui.set_width(width);
+                ui.spacing_mut().item_spacing.x = STEP;
                 threshold_ui(ui, evaluation, &mut judged.threshold, actions);
             });
         });
@@ -127,6 +129,10 @@ fn line<'a>(name: &str, points: Vec<[f64; 2]>, color: Color32) -> Line<'a> {
     Line::new(name, PlotPoints::from(points)).color(color).allow_hover(false)
 }
 
+fn quarters(_: egui_plot::GridInput) -> Vec<GridMark> {
+    (0..=4).map(|quarter| GridMark { value: f64::from(quarter) / 4.0, step_size: 0.25 }).collect()
+}
+
 /// A plot whose both axes are shares of all.
 fn share_plot<'a>(ui: &mut Ui, name: &str, draw: impl FnOnce(&mut egui_plot::PlotUi<'a>) + 'a) {
     let percents = |mark: GridMark, _: &std::ops::RangeInclusive<f64>| format!("{:.0} %", 100.0 * mark.value);
@@ -146,6 +152,8 @@ fn share_plot<'a>(ui: &mut Ui, name: &str, draw: impl FnOnce(&mut egui_plot::Plo
         .y_axis_min_width(40.0)
         .grid_color(palette.hairline)
         .set_margin_fraction(vec2(0.02, 0.04))
+        .x_grid_spacer(quarters)
+        .y_grid_spacer(quarters)
         .x_axis_formatter(percents)
         .y_axis_formatter(percents)
         .include_x(0.0)

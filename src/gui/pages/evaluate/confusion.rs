@@ -23,13 +23,15 @@ pub fn confusion_ui(ui: &mut Ui, judged: &mut Judged) {
     let chosen = judged.cell.as_ref().map(|(cell, _)| *cell);
     let has_matrix = classes.len() <= matrix::MOST;
     let mut clicked = None;
+    // Of what is in sight, the note and the first mistakes have their part.
+    let height = ui.available_height() - 72.0;
     ScrollArea::vertical().id_salt("confusion").auto_shrink(false).show(ui, |ui| {
         if has_matrix {
             widgets::note(
                 ui,
                 "A row is what photos are, a column what they were called. Click a number for its photos",
             );
-            clicked = matrix::matrix_ui(ui, evaluation, &classes, chosen);
+            clicked = matrix::matrix_ui(ui, evaluation, &classes, chosen, height);
             ui.add_space(STEP);
         }
         widgets::section(ui, "Most often mistaken");

@@ -1,8 +1,10 @@
 //! The confusion matrix: a row for what photos are, a column for what they were called. Each number can be chosen.
 
+use std::sync::Arc;
+
 use egui::epaint::TextShape;
-use egui::{Align2, Color32, CornerRadius, FontId, Pos2, Rect, ScrollArea, Sense, Stroke, StrokeKind, Ui};
-use egui::{WidgetInfo, accesskit::Role, vec2};
+use egui::{Align2, Color32, CornerRadius, FontId, Galley, Pos2, Rect, ScrollArea, Sense, Stroke, StrokeKind};
+use egui::{Ui, Vec2, WidgetInfo, accesskit::Role, vec2};
 
 use crate::format;
 use crate::gui::theme::Palette;
@@ -12,29 +14,43 @@ use crate::predict::Evaluation;
 /// More classes than these are no matrix that anyone can read.
 pub const MOST: usize = 40;
 
-/// Where the classes' names are.
-const LEFT: f32 = 112.0;
+/// Most room for the classes' names, at the left and above.
+const LEFT: f32 = 120.0;
 const TOP: f32 = 88.0;
+/// Between a name and its cells.
+const GAP: f32 = 8.0;
 const SMALLEST: f32 = 26.0;
 const LARGEST: f32 = 44.0;
 
-/// Draws the matrix of these classes; returns the cell that was chosen: the true and the called class.
+/// Draws the matrix of these classes, in `height` if it has room there; returns the cell that was chosen: the true and the
+/// called class.
 pub fn matrix_ui(
     ui: &mut Ui,
     evaluation: &Evaluation,
     classes: &[usize],
     chosen: Option<(usize, usize)>,
+    height: f32,
 ) -> Option<(usize, usize)> {
+    let names = |most: f32| -> Vec<Arc<Galley>> {
+        let color = Palette::of(ui).text;
+        let one = |class: &usize| &evaluation.classes[*class].name;
+        let font = FontId::proportional(11.0);
+        classes.iter().map(|class| widgets::one_line(ui, one(class), font.clone(), color, most - GAP)).collect()
+    };
+    let (rows, columns) = (names(LEFT), names(TOP));
+    let longest = |names: &[Arc<Galley>]| names.iter().map(|name| name.size().x).fold(0.0, f32::max) + GAP;
+    let corner = vec2(longest(&rows), longest(&columns));
     let count = classes.len() as f32;
-    let cell = ((ui.available_width() - LEFT - 8.0) / count).clamp(SMALLEST, LARGEST);
+    let room = (ui.available_width() - corner.x - GAP).min(height - corner.y);
+    let cell = (room / count).clamp(SMALLEST, LARGEST).floor();
     let mut clicked = None;
     ScrollArea::both().id_salt("matrix").auto_shrink([false, true]).show(ui, |ui| {
-        let (rect, _) = ui.allocate_exact_size(vec2(LEFT + count * cell, TOP + count * cell), Sense::empty());
-        let place = |row: f32, column: f32| rect.min + vec2(LEFT + column * cell, TOP + row * cell);
-        names_ui(ui, evaluation, classes, cell, place);
+        let (rect, _) = ui.allocate_exact_size(corner + Vec2::splat(count * cell), Sense::empty());
+        let place = |row: usize, column: usize| rect.min + corner + vec2(column as f32, row as f32) * cell;
+        names_ui(ui, rows, columns, cell, place);
         for (row, &class) in classes.iter().enumerate() {
             for (column, &called) in classes.iter().enumerate() {
-                let rect = Rect::from_min_size(place(row as f32, column as f32), vec2(cell, cell)).shrink(1.0);
+                let rect = Rect::from_min_size(place(row, column), Vec2::splat(cell)).shrink(1.0);
                 if ui.is_rect_visible(rect)
                     && cell_ui(ui, rect, evaluation, (class, called), chosen == Some((class, called)))
                 {
@@ -47,17 +63,19 @@ pub fn matrix_ui(
 }
 
 /// Names of the rows at the left, of the columns above, upright.
-fn names_ui(ui: &Ui, evaluation: &Evaluation, classes: &[usize], cell: f32, place: impl Fn(f32, f32) -> Pos2) {
-    let palette = Palette::of(ui);
-    for (index, &class) in classes.iter().enumerate() {
-        let name = &evaluation.classes[class].name;
-        let font = FontId::proportional(11.0);
-        let row = widgets::one_line(ui, name, font.clone(), palette.text, LEFT - 10.0);
-        let at = place(index as f32 + 0.5, 0.0) - vec2(8.0 + row.size().x, row.size().y / 2.0);
-        ui.painter().galley(at, row, palette.text);
-        let column = widgets::one_line(ui, name, font, palette.text, TOP - 10.0);
-        let at = place(0.0, index as f32) + vec2((cell - column.size().y) / 2.0, -6.0);
-        ui.painter().add(TextShape::new(at, column, palette.text).with_angle(-std::f32::consts::FRAC_PI_2));
+fn names_ui(
+    ui: &Ui,
+    rows: Vec<Arc<Galley>>,
+    columns: Vec<Arc<Galley>>,
+    cell: f32,
+    place: impl Fn(usize, usize) -> Pos2,
+) {
+    let color = Palette::of(ui).text;
+    for (index, (row, column)) in rows.into_iter().zip(columns).enumerate() {
+        let at = place(index, 0) + vec2(-GAP - row.size().x, (cell - row.size().y) / 2.0);
+        ui.painter().galley(at, row, color);
+        let at = place(0, index) + vec2((cell - column.size().y) / 2.0, -GAP);
+        ui.painter().add(TextShape::new(at, column, color).with_angle(-std::f32::consts::FRAC_PI_2));
     }
 }
 

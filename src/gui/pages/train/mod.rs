@@ -3,9 +3,11 @@
 mod charts;
 mod fields;
 mod history;
+mod memory;
 mod more;
 mod photos;
 mod preview;
+mod rate;
 mod run;
 mod settings;
 mod sweep;
@@ -26,7 +28,8 @@ use crate::jobs::Places;
 use crate::jobs::runs::RunList;
 use crate::jobs::sweep::SweepRow;
 use crate::jobs::train::TrainTask;
-use crate::train::TrainConfig;
+use crate::memory::Reading;
+use crate::train::{RatesTried, TrainConfig};
 
 const SIDE_WIDTH: f32 = 288.0;
 
@@ -65,15 +68,20 @@ pub struct Train {
     photos: photos::Photos,
     preview: preview::Preview,
     sweep: sweep::Sweep,
+    rates: rate::Rates,
+    memory: memory::Memory,
+    /// The memory now.
+    reading: Reading,
     textures: Textures,
     axis: charts::Axis,
     sample: Option<PathBuf>,
 }
 
 impl Train {
-    pub fn new(sample: Option<PathBuf>) -> Self {
+    /// `config` is that of the last time.
+    pub fn new(config: TrainConfig, sample: Option<PathBuf>) -> Self {
         Self {
-            config: TrainConfig::default(),
+            config,
             tab: Tab::Photos,
             history: history::History::default(),
             training: None,
@@ -81,6 +89,9 @@ impl Train {
             photos: photos::Photos::default(),
             preview: preview::Preview::default(),
             sweep: sweep::Sweep::default(),
+            rates: rate::Rates::default(),
+            memory: memory::Memory::default(),
+            reading: Reading::default(),
             textures: Textures::new(THUMBNAIL_BYTES),
             axis: charts::Axis::default(),
             sample,
@@ -94,6 +105,9 @@ impl Train {
             self.preview.poll(&self.config, &self.photos, ctx);
         }
         self.sweep.poll();
+        self.rates.poll();
+        // Decoding would be counted as the network's.
+        self.memory.poll(self.holds_device() || self.photos.is_looking(), ctx);
         let training = self.training.as_mut().filter(|training| training.is_active())?;
         training.drain().then_some(Action::Train(TrainAction::ReadRuns))
     }
@@ -106,7 +120,7 @@ impl Train {
     /// True while a run or a trial computes.
     pub fn holds_device(&self) -> bool {
         let is_paused = self.training.as_ref().is_some_and(|training| training.state == TrainState::Paused);
-        (self.is_training() && !is_paused) || self.is_starting || self.sweep.is_running()
+        (self.is_training() && !is_paused) || self.is_starting || self.sweep.is_running() || self.rates.is_running()
     }
 
     /// The run that is going on, as few words.
@@ -122,6 +136,8 @@ impl Train {
             && !self.photos.is_looking()
             && !self.preview.is_working()
             && !self.sweep.is_running()
+            && !self.rates.is_running()
+            && !self.memory.is_working()
     }
 
     /// Why no run can start now, in words; `None` when one can.
@@ -131,6 +147,9 @@ impl Train {
         }
         if self.sweep.is_running() {
             return Some("Batch sizes are being tried".to_owned());
+        }
+        if self.rates.is_running() {
+            return Some("A learning rate is being looked for".to_owned());
         }
         if self.config.data.as_os_str().is_empty() {
             return Some("Choose photos first".to_owned());
@@ -206,6 +225,21 @@ impl Train {
         self.sweep.cancel();
     }
 
+    pub fn find_rate(&mut self, places: Places, ctx: &Context) {
+        if self.obstacle().is_none() {
+            self.rates.start(&self.config, places, ctx);
+        }
+    }
+
+    pub fn stop_find_rate(&mut self) {
+        self.rates.cancel();
+    }
+
+    /// Shows rates as a search would have left them.
+    pub fn show_rates(&mut self, tried: RatesTried) {
+        self.rates.show(tried);
+    }
+
     pub fn show_sweep(&mut self, rows: Vec<SweepRow>) {
         self.sweep.show(rows);
         self.tab = Tab::Sweep;
@@ -219,6 +253,8 @@ impl Train {
     pub fn abandon(&mut self, deadline: Instant) {
         self.photos.cancel();
         self.sweep.cancel();
+        self.rates.cancel();
+        self.memory.cancel();
         if let Some(training) = &mut self.training {
             training.abandon(deadline);
         }
@@ -229,7 +265,10 @@ impl Train {
     }
 }
 
-pub fn page_ui(ui: &mut Ui, page: &mut Train, library: &Library, actions: &mut Vec<Action>) {
+/// `reading` is the memory now.
+pub fn page_ui(ui: &mut Ui, page: &mut Train, library: &Library, reading: Option<&Reading>, actions: &mut Vec<Action>) {
+    page.reading = reading.copied().unwrap_or_default();
+    page.memory.want(&page.config, page.photos.classes());
     ui.horizontal(|ui| {
         widgets::title(ui, "Train");
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| buttons_ui(ui, page, actions));
@@ -318,9 +357,10 @@ fn tabs_ui(ui: &mut Ui, page: &mut Train, actions: &mut Vec<Action>) {
 
 fn side_ui(ui: &mut Ui, page: &mut Train, library: &Library, actions: &mut Vec<Action>) {
     egui::ScrollArea::vertical().id_salt("side").auto_shrink(false).show(ui, |ui| {
+        ui.set_max_width(ui.available_width() - STEP);
         if page.is_training() {
             widgets::note(ui, "For the next run: the one that goes on keeps its own settings");
         }
-        settings::settings_ui(ui, &mut page.config, library, actions);
+        settings::settings_ui(ui, page, library, actions);
     });
 }

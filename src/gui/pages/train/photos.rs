@@ -144,6 +144,19 @@ impl Photos {
         self.known.is_some() && self.problem.is_none()
     }
 
+    /// How many classes there are, once known.
+    pub fn classes(&self) -> Option<usize> {
+        Some(self.known.as_ref()?.dataset.classes.len())
+    }
+
+    /// How many photos a run with these caps would train and validate with.
+    pub fn count(&self, config: &TrainConfig) -> usize {
+        let Some(known) = &self.known else { return 0 };
+        let of_class = |count: &usize| config.per_class.map_or(*count, |most| (*count).min(most));
+        let training: usize = known.train_counts.iter().map(of_class).sum();
+        training.min(config.max_photos.unwrap_or(usize::MAX)) + known.validation_counts.iter().sum::<usize>()
+    }
+
     /// Some training photos of different classes, with their places among the training photos.
     pub fn examples(&self, count: usize) -> Vec<(usize, PathBuf)> {
         let Some(known) = &self.known else { return Vec::new() };

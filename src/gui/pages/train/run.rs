@@ -31,6 +31,10 @@ fn status_ui(ui: &mut Ui, training: &Training, actions: &mut Vec<Action>) {
         widgets::progress_bar(ui, training.share().unwrap_or(0.0));
     }
     ui.label(training.status());
+    if let Some(bytes) = training.start.as_ref().and_then(|start| start.feature_bytes) {
+        let kept = format::bytes(bytes);
+        widgets::note(ui, format!("The frozen blocks compute each photo once; what they make of it is kept: {kept}"));
+    }
     if let TrainState::Failed(reason) = &training.state {
         widgets::alert(ui, Icon::CircleAlert, palette.error, reason);
     }
@@ -106,7 +110,7 @@ fn start_ui(ui: &mut Ui, start: &TrainStart, folder: &std::path::Path) {
     let learns = format!("{trained} of {blocks} blocks, {} parameters", format::count(start.parameters));
     widgets::fact(ui, "Learns", &learns);
     widgets::fact(ui, "Computed twice", &format::counted(start.recomputed_blocks as u64, "block"));
-    let what = format!("{} for weights, gradients, optimizer and kept values", format::bytes(start.predicted_bytes));
+    let what = format!("{} besides the window", format::bytes(start.predicted_bytes));
     widgets::fact(ui, "Memory, predicted", &what);
     widgets::fact(ui, "Folder", &folder.display().to_string());
 }

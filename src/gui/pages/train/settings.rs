@@ -4,7 +4,7 @@ use egui::{CollapsingHeader, ComboBox, Ui};
 use lucide_icons::Icon;
 
 use super::fields::{Scale, choice, number, optional, slider};
-use super::more;
+use super::{Train, memory, more, rate};
 use crate::gui::actions::{Action, TrainAction};
 use crate::gui::dialogs::Ask;
 use crate::gui::library::Library;
@@ -19,33 +19,41 @@ const PRESETS: [(Preset, &str, &str); 3] = [
     (Preset::Safe, "Ultra-safe", "Batches of 4 and everything computed twice: as little memory as can be"),
 ];
 
-pub fn settings_ui(ui: &mut Ui, config: &mut TrainConfig, library: &Library, actions: &mut Vec<Action>) {
-    presets_ui(ui, config);
+pub fn settings_ui(ui: &mut Ui, page: &mut Train, library: &Library, actions: &mut Vec<Action>) {
+    presets_ui(ui, &mut page.config);
     ui.add_space(STEP);
-    model_ui(ui, config, library, actions);
+    model_ui(ui, &page.config, library, actions);
     ui.add_space(STEP);
     widgets::section(ui, "Learning");
-    learning_ui(ui, config);
+    learning_ui(ui, page, actions);
     ui.add_space(STEP);
     widgets::section(ui, "Memory");
-    memory_ui(ui, config);
+    memory_ui(ui, page);
     ui.add_space(STEP);
     widgets::section(ui, "Photos");
-    photos_ui(ui, config);
+    photos_ui(ui, &mut page.config);
     ui.add_space(STEP);
-    CollapsingHeader::new("More").id_salt("more settings").show_unindented(ui, |ui| more::more_ui(ui, config));
+    let more = CollapsingHeader::new("More").id_salt("more settings");
+    more.show_unindented(ui, |ui| more::more_ui(ui, &mut page.config));
 }
 
-fn learning_ui(ui: &mut Ui, config: &mut TrainConfig) {
+fn learning_ui(ui: &mut Ui, page: &mut Train, actions: &mut Vec<Action>) {
+    let can_start = page.obstacle().is_none();
+    let Train { config, rates, .. } = page;
     slider(ui, "Epochs", "How often each photo is seen", &mut config.epochs, 1..=200, Scale::Logarithmic);
     let what = "How far a step goes, at its height";
     slider(ui, "Learning rate", what, &mut config.lr, 1e-6..=1.0, Scale::Logarithmic);
+    rate::rates_ui(ui, rates, &mut config.lr, can_start, actions);
     unfreeze_ui(ui, &mut config.unfreeze);
 }
 
-fn memory_ui(ui: &mut Ui, config: &mut TrainConfig) {
+fn memory_ui(ui: &mut Ui, page: &mut Train) {
+    let is_busy = page.holds_device();
+    let Train { config, memory, photos, reading, .. } = page;
     let what = "Photos whose mistakes make one step together";
     slider(ui, "Batch size", what, &mut config.batch_size, 1..=256, Scale::Logarithmic);
+    let count = photos.count(config);
+    memory::memory_ui(ui, memory, config, count, reading, is_busy);
     let what = "Fewer photos at once need less memory, and the step stays the same but for batch norms";
     let first = (config.batch_size / 2).max(1);
     optional(ui, "Photos computed at once", (what, "The whole batch"), &mut config.micro_batch, first, 1..=256);
@@ -82,11 +90,11 @@ fn presets_ui(ui: &mut Ui, config: &mut TrainConfig) {
     });
 }
 
-fn model_ui(ui: &mut Ui, config: &mut TrainConfig, library: &Library, actions: &mut Vec<Action>) {
+fn model_ui(ui: &mut Ui, config: &TrainConfig, library: &Library, actions: &mut Vec<Action>) {
     widgets::section(ui, "Checkpoint to begin from");
     let source = config.model.clone().map_or(ModelSource::Starter, ModelSource::File);
     let name = library.get(&source).map_or_else(|| "Starter".to_owned(), |model| model.name());
-    let combo = ComboBox::from_id_salt("model to train").width(ui.available_width() - 8.0).truncate();
+    let combo = ComboBox::from_id_salt("model to train").width(ui.available_width()).truncate();
     let shown = combo.selected_text(&name).show_ui(ui, |ui| {
         for model in library.models().iter().filter(|model| model.is_usable()) {
             let chosen = model.source == source;
