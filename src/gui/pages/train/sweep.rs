@@ -137,20 +137,13 @@ fn table_ui(ui: &mut Ui, rows: &[SweepRow], current: usize, actions: &mut Vec<Ac
     let palette = Palette::of(ui);
     let grid = Grid::new("batch sizes").striped(false).spacing(vec2(20.0, 6.0)).min_col_width(40.0);
     grid.show(ui, |ui| {
-        for heading in ["batch", "fits", "photos/s", "an epoch", "predicted", "peak", "computed twice", ""] {
+        for heading in ["batch", "", "fits", "photos/s", "an epoch", "predicted", "peak", "computed twice"] {
             ui.label(RichText::new(heading).small().color(palette.secondary));
         }
         ui.end_row();
         for row in rows {
             let or_unknown = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
             ui.label(row.batch_size.to_string());
-            ui.label(if row.fits { RichText::new("yes") } else { RichText::new("no").color(palette.warning) });
-            ui.label(or_unknown(row.photos_per_second.map(|rate| format!("{rate:.1}"))));
-            let time = |seconds| format::duration(std::time::Duration::from_secs_f64(seconds));
-            ui.label(or_unknown(row.seconds_per_epoch.map(time)));
-            ui.label(or_unknown(row.predicted_bytes.map(format::bytes)));
-            ui.label(or_unknown(row.peak_bytes.map(format::bytes)));
-            ui.label(or_unknown(row.recomputed_blocks.map(|blocks| format::counted(blocks as u64, "block"))));
             if row.batch_size == current {
                 ui.label(RichText::new("chosen").color(palette.secondary));
             } else if row.fits {
@@ -158,7 +151,16 @@ fn table_ui(ui: &mut Ui, rows: &[SweepRow], current: usize, actions: &mut Vec<Ac
                 if widgets::icon_button(ui, Icon::Check, &choose).clicked() {
                     actions.push(Action::Train(TrainAction::SetBatchSize(row.batch_size)));
                 }
+            } else {
+                ui.label("");
             }
+            ui.label(if row.fits { RichText::new("yes") } else { RichText::new("no").color(palette.warning) });
+            ui.label(or_unknown(row.photos_per_second.map(|rate| format!("{rate:.1}"))));
+            let time = |seconds| format::duration(std::time::Duration::from_secs_f64(seconds));
+            ui.label(or_unknown(row.seconds_per_epoch.map(time)));
+            ui.label(or_unknown(row.predicted_bytes.map(format::bytes)));
+            ui.label(or_unknown(row.peak_bytes.map(format::bytes)));
+            ui.label(or_unknown(row.recomputed_blocks.map(|blocks| format::counted(blocks as u64, "block"))));
             ui.end_row();
         }
     });
