@@ -2,7 +2,8 @@
 //! never refuses: limits are kept by admission before the work, not by failing an allocation in the middle of it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 struct Counting;
 
@@ -11,6 +12,14 @@ static ALLOCATOR: Counting = Counting;
 
 static LIVE: AtomicU64 = AtomicU64::new(0);
 static PEAK: AtomicU64 = AtomicU64::new(0);
+
+/// The same of the threads that are counted apart. They may free what others allocated.
+static LIVE_APART: AtomicI64 = AtomicI64::new(0);
+static PEAK_APART: AtomicI64 = AtomicI64::new(0);
+
+thread_local! {
+    static IS_APART: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Bytes allocated and not freed.
 pub fn live() -> u64 {
@@ -27,14 +36,21 @@ pub fn reset_peak() {
     PEAK.store(live(), Relaxed);
 }
 
-/// What `work` returns, and how far [`live`] rose above what it was before. What other threads allocate meanwhile counts
-/// too. [`peak`] stays what it would have been.
-pub fn peak_of<T>(work: impl FnOnce() -> T) -> (T, u64) {
-    let (highest, before) = (peak(), live());
-    reset_peak();
+/// Whether the calling thread is from now on one of those that [`live_apart`] and [`peak_apart`] count.
+pub fn count_apart(is_apart: bool) {
+    IS_APART.set(is_apart);
+}
+
+/// Bytes that the threads counted apart have allocated, without those they have freed.
+pub fn live_apart() -> i64 {
+    LIVE_APART.load(Relaxed)
+}
+
+/// What `work` returns, and the highest [`live_apart`] meanwhile. For one caller at a time.
+pub fn peak_apart<T>(work: impl FnOnce() -> T) -> (T, i64) {
+    PEAK_APART.store(live_apart(), Relaxed);
     let result = work();
-    let meanwhile = PEAK.fetch_max(highest, Relaxed);
-    (result, meanwhile.saturating_sub(before))
+    (result, PEAK_APART.load(Relaxed))
 }
 
 /// Sets glibc's allocator up for buffers that come and go: blocks up to 1 GB stay in one heap and are reused instead of
@@ -65,10 +81,17 @@ fn grew(bytes: usize) {
     if live > PEAK.load(Relaxed) {
         PEAK.fetch_max(live, Relaxed);
     }
+    if IS_APART.get() {
+        let live = LIVE_APART.fetch_add(bytes as i64, Relaxed) + bytes as i64;
+        PEAK_APART.fetch_max(live, Relaxed);
+    }
 }
 
 fn shrank(bytes: usize) {
     LIVE.fetch_sub(bytes as u64, Relaxed);
+    if IS_APART.get() {
+        LIVE_APART.fetch_sub(bytes as i64, Relaxed);
+    }
 }
 
 // SAFETY: every call is handed to `System` unchanged; the counters are atomics and allocate nothing.
@@ -130,12 +153,21 @@ mod tests {
     }
 
     #[test]
-    fn the_peak_of_some_work_is_its_own_and_the_whole_one_stays() {
-        const BLOCK: usize = 1 << 30;
-        drop(std::hint::black_box(Vec::<u8>::with_capacity(2 * BLOCK)));
-        let highest = peak();
-        let (length, bytes) = peak_of(|| std::hint::black_box(Vec::<u8>::with_capacity(BLOCK)).capacity());
-        assert!(length == BLOCK && bytes >= BLOCK as u64 / 2 && bytes < 2 * BLOCK as u64);
-        assert!(peak() >= highest);
+    fn threads_counted_apart_are_counted_alone() {
+        const BLOCK: usize = 1 << 20;
+        let block = || std::hint::black_box(Vec::<u8>::with_capacity(BLOCK));
+        let thread = std::thread::spawn(move || {
+            count_apart(true);
+            let before = live_apart();
+            let (kept, peak) = peak_apart(|| {
+                std::thread::spawn(move || drop([block(), block(), block()])).join().unwrap();
+                drop(block());
+                block()
+            });
+            (kept.capacity(), peak - before, live_apart() - before)
+        });
+        let (length, peak, live) = thread.join().unwrap();
+        let is_a_block = |bytes: i64| (BLOCK as i64..BLOCK as i64 + 10_000).contains(&bytes);
+        assert!(length == BLOCK && is_a_block(peak) && is_a_block(live), "{peak} {live}");
     }
 }

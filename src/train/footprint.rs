@@ -1,7 +1,10 @@
 //! What the steps of training take beside the weights, measured: a few made-up photos go through the network, forward and
 //! backward, and every further photo takes what the last ones took.
 
+use std::sync::{Mutex, PoisonError};
+
 use candle_core::{DType, Device, Tensor};
+use rayon::ThreadPoolBuilder;
 
 use super::TrainError;
 use super::gradients::Gradients;
@@ -13,8 +16,11 @@ use crate::models::Network;
 /// Photos of the two steps that are compared. Of one photo alone a batch norm may have no variance.
 const PHOTOS: [usize; 2] = [2, 4];
 
-/// What another job allocates at the same time is seen too: the least of so many is taken.
-const TIMES: usize = 2;
+/// A block's graph is walked by recursion.
+const STACK_BYTES: usize = 64 << 20;
+
+/// One measurement at a time.
+static MEASURING: Mutex<()> = Mutex::new(());
 
 /// Larger sides are not measured, which could take the memory that is to be predicted: maps grow with the side's square.
 const LARGEST_SIDE: usize = 128;
@@ -41,22 +47,33 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// `network` trains from block `first` on and is on the CPU; it is left as it is. Needs a deep stack.
+    /// `network` trains from block `first` on and is on the CPU; it is left as it is.
     pub fn measure(network: &Network, first: usize, side: usize) -> Result<Self, TrainError> {
+        let _turn = MEASURING.lock().unwrap_or_else(PoisonError::into_inner);
+        // Threads of its own, for what others allocate meanwhile is not the network's.
+        let pool = ThreadPoolBuilder::new()
+            .stack_size(STACK_BYTES)
+            .start_handler(|_| heap::count_apart(true))
+            .exit_handler(|_| heap::count_apart(false))
+            .build()
+            .map_err(candle_core::Error::wrap)?;
         let small = side.min(LARGEST_SIDE);
-        // Some networks take photos of one size alone.
-        Self::at(network, first, small).or_else(|error| match small < side {
-            true => Self::at(network, first, side),
-            false => Err(error),
+        pool.install(|| {
+            // Some networks take photos of one size alone.
+            Self::at(network, first, small).or_else(|error| match small < side {
+                true => Self::at(network, first, side),
+                false => Err(error),
+            })
         })
     }
 
     fn at(network: &Network, first: usize, side: usize) -> Result<Self, TrainError> {
-        let kept = Segments::kept_bytes(network, first, side, &Device::Cpu)?.unwrap_or_default();
+        let kept = Segments::kept_bytes(network, first, side)?;
+        let before = heap::live_apart();
         let step = |recompute| {
             let segments = Segments { first, recompute: vec![recompute; network.blocks.len()] };
-            let [few, more] = PHOTOS.map(|photos| bytes_of_step(network, &segments, side, photos));
-            let (few, more) = (few? as f64, more? as f64);
+            let [few, more] = PHOTOS.map(|photos| highest_of_step(network, &segments, side, photos));
+            let (few, more) = ((few? - before) as f64, (more? - before) as f64);
             let each = (more - few).max(0.0) / (PHOTOS[1] - PHOTOS[0]) as f64;
             Ok::<_, TrainError>(Step { fixed: (few - each * PHOTOS[0] as f64).max(0.0), each })
         };
@@ -84,21 +101,15 @@ impl Footprint {
     }
 }
 
-/// The most that forward and backward of so many photos take at a time.
-fn bytes_of_step(network: &Network, segments: &Segments, side: usize, photos: usize) -> Result<u64, TrainError> {
+/// The most that the measuring threads hold at a time in forward and backward of so many photos. What they keep for the next
+/// step, scratch space, is held in every later step too.
+fn highest_of_step(network: &Network, segments: &Segments, side: usize, photos: usize) -> Result<i64, TrainError> {
     let pixels = Tensor::zeros((photos, side, side, 3), DType::F32, &Device::Cpu)?;
-    let mut least = u64::MAX;
-    for _ in 0..TIMES {
-        let step = || {
-            let mut gradients = Gradients::new(network.learned.len());
-            let judge = |logits: &Tensor| Ok(logits.zeros_like()?);
-            scoped(|| segments.look(network, &pixels, judge, &mut gradients))
-        };
-        let (looked, bytes) = heap::peak_of(step);
-        looked?;
-        least = least.min(bytes);
-    }
-    Ok(least)
+    let mut gradients = Gradients::new(network.learned.len());
+    let judge = |logits: &Tensor| Ok(logits.zeros_like()?);
+    let (looked, highest) = heap::peak_apart(|| scoped(|| segments.look(network, &pixels, judge, &mut gradients)));
+    looked?;
+    Ok(highest)
 }
 
 #[cfg(test)]

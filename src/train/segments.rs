@@ -287,24 +287,16 @@ impl Segments {
         recompute
     }
 
-    /// The bytes that each block's graph keeps of one photo of `side` × `side`, counted by the allocator; none off the CPU,
-    /// where it does not see them.
-    pub fn kept_bytes(
-        network: &Network,
-        first: usize,
-        side: usize,
-        device: &Device,
-    ) -> Result<Option<Vec<u64>>, TrainError> {
+    /// The bytes that each block keeps of one photo of `side` × `side`, by what the threads counted apart allocate: the
+    /// caller's pool. The network is on the CPU.
+    pub(super) fn kept_bytes(network: &Network, first: usize, side: usize) -> Result<Vec<u64>, TrainError> {
         // Of one photo alone a batch norm may have no variance.
         const PHOTOS: usize = 2;
-        if !device.is_cpu() {
-            return Ok(None);
-        }
         let pixels = Tensor::zeros((PHOTOS, side, side, 3), DType::F32, &Device::Cpu)?;
         let mut xs = network.features(first, &pixels)?;
         let mut costs = vec![0; first];
         for block in &network.blocks[first..] {
-            let before = heap::live();
+            let before = heap::live_apart();
             let (output, _kept) = match block.learn(&xs) {
                 Some(learn) => {
                     let (output, own) = learn.keep(&xs, Phase::TrainAgain)?;
@@ -316,10 +308,10 @@ impl Segments {
                     (output.detach(), Kept::Graphs(vec![(input, output)]))
                 }
             };
-            costs.push(heap::live().saturating_sub(before) / PHOTOS as u64);
+            costs.push((heap::live_apart() - before).max(0) as u64 / PHOTOS as u64);
             xs = output;
         }
-        Ok(Some(costs))
+        Ok(costs)
     }
 }
 

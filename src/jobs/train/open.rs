@@ -25,7 +25,7 @@ use crate::train::{
 use crate::worker::{BoxError, JobContext};
 
 /// Backward descends as deep as a block is long.
-pub(super) const STACK_BYTES: usize = 64 << 20;
+const STACK_BYTES: usize = 64 << 20;
 
 /// A run that can begin.
 pub struct Opened {
@@ -330,7 +330,11 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
     let train = Supply::Photos(loader(&training, Some(config.augment))?);
     let side = transform.output_size().map_or(0, |(height, _)| height);
     let first = config.unfreeze.first(network.blocks.len());
-    let costs = compute.install(|| Segments::kept_bytes(&network, first, side, &chosen.device))?;
+    // Elsewhere the allocator sees nothing.
+    let footprint = match chosen.device.is_cpu() {
+        true => Some(Footprint::measure(&network, first, side)?),
+        false => None,
+    };
     let budget = memory::read();
     let free = budget.budget().unwrap_or(u64::MAX).saturating_sub(budget.footprint.unwrap_or(0));
     let bytes_of_features = match config.may_cache_features(first) {
@@ -342,12 +346,8 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
     };
     let keeps_features = bytes_of_features > 0 && bytes_of_features as f64 <= free as f64 * SHARE_FOR_FEATURES;
     notices.extend(about_features(&config, first, bytes_of_features, keeps_features));
+    let costs = footprint.as_ref().map(|footprint| footprint.kept(side));
     let recompute = recomputed(&config, network.blocks.len(), costs.as_deref(), free);
-    // Elsewhere the allocator sees nothing.
-    let footprint = match chosen.device.is_cpu() {
-        true => Some(compute.install(|| Footprint::measure(&network, first, side))?),
-        false => None,
-    };
     let (size, features) = (Size::of(&network, first), if keeps_features { bytes_of_features } else { 0 });
     let plan = MemoryPlan::new(&config, size, footprint.as_ref(), &recompute, side, features);
     let counts = |split| dataset.class_counts(split);

@@ -1,8 +1,6 @@
 //! What a run will take of the memory, said before it begins; and if it does not fit, what would.
 
-use rayon::ThreadPoolBuilder;
-
-use super::open::{Model, STACK_BYTES};
+use super::open::Model;
 use crate::device::{self, DeviceChoice};
 use crate::memory::heap;
 use crate::models::Network;
@@ -173,12 +171,11 @@ pub fn forecast(config: &TrainConfig, classes: Option<usize>, ctx: &JobContext) 
     drop(model);
     ctx.check()?;
     let first = config.unfreeze.first(network.blocks.len());
-    let compute = ThreadPoolBuilder::new().stack_size(STACK_BYTES).build()?;
-    let footprint = compute.install(|| Footprint::measure(&network, first, side))?;
+    let footprint = Footprint::measure(&network, first, side)?;
     ctx.check()?;
     let feature_bytes = match first {
         0 => 0,
-        frozen => compute.install(|| feature_bytes(&network, frozen, side, &chosen.device))?,
+        frozen => feature_bytes(&network, frozen, side, &chosen.device)?,
     };
     let size = Size::of(&network, first);
     drop(network);
