@@ -265,6 +265,23 @@ fn kept_features_change_nothing_wherever_the_run_is_interrupted() {
 }
 
 #[test]
+fn random_weights_to_begin_with_follow_the_seed() {
+    let kitchen = Kitchen::new(4);
+    // So small a rate that the weights stay what they were, but for their last digits.
+    let arch = Some("mobilenet_v3_small".to_owned());
+    let base = TrainConfig { arch, epochs: 1, lr: 1e-9, ..kitchen.config() };
+    let stem = |name: &str, seed: u64| {
+        kitchen.train(&kitchen.begin(TrainConfig { seed, ..base.clone() }, name)).unwrap();
+        let checkpoint = Checkpoint::open(&kitchen.at(name).join("last.safetensors")).unwrap();
+        checkpoint.read_f32("features.0.0.weight").unwrap()
+    };
+    let (one, again, other) = (stem("one", 1), stem("again", 1), stem("other", 2));
+    assert_eq!(one, again);
+    let differ = one.iter().zip(&other).filter(|(one, other)| (*one - *other).abs() > 1e-3).count();
+    assert!(differ > one.len() / 2, "{differ} of {}", one.len());
+}
+
+#[test]
 fn frozen_weights_are_saved_as_they_were() {
     let kitchen = Kitchen::new(4);
     let config = TrainConfig { unfreeze: Unfreeze::Head, epochs: 1, ..kitchen.config() };
