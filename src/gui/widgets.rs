@@ -6,6 +6,7 @@ use std::path::Path;
 use egui::text::{LayoutJob, TextFormat};
 use egui::{Align, Align2, Button, Color32, CornerRadius, Frame, Layout, Margin, Rect, Response, RichText, Sense};
 use egui::{Stroke, StrokeKind, Ui, Vec2, WidgetInfo, accesskit::Role, vec2};
+use egui_plot::Plot;
 use lucide_icons::Icon;
 
 use super::theme::{self, Palette, RADIUS, STEP};
@@ -319,10 +320,17 @@ pub fn percent(probability: f32) -> String {
 }
 
 /// A chart that fills its place to the edges and stays as it is drawn: no axes, nothing to drag or zoom.
-pub fn still_plot(name: &'static str) -> egui_plot::Plot<'static> {
-    egui_plot::Plot::new(name)
-        .show_axes(false)
-        .show_grid(false)
+pub fn still_plot(name: &str) -> Plot<'static> {
+    fixed_plot(name).show_axes(false).show_grid(false).set_margin_fraction(vec2(0.0, 0.0))
+}
+
+/// A chart of this size with axes and a grid, which stays as it is drawn too.
+pub fn chart<'a>(ui: &Ui, name: &str, size: Vec2) -> Plot<'a> {
+    fixed_plot(name).width(size.x).height(size.y).sense(Sense::hover()).grid_color(Palette::of(ui).hairline)
+}
+
+fn fixed_plot<'a>(name: &str) -> Plot<'a> {
+    Plot::new(name)
         .show_background(false)
         .show_x(false)
         .show_y(false)
@@ -331,7 +339,6 @@ pub fn still_plot(name: &'static str) -> egui_plot::Plot<'static> {
         .allow_scroll(false)
         .allow_boxed_zoom(false)
         .allow_double_click_reset(false)
-        .set_margin_fraction(vec2(0.0, 0.0))
 }
 
 #[cfg(test)]

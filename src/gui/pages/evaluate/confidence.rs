@@ -1,7 +1,7 @@
 //! Whether the model is as sure as it is right, and from which confidence on its answers are good enough.
 
-use egui::{Color32, RichText, ScrollArea, Sense, Slider, Ui, vec2};
-use egui_plot::{Bar, BarChart, GridMark, Line, LineStyle, Plot, PlotPoints, Points, VLine};
+use egui::{Color32, RichText, ScrollArea, Slider, Ui, vec2};
+use egui_plot::{Bar, BarChart, GridMark, Line, LineStyle, PlotPoints, Points, VLine};
 use lucide_icons::Icon;
 
 use super::{Judged, percent};
@@ -136,21 +136,8 @@ fn quarters(_: egui_plot::GridInput) -> Vec<GridMark> {
 /// A plot whose both axes are shares of all.
 fn share_plot<'a>(ui: &mut Ui, name: &str, draw: impl FnOnce(&mut egui_plot::PlotUi<'a>) + 'a) {
     let percents = |mark: GridMark, _: &std::ops::RangeInclusive<f64>| format!("{:.0} %", 100.0 * mark.value);
-    let palette = Palette::of(ui);
-    Plot::new(name)
-        .height(PLOT_HEIGHT)
-        .width(ui.available_width())
-        .sense(Sense::hover())
-        .show_background(false)
-        .allow_zoom(false)
-        .allow_drag(false)
-        .allow_scroll(false)
-        .allow_boxed_zoom(false)
-        .allow_double_click_reset(false)
-        .show_x(false)
-        .show_y(false)
+    widgets::chart(ui, name, vec2(ui.available_width(), PLOT_HEIGHT))
         .y_axis_min_width(40.0)
-        .grid_color(palette.hairline)
         .set_margin_fraction(vec2(0.02, 0.04))
         .x_grid_spacer(quarters)
         .y_grid_spacer(quarters)

@@ -1,7 +1,7 @@
 //! Curves over steps or epochs: one chart for each measure, the same look wherever runs are shown.
 
-use egui::{Color32, Sense, Ui, vec2};
-use egui_plot::{GridMark, HoverPosition, Line, LineStyle, Plot, PlotPoints, Points};
+use egui::{Color32, Ui, vec2};
+use egui_plot::{GridMark, HoverPosition, Line, LineStyle, PlotPoints, Points};
 
 use crate::gui::theme::Palette;
 use crate::gui::widgets;
@@ -118,7 +118,6 @@ pub fn series(
 
 /// A chart with its title. Stays as it is drawn: a wheel over it scrolls the page.
 pub fn chart_ui(ui: &mut Ui, id: &str, measure: Measure, axis: Axis, series: Vec<Series>, size: egui::Vec2) {
-    let palette = Palette::of(ui);
     ui.vertical(|ui| {
         ui.set_width(size.x);
         widgets::section(ui, measure.title());
@@ -129,20 +128,8 @@ pub fn chart_ui(ui: &mut Ui, id: &str, measure: Measure, axis: Axis, series: Vec
             }
             HoverPosition::Elsewhere { .. } => None,
         };
-        let mut plot = Plot::new(id)
-            .height(size.y)
-            .width(size.x)
-            .sense(Sense::hover())
-            .show_background(false)
-            .allow_zoom(false)
-            .allow_drag(false)
-            .allow_scroll(false)
-            .allow_boxed_zoom(false)
-            .allow_double_click_reset(false)
-            .show_x(false)
-            .show_y(false)
+        let mut plot = widgets::chart(ui, id, size)
             .y_axis_min_width(36.0)
-            .grid_color(palette.hairline)
             .set_margin_fraction(vec2(0.02, 0.06))
             .x_grid_spacer(|input| round_marks(input.bounds, 1.0))
             .y_grid_spacer(|input| round_marks(input.bounds, 0.0))

@@ -1,7 +1,7 @@
 //! Looks for a learning rate: the loss while the rate grows, and the rate at which it falls fastest.
 
-use egui::{Context, Sense, Ui};
-use egui_plot::{GridMark, Line, Plot, PlotPoints, VLine};
+use egui::{Context, Ui, vec2};
+use egui_plot::{GridMark, Line, PlotPoints, VLine};
 use lucide_icons::Icon;
 
 use super::charts;
@@ -146,20 +146,8 @@ fn plot_ui(ui: &mut Ui, rates: &Rates) {
         .collect();
     let (low, high) = range(if smoothed.is_empty() { &raw } else { &smoothed });
     let suggested = rates.found.as_ref().and_then(|found| found.suggested);
-    let response = Plot::new("learning rates")
-        .height(HEIGHT)
-        .width(ui.available_width())
-        .sense(Sense::hover())
-        .show_background(false)
-        .allow_zoom(false)
-        .allow_drag(false)
-        .allow_scroll(false)
-        .allow_boxed_zoom(false)
-        .allow_double_click_reset(false)
-        .show_x(false)
-        .show_y(false)
+    let response = widgets::chart(ui, "learning rates", vec2(ui.available_width(), HEIGHT))
         .y_axis_min_width(32.0)
-        .grid_color(palette.hairline)
         .x_grid_spacer(|_| [-6, -4, -2, 0].map(|power| GridMark { value: f64::from(power), step_size: 2.0 }).to_vec())
         .x_axis_formatter(|mark, _| format!("1e{:.0}", mark.value))
         .y_grid_spacer(|input| charts::round_marks(input.bounds, 0.0))

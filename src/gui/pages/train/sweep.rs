@@ -1,7 +1,7 @@
 //! Batch sizes tried in turn: which fit, how fast they train, and what memory they take.
 
-use egui::{Context, Grid, RichText, ScrollArea, Sense, Ui, vec2};
-use egui_plot::{Bar, BarChart, Plot};
+use egui::{Context, Grid, RichText, ScrollArea, Ui, vec2};
+use egui_plot::{Bar, BarChart};
 use lucide_icons::Icon;
 
 use crate::format;
@@ -209,20 +209,8 @@ fn bars_ui(
         ui.set_width(width);
         widgets::section(ui, title);
         let last = count as f64 - 0.5;
-        Plot::new(title)
-            .height(150.0)
-            .width(width)
-            .sense(Sense::hover())
-            .show_background(false)
+        widgets::chart(ui, title, vec2(width, 150.0))
             .show_grid([false, true])
-            .grid_color(palette.hairline)
-            .allow_zoom(false)
-            .allow_drag(false)
-            .allow_scroll(false)
-            .allow_boxed_zoom(false)
-            .allow_double_click_reset(false)
-            .show_x(false)
-            .show_y(false)
             .y_axis_min_width(48.0)
             .y_axis_formatter(move |mark, _| text(mark.value))
             .x_grid_spacer(move |_| marks(count))
