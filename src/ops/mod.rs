@@ -19,6 +19,8 @@ macro_rules! vectorized {
 }
 
 mod activation;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attention;
 mod backward;
 mod batch_norm;
