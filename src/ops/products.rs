@@ -2,16 +2,16 @@
 
 use rayon::prelude::*;
 
-use super::packed::{PANEL, PackedMatrix, Target, linear_rows, multiply_turned};
+use super::packed::{PANEL, PackedMatrix, Target, Unit, linear_rows, multiply_turned};
 use super::{Activation, backward, space, written};
 
 /// Rows whose products are summed together: as many as keep what is read in the second-level cache.
-pub const TILE_ROWS: usize = 196;
+pub const TILE_ROWS: usize = 224;
 
 /// `upstream · weightᵀ`: the gradients of rows, for a weight of `outputs` columns.
 pub fn row_gradients(upstream: &[f32], weight: &[f32], outputs: usize) -> Vec<f32> {
     let turned = PackedMatrix::turned(weight, outputs, None);
-    linear_rows(upstream, &turned, &vec![0.0; turned.columns()], Activation::None, None)
+    linear_rows(upstream, &turned, &vec![0.0; turned.columns()], Activation::None, None, Unit::Tiles)
 }
 
 /// `rowsᵀ · upstream`: the gradient of a weight of `inputs` rows and `outputs` columns.

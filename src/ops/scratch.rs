@@ -39,6 +39,16 @@ pub fn with_bytes<R>(floats: usize, bytes: usize, compute: impl FnOnce(&mut [f32
     })
 }
 
+/// The same in cache lines.
+#[cfg(target_arch = "x86_64")]
+pub fn with_lines<R>(length: usize, compute: impl FnOnce(&mut [super::packed::Line]) -> R) -> R {
+    with((length + 1) * super::packed::PANEL, |buffer| {
+        // SAFETY: a line is floats.
+        let (_, lines, _) = unsafe { buffer.align_to_mut() };
+        compute(&mut lines[..length])
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::ops::backward::{add, column_sums, gradient, read};
-use crate::ops::packed::{PackedMatrix, Product, Rows, Start, Target, apart, conv_values, lines};
+use crate::ops::packed::{PackedMatrix, Product, Rows, Start, Target, Unit, apart, conv_values, lines};
 use crate::ops::products::{TILE_ROWS, row_gradients, weight_gradients};
 use crate::ops::window::{Geometry, Window};
 use crate::ops::{Activation, elements, output, scratch};
@@ -147,6 +147,7 @@ impl Band<'_> {
                     start: Start::Bias(&zeros),
                     residual: None,
                     activation: Activation::None,
+                    unit: Unit::Tiles,
                 };
                 product.write(Target::holding(windows, depth));
                 vectorized!(|| self.scatter(windows, depth, position));

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
 use crate::ops::backward::{column_sums, gradient, read};
-use crate::ops::packed::{PackedMatrix, linear_rows};
+use crate::ops::packed::{PackedMatrix, Unit, linear_rows};
 use crate::ops::products::{row_gradients, weight_gradients};
 use crate::ops::{Activation, elements, output};
 
@@ -32,7 +32,7 @@ impl CustomOp3 for Tracked {
         }
         shape.push(outputs);
         let weight = PackedMatrix::scaled(elements(weight, weight_layout)?, outputs, None);
-        Ok(output(linear_rows(elements(x, x_layout)?, &weight, bias, Activation::None, None), shape))
+        Ok(output(linear_rows(elements(x, x_layout)?, &weight, bias, Activation::None, None, Unit::Tiles), shape))
     }
 
     fn bwd(

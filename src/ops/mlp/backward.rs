@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::learning::{Layers, TILE_ROWS, WIDE, of_columns, of_depth, shares};
 use crate::ops::backward::{add, read};
 use crate::ops::layer_norm::normalize;
-use crate::ops::packed::{Line, PANEL, PackedMatrix, Rows, Start, Target, apart, lines, multiply_turned};
+use crate::ops::packed::{BLOCK, Line, PANEL, PackedMatrix, Rows, Start, Target, apart, lines, multiply_turned};
 use crate::ops::{Activation, scratch, space, written};
 
 #[derive(Debug, Clone, Copy)]
@@ -157,7 +157,8 @@ impl Pass<'_> {
 
     fn by_columns(&self) -> Sums {
         let Shapes { rows, channels, hidden } = self.shapes;
-        let share = hidden.div_ceil(rayon::current_num_threads()).next_multiple_of(PANEL);
+        // Also whole blocks of the depth of the narrowing layer.
+        let share = hidden.div_ceil(rayon::current_num_threads()).next_multiple_of(BLOCK);
         let mut whole = Space::new(channels, hidden);
         let mut normed: Vec<_> = (0..hidden.div_ceil(share)).map(|_| space(rows * channels)).collect();
         let mut parts = Vec::new();

@@ -9,11 +9,11 @@ use rayon::prelude::*;
 use super::backward::{Shapes, Sums, sum_gradients};
 use crate::ops::backward::{add, column_sums, read, rows_per_task, sum_in_order};
 use crate::ops::layer_norm::{self, normalize};
-use crate::ops::packed::{self, PackedMatrix, Product, Rows, Start, Target, lines};
+use crate::ops::packed::{self, PackedMatrix, Product, Rows, Start, Target, Unit, lines};
 use crate::ops::{Activation, scratch, space, work, written};
 
 /// Rows computed together, at most.
-pub const TILE_ROWS: usize = 196;
+pub const TILE_ROWS: usize = 224;
 /// Wide columns computed at a time: enough to keep the kernels busy, few enough to stay in the cache beside the tile.
 pub const WIDE: usize = 16 * packed::PANEL;
 
@@ -202,13 +202,31 @@ pub fn of_columns<'a>(
     start: Start<'a>,
 ) -> Product<'a> {
     let panels = columns.start / packed::PANEL..columns.end.div_ceil(packed::PANEL);
-    Product { rows, weight, depth: 0..weight.depth(), panels, start, residual: None, activation: Activation::None }
+    Product {
+        rows,
+        weight,
+        depth: 0..weight.depth(),
+        panels,
+        start,
+        residual: None,
+        activation: Activation::None,
+        unit: Unit::Tiles,
+    }
 }
 
 /// `rows` times a part of a weight's depth.
 pub fn of_depth<'a>(rows: Rows<'a>, weight: &'a PackedMatrix, depth: &Range<usize>, start: Start<'a>) -> Product<'a> {
     let panels = 0..weight.panels();
-    Product { rows, weight, depth: depth.clone(), panels, start, residual: None, activation: Activation::None }
+    Product {
+        rows,
+        weight,
+        depth: depth.clone(),
+        panels,
+        start,
+        residual: None,
+        activation: Activation::None,
+        unit: Unit::Tiles,
+    }
 }
 
 #[cfg(test)]

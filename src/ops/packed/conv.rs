@@ -4,10 +4,10 @@
 use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::linear::{MAX_TILE_ROWS, by_columns, linear};
+use super::linear::{by_columns, linear, tile_limits};
 use super::matrix::{PackedMatrix, lines};
 use super::operands::{Rows, Start, Target};
-use super::product::Product;
+use super::product::{Product, Unit};
 use crate::ops::window::Geometry;
 use crate::ops::{Activation, Padding, Window, scratch, space, with_elements, work, written};
 
@@ -64,6 +64,7 @@ pub fn conv_values(
         start: Start::Bias(&bias),
         residual,
         activation,
+        unit: Unit::for_rows(geometry.out_height * geometry.out_width),
     };
     let mut result = space(geometry.positions() * outputs);
     let mut rest = result.as_mut_slice();
@@ -97,12 +98,13 @@ pub struct Tile {
 pub fn tiles_of(geometry: &Geometry) -> Vec<Tile> {
     let Geometry { batch, out_height, out_width, .. } = *geometry;
     let share = batch.div_ceil(rayon::current_num_threads());
-    let images = (MAX_TILE_ROWS / (out_height * out_width).max(1)).min(share);
+    let (most, _) = tile_limits();
+    let images = (most / (out_height * out_width).max(1)).min(share);
     if images > 0 {
         let starts = (0..batch).step_by(images);
         return starts.map(|image| Tile { image, images: images.min(batch - image), y: 0, rows: out_height }).collect();
     }
-    let parts = out_height.div_ceil((MAX_TILE_ROWS / out_width).max(1));
+    let parts = out_height.div_ceil((most / out_width).max(1));
     let rows = out_height.div_ceil(parts);
     let starts = (0..batch).flat_map(|image| (0..out_height).step_by(rows).map(move |y| (image, y)));
     starts.map(|(image, y)| Tile { image, images: 1, y, rows: rows.min(out_height - y) }).collect()

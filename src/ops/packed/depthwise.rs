@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::matrix::{Line, lines};
 use super::operands::Target;
+use super::product::Unit;
 use super::tile::{Tile, TileWeight};
 use crate::ops::depthwise::{Kernel, Row, kernel_for};
 use crate::ops::window::Geometry;
@@ -50,7 +51,8 @@ pub fn expand_depthwise(
     with_elements([x, expand_bias, weight, bias], |elements| {
         let [x, expand_bias, weight, bias] = *elements else { unreachable!("four tensors were given") };
         let expand_bias = lines(expand_bias);
-        let pass = Pass { expand, expand_bias: &expand_bias, inner, kept, kernel };
+        let pass =
+            Pass { expand, expand_bias: &expand_bias, inner, kept, kernel, unit: Unit::for_rows(height * width) };
         // Parts of an image compute the rows at their border twice.
         let parts = rayon::current_num_threads().div_ceil(batch.max(1));
         let rows = out_height.div_ceil(parts).max(1);
@@ -101,6 +103,7 @@ struct Pass<'a> {
     inner: Activation,
     kept: Kept,
     kernel: Kernel,
+    unit: Unit,
 }
 
 impl Pass<'_> {
@@ -131,6 +134,7 @@ impl Pass<'_> {
             bias: self.expand_bias,
             residual: None,
             activation: self.inner,
+            unit: self.unit,
             is_shared: false,
         };
         self.expand.multiply(&tile, Target::holding(&mut wide[..rows * self.kept.row_length], channels));

@@ -5,22 +5,29 @@ use rayon::prelude::*;
 
 use super::matrix::{PANEL, PackedMatrix, lines};
 use super::operands::{Rows, Start, Target};
-use super::product::Product;
+use super::product::{Product, Unit};
 use crate::ops::{Activation, space, with_elements, work, written};
 
-/// More rows per tile would push it out of the second-level cache.
-pub const MAX_TILE_ROWS: usize = 252;
-/// Tiles are multiples of this many rows, the most that the kernel takes at once.
-const ROW_STEP: usize = 14;
+/// The most rows of a tile, and how many the kernel takes at once: with more rows, a tile would leave the second-level cache.
+pub fn tile_limits() -> (usize, usize) {
+    #[cfg(target_arch = "x86_64")]
+    if crate::ops::amx::is_available() {
+        // More than the vector kernel: every tile brings the weight into planes anew.
+        return (448, 32);
+    }
+    (252, 14)
+}
+
 /// With fewer rows, a thread takes columns instead: each weight is then read by one thread only.
 pub const FEW_ROWS: usize = 64;
 
 /// Rows per tile, at most `most`, so that each thread gets the same number of tiles.
 pub fn tile_rows(rows: usize, most: usize) -> usize {
     let share = rows.div_ceil(rayon::current_num_threads()).max(1);
-    let most = most.clamp(1, MAX_TILE_ROWS);
+    let (largest, step) = tile_limits();
+    let most = most.clamp(1, largest);
     let tile = share.div_ceil(share.div_ceil(most));
-    tile.next_multiple_of(ROW_STEP).min(most)
+    tile.next_multiple_of(step).min(most)
 }
 
 /// `activation(x · weight + bias + residual)`.
@@ -38,6 +45,8 @@ pub fn linear(
     if shape.pop() != Some(inputs) || bias.elem_count() != outputs {
         candle_core::bail!("linear of {inputs} inputs was given shape {:?} and {:?} biases", x.dims(), bias.dims());
     }
+    // Of a table of rows, each is an image's.
+    let of_image = if shape.len() > 1 { shape[1..].iter().product() } else { 1 };
     shape.push(outputs);
     let shape = Shape::from(shape);
     if residual.is_some_and(|residual| residual.shape() != &shape) {
@@ -45,7 +54,8 @@ pub fn linear(
     }
     work::product(x.elem_count() / inputs.max(1), inputs, outputs);
     with_elements([x, bias].into_iter().chain(residual), |elements| {
-        let values = linear_rows(elements[0], weight, elements[1], activation, elements.get(2).copied());
+        let residual = elements.get(2).copied();
+        let values = linear_rows(elements[0], weight, elements[1], activation, residual, Unit::for_rows(of_image));
         Tensor::from_vec(values, shape, x.device())
     })
 }
@@ -57,6 +67,7 @@ pub fn linear_rows(
     bias: &[f32],
     activation: Activation,
     residual: Option<&[f32]>,
+    unit: Unit,
 ) -> Vec<f32> {
     let (inputs, outputs) = (weight.depth(), weight.columns());
     let rows = x.len() / inputs.max(1);
@@ -69,6 +80,7 @@ pub fn linear_rows(
         start: Start::Bias(&bias),
         residual: residual.map(|residual| &residual[first_row * outputs..]),
         activation,
+        unit,
     };
     let mut result = space(rows * outputs);
     if rows <= FEW_ROWS {

@@ -22,21 +22,9 @@ pub fn lines(values: &[f32]) -> Vec<Line> {
 
 /// Rows that are packed together: so many lines of a panel lie one after the other, where single ones would each be in a page
 /// of their own.
-const BLOCK: usize = 32;
+pub const BLOCK: usize = 32;
 /// Panels of one task.
 const TASK_PANELS: usize = 4;
-
-/// The lines of `panels` panels. `fill` gets some panels, whose first has the number it is told, and must write every line.
-fn filled_lines(depth: usize, panels: usize, fill: impl Fn(usize, &mut [MaybeUninit<Line>]) + Sync) -> Vec<Line> {
-    let mut lines = Vec::with_capacity(depth * panels);
-    let space = &mut lines.spare_capacity_mut()[..depth * panels];
-    space.par_chunks_mut((TASK_PANELS * depth).max(1)).enumerate().for_each(|(task, panels)| {
-        vectorized!(|| fill(task * TASK_PANELS, panels));
-    });
-    // SAFETY: every line has been written.
-    unsafe { lines.set_len(depth * panels) };
-    lines
-}
 
 /// At most a line of values, and zeros.
 #[inline(always)]
@@ -54,9 +42,51 @@ pub fn apart(length: usize) -> usize {
     (length.div_ceil(PANEL) | 1) * PANEL
 }
 
-/// A matrix of `depth` rows in panels of [`PANEL`] columns, each panel row after row; columns beyond the last are zero.
+/// How a panel is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Row after row, which both kernels read.
+    Lines,
+    /// In blocks of [`BLOCK`] rows as the matrix unit reads them, half as large again.
+    #[cfg(target_arch = "x86_64")]
+    Planes,
+}
+
+impl Form {
+    /// For weights that are packed for a few products: in the order of the fastest kernel.
+    fn passing() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if crate::ops::amx::is_available() {
+            return Self::Planes;
+        }
+        Self::Lines
+    }
+
+    /// Lines of a panel that so many rows take.
+    fn lines(self, rows: usize) -> usize {
+        match self {
+            Self::Lines => rows,
+            #[cfg(target_arch = "x86_64")]
+            Self::Planes => rows.div_ceil(BLOCK) * super::tiles::BLOCK_LINES,
+        }
+    }
+
+    /// Stores a block of rows of a panel, which begin at `row`.
+    #[inline(always)]
+    fn store(self, panel: &mut [MaybeUninit<Line>], row: usize, block: &[Line]) {
+        let space = &mut panel[self.lines(row)..][..self.lines(block.len())];
+        match self {
+            Self::Lines => _ = space.write_copy_of_slice(block),
+            #[cfg(target_arch = "x86_64")]
+            Self::Planes => super::tiles::store_block(space, block),
+        }
+    }
+}
+
+/// A matrix of `depth` rows in panels of [`PANEL`] columns; columns beyond the last are zero.
 pub struct PackedMatrix {
     lines: Vec<Line>,
+    form: Form,
     depth: usize,
     columns: usize,
 }
@@ -71,91 +101,118 @@ impl PackedMatrix {
                 *value = element(row, column);
             }
         }
-        Self { lines, depth, columns }
+        Self { lines, form: Form::Lines, depth, columns }
     }
 
     /// Packs a weight of shape `(…, columns)`; all axes but the last are its depth.
     pub fn from_tensor(weight: &Tensor) -> Result<Self> {
         let columns = weight.dims().last().copied().unwrap_or(0);
-        with_elements([weight], |elements| Ok(Self::scaled(elements[0], columns, None)))
+        with_elements([weight], |elements| {
+            let depth = elements[0].len() / columns.max(1);
+            Ok(Self::new(depth, columns, |row, column| elements[0][row * columns + column]))
+        })
     }
 
     /// The matrix `rows` of `columns` columns, each multiplied by its `scale`.
     pub fn scaled(rows: &[f32], columns: usize, scale: Option<&[f32]>) -> Self {
         let depth = rows.len() / columns.max(1);
-        let lines = filled_lines(
+        Self::filled(
             depth,
-            columns.div_ceil(PANEL),
+            columns,
             #[inline(always)]
-            |first_panel, panels| {
-                for first_row in (0..depth).step_by(BLOCK) {
-                    for (index, lines) in panels.chunks_exact_mut(depth).enumerate() {
-                        let first = (first_panel + index) * PANEL;
-                        let width = PANEL.min(columns - first);
-                        let rows = rows[first_row * columns..].chunks_exact(columns).take(BLOCK);
-                        for (space, row) in lines[first_row..].iter_mut().zip(rows) {
-                            let mut line = line(&row[first..first + width]);
-                            if let Some(scale) = scale {
-                                line.0.iter_mut().zip(&scale[first..]).for_each(|(value, scale)| *value *= scale);
-                            }
-                            space.write(line);
-                        }
+            |first, first_row, block| {
+                let width = PANEL.min(columns - first);
+                let rows = rows[first_row * columns..].chunks_exact(columns);
+                for (space, row) in block.iter_mut().zip(rows) {
+                    *space = line(&row[first..first + width]);
+                    if let Some(scale) = scale {
+                        space.0.iter_mut().zip(&scale[first..]).for_each(|(value, scale)| *value *= scale);
                     }
                 }
             },
-        );
-        Self { lines, depth, columns }
+        )
     }
 
     /// The transpose of the matrix `rows` of `columns` columns, each of which is multiplied by its `scale`.
     pub fn turned(rows: &[f32], columns: usize, scale: Option<&[f32]>) -> Self {
-        let count = rows.len() / columns.max(1);
-        let lines = filled_lines(
+        Self::filled(
             columns,
-            count.div_ceil(PANEL),
+            rows.len() / columns.max(1),
             #[inline(always)]
-            |first_panel, panels| {
-                for (index, lines) in panels.chunks_exact_mut(columns).enumerate() {
-                    let rows = &rows[(first_panel + index) * PANEL * columns..];
-                    for (block, space) in lines.chunks_mut(PANEL).enumerate() {
-                        let first = block * PANEL;
-                        let mut turned = [Line([0.0; PANEL]); PANEL];
-                        for (place, row) in rows.chunks_exact(columns).take(PANEL).enumerate() {
-                            let values = line(&row[first..first + space.len()]);
-                            turned.iter_mut().zip(values.0).for_each(|(line, value)| line.0[place] = value);
-                        }
-                        for (index, (space, mut line)) in space.iter_mut().zip(turned).enumerate() {
-                            if let Some(scale) = scale {
-                                line.0.iter_mut().for_each(|value| *value *= scale[first + index]);
-                            }
-                            space.write(line);
+            |first, first_row, block| {
+                let rows = &rows[first * columns..];
+                for (index, block) in block.chunks_mut(PANEL).enumerate() {
+                    let first_row = first_row + index * PANEL;
+                    let mut turned = [Line([0.0; PANEL]); PANEL];
+                    for (place, row) in rows.chunks_exact(columns).take(PANEL).enumerate() {
+                        let values = line(&row[first_row..first_row + block.len()]);
+                        turned.iter_mut().zip(values.0).for_each(|(line, value)| line.0[place] = value);
+                    }
+                    for (index, (space, line)) in block.iter_mut().zip(turned).enumerate() {
+                        *space = line;
+                        if let Some(scale) = scale {
+                            space.0.iter_mut().for_each(|value| *value *= scale[first_row + index]);
                         }
                     }
                 }
             },
-        );
-        Self { lines, depth: columns, columns: count }
+        )
+    }
+
+    /// `fill` gets a panel's first column, the first of some rows, and their lines, at most [`BLOCK`], all of which it must
+    /// write.
+    fn filled(depth: usize, columns: usize, fill: impl Fn(usize, usize, &mut [Line]) + Sync) -> Self {
+        let form = Form::passing();
+        let (length, panels) = (form.lines(depth), columns.div_ceil(PANEL));
+        let mut lines = Vec::with_capacity(length * panels);
+        let space = &mut lines.spare_capacity_mut()[..length * panels];
+        space.par_chunks_mut((TASK_PANELS * length).max(1)).enumerate().for_each(|(task, space)| {
+            vectorized!(|| {
+                let mut block = [Line([0.0; PANEL]); BLOCK];
+                for row in (0..depth).step_by(BLOCK) {
+                    let block = &mut block[..BLOCK.min(depth - row)];
+                    for (index, panel) in space.chunks_exact_mut(length).enumerate() {
+                        fill((task * TASK_PANELS + index) * PANEL, row, block);
+                        form.store(panel, row, block);
+                    }
+                }
+            });
+        });
+        // SAFETY: every line has been written.
+        unsafe { lines.set_len(length * panels) };
+        Self { lines, form, depth, columns }
     }
 
     /// Nothing yet: filled again and again by [`Self::refill`].
     pub fn empty() -> Self {
-        Self { lines: Vec::new(), depth: 0, columns: 0 }
+        Self { lines: Vec::new(), form: Form::passing(), depth: 0, columns: 0 }
     }
 
     /// Becomes the matrix whose rows begin `stride` apart in `rows`.
     pub fn refill(&mut self, rows: &[f32], stride: usize, depth: usize, columns: usize) {
         (self.depth, self.columns) = (depth, columns);
-        self.lines.resize(depth * columns.div_ceil(PANEL), Line([0.0; PANEL]));
+        let length = self.form.lines(depth);
+        self.lines.clear();
+        self.lines.reserve(length * columns.div_ceil(PANEL));
+        let space = &mut self.lines.spare_capacity_mut()[..length * columns.div_ceil(PANEL)];
+        let mut block = [Line([0.0; PANEL]); BLOCK];
         for first_row in (0..depth).step_by(BLOCK) {
-            for (panel, lines) in self.lines.chunks_exact_mut(depth).enumerate() {
+            let block = &mut block[..BLOCK.min(depth - first_row)];
+            for (panel, space) in space.chunks_exact_mut(length).enumerate() {
                 let first = panel * PANEL;
                 let width = PANEL.min(columns - first);
-                let rows = rows[first_row * stride..].chunks(stride).take(BLOCK);
-                for (space, row) in lines[first_row..].iter_mut().zip(rows) {
+                for (space, row) in block.iter_mut().zip(rows[first_row * stride..].chunks(stride)) {
                     *space = line(&row[first..first + width]);
                 }
+                self.form.store(space, first_row, block);
             }
         }
+        // SAFETY: every line has been written.
+        unsafe { self.lines.set_len(length * columns.div_ceil(PANEL)) };
+    }
+
+    pub fn form(&self) -> Form {
+        self.form
     }
 
     pub fn depth(&self) -> usize {
@@ -170,9 +227,10 @@ impl PackedMatrix {
         self.columns.div_ceil(PANEL)
     }
 
-    /// The lines of one panel.
+    /// The lines of one panel, in the order of its form.
     pub fn panel(&self, panel: usize) -> &[Line] {
-        &self.lines[panel * self.depth..][..self.depth]
+        let length = self.form.lines(self.depth);
+        &self.lines[panel * length..][..length]
     }
 
     /// Bytes held.

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::linear::tile_rows;
 use super::matrix::{Line, PANEL, PackedMatrix, lines};
 use super::operands::{Rows, Start, Target};
-use super::product::Product;
+use super::product::{Product, Unit};
 use crate::ops::backward::add;
 use crate::ops::layer_norm::normalize;
 use crate::ops::{Activation, filled, scratch, with_elements, work};
@@ -41,6 +41,7 @@ pub fn mlp(x: &Tensor, layers: &Mlp, residual: &Tensor) -> Result<Tensor> {
         candle_core::bail!("mlp of {channels} channels was given {:?} and {:?}", x.dims(), residual.dims());
     }
     let shape = x.shape();
+    let unit = Unit::for_rows(shape.elem_count() / (channels * shape.dims()[0]).max(1));
     // Both layers have as many weights.
     work::product(2 * x.elem_count() / channels.max(1), channels, hidden);
     with_elements([x, residual, &norm.0, &norm.1, hidden_bias, bias], |elements| {
@@ -61,7 +62,7 @@ pub fn mlp(x: &Tensor, layers: &Mlp, residual: &Tensor) -> Result<Tensor> {
                             sums.chunks_exact_mut(channels).for_each(|row| add(row, bias));
                             normed.chunks_exact_mut(channels).for_each(|row| normalize(row, weight, shift, epsilon));
                         });
-                        accumulate(layers, normed, wide, &hidden_bias, sums);
+                        accumulate(layers, normed, wide, &hidden_bias, sums, unit);
                     });
                 });
             })
@@ -70,7 +71,7 @@ pub fn mlp(x: &Tensor, layers: &Mlp, residual: &Tensor) -> Result<Tensor> {
 }
 
 /// Adds `project(activation(expand(normed)))` to `sums`, a share of the wide columns after the other.
-fn accumulate(layers: &Mlp, normed: &[f32], wide: &mut [f32], hidden_bias: &[Line], sums: &mut [f32]) {
+fn accumulate(layers: &Mlp, normed: &[f32], wide: &mut [f32], hidden_bias: &[Line], sums: &mut [f32], unit: Unit) {
     let (expand, project) = (layers.expand.0, layers.project.0);
     let (channels, hidden) = (expand.depth(), expand.columns());
     let rows = normed.len() / channels;
@@ -85,6 +86,7 @@ fn accumulate(layers: &Mlp, normed: &[f32], wide: &mut [f32], hidden_bias: &[Lin
             start: Start::Bias(hidden_bias),
             residual: None,
             activation: layers.activation,
+            unit,
         };
         product.write(Target::holding(wide, width));
         let product = Product {
@@ -95,6 +97,7 @@ fn accumulate(layers: &Mlp, normed: &[f32], wide: &mut [f32], hidden_bias: &[Lin
             start: Start::Result,
             residual: None,
             activation: Activation::None,
+            unit,
         };
         product.write(Target::holding(sums, channels));
     }

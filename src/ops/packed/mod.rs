@@ -14,16 +14,18 @@ mod operands;
 mod product;
 mod scaled;
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 mod turned;
 
 pub use conv::{conv, conv_values, tiles_of};
 pub use depthwise::{Layer, expand_depthwise};
 pub use kernel::{Place, each, write};
 pub use linear::{FEW_ROWS, linear, linear_rows, tile_rows};
-pub use matrix::{Line, PANEL, PackedMatrix, apart, lines};
+pub use matrix::{BLOCK, Line, PANEL, PackedMatrix, apart, lines};
 pub use mlp::{Mlp, mlp};
 pub use operands::{Rows, Start, Target};
-pub use product::Product;
+pub use product::{Product, Unit};
 pub use scaled::linear_scaled;
 pub use tile::{Tile, TileWeight};
 pub use turned::multiply_turned;

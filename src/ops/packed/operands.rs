@@ -110,6 +110,13 @@ impl<'a> Target<'a> {
         Target { first, columns: columns.len(), slice: PhantomData, ..*self }
     }
 
+    /// Some of its rows, borrowed.
+    pub fn rows(&self, rows: Range<usize>) -> Target<'_> {
+        assert!(rows.start <= rows.end && rows.end <= self.rows, "rows of the target");
+        let first = self.first.wrapping_add(rows.start * self.stride);
+        Target { first, rows: rows.len(), slice: PhantomData, ..*self }
+    }
+
     /// Some of its columns.
     pub fn into_columns(self, columns: Range<usize>) -> Self {
         self.split_at_column(columns.end).0.split_at_column(columns.start).1

@@ -5,9 +5,14 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::kernel::{self, Block};
-use super::matrix::{PANEL, PackedMatrix};
+use super::matrix::{Form, PANEL, PackedMatrix};
 use super::operands::{Rows, Start, Target};
 use crate::ops::Activation;
+
+/// With fewer rows, or a depth that would be mostly padding, tiles are no faster.
+const MIN_TILE_ROWS: usize = 16;
+#[cfg(target_arch = "x86_64")]
+const MIN_TILE_DEPTH: usize = 24;
 
 /// `result = activation(start + rows · weight[depth, panels] + residual)`, on the calling thread.
 #[derive(Clone)]
@@ -20,6 +25,22 @@ pub struct Product<'a> {
     /// As long as the result, and laid out alike.
     pub residual: Option<&'a [f32]>,
     pub activation: Activation,
+    pub unit: Unit,
+}
+
+/// The part of the processor that multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    Vectors,
+    /// Where there are tiles.
+    Tiles,
+}
+
+impl Unit {
+    /// For a layer that is given so many rows of each image: whichever images come together, a row's result is the same.
+    pub fn for_rows(rows_per_image: usize) -> Self {
+        if rows_per_image >= MIN_TILE_ROWS { Self::Tiles } else { Self::Vectors }
+    }
 }
 
 impl Product<'_> {
@@ -42,7 +63,31 @@ impl Product<'_> {
             Start::Bias(bias) => assert_eq!(bias.len(), self.weight.panels(), "a bias per column"),
             Start::Result => assert!(target.holds_values, "a sum goes on from values"),
         }
+        #[cfg(target_arch = "x86_64")]
+        if self.takes_tiles()
+            && let Some(tiles) = crate::ops::amx::Tiles::configure()
+        {
+            let right = super::tiles::Right {
+                weight: self.weight,
+                depth: self.depth.clone(),
+                panels: self.panels.clone(),
+                start: Some(self.start),
+                residual: self.residual,
+                activation: self.activation,
+            };
+            return super::tiles::multiply(&tiles, &self.rows, &right, &target);
+        }
+        assert_eq!(self.weight.form(), Form::Lines, "vectors read lines");
         Arch::new().dispatch(Write { product: self, target });
+    }
+
+    /// Whether this is a product for tiles, where there are any.
+    #[cfg(target_arch = "x86_64")]
+    fn takes_tiles(&self) -> bool {
+        match self.weight.form() {
+            Form::Lines => self.unit == Unit::Tiles && self.weight.depth() >= MIN_TILE_DEPTH && !self.depth.is_empty(),
+            Form::Planes => true,
+        }
     }
 
     fn columns(&self) -> usize {
@@ -76,7 +121,7 @@ impl Write<'_> {
     /// All rows times `PANELS` panels from `first` on, while those are in the cache.
     #[inline(always)]
     fn panels<S: Simd, const PANELS: usize>(&self, simd: S, first: usize) {
-        let Product { rows, weight, depth, panels, start, residual, activation } = self.product;
+        let Product { rows, weight, depth, panels, start, residual, activation, .. } = self.product;
         let column = (first - panels.start) * PANEL;
         let columns = (self.product.columns() - column).min(PANELS * PANEL);
         let block = Block::<PANELS> {
@@ -179,16 +224,20 @@ mod tests {
     use crate::ops::packed::matrix::lines;
     use crate::ops::testing::random;
 
+    /// What both kernels are tried with.
+    const UNITS: [Unit; 2] = [Unit::Vectors, Unit::Tiles];
+
     #[test]
     fn activations_are_those_of_the_finished_sums() {
         use Activation::*;
-        let (rows, depth, columns) = (17, 3, 37);
+        let (rows, depth, columns) = (17, 24, 37);
         let mut elements = values(rows * depth, 1);
         elements[5 * depth] = f32::NAN;
         let weights = values(depth * columns, 2);
         let weight = PackedMatrix::new(depth, columns, |row, column| 9.0 * weights[row * columns + column]);
         let (bias, residual) = (lines(&values(columns, 3)), values(rows * columns, 4));
-        for activation in [None, Relu, Relu6, Gelu, GeluTanh, Silu, HardSwish, HardSigmoid, Sigmoid] {
+        let activations = [None, Relu, Relu6, Gelu, GeluTanh, Silu, HardSwish, HardSigmoid, Sigmoid];
+        for (activation, unit) in activations.into_iter().flat_map(|activation| UNITS.map(|unit| (activation, unit))) {
             let [mut plain, mut ours] = [vec![0.0; rows * columns], vec![0.0; rows * columns]];
             let product = |activation| Product {
                 rows: Rows::dense(&elements, rows, depth),
@@ -198,6 +247,7 @@ mod tests {
                 start: Start::Bias(&bias),
                 residual: Some(&residual),
                 activation,
+                unit,
             };
             product(None).write(Target::holding(&mut plain, columns));
             product(activation).write(Target::holding(&mut ours, columns));
@@ -212,17 +262,94 @@ mod tests {
     #[test]
     fn every_shape_equals_plain_sums() {
         for (images, groups, count) in [(1, 1, 1), (1, 1, 3), (2, 3, 7), (3, 2, 14), (1, 1, 31), (1, 2, 45)] {
-            for (segments, segment_length, columns) in [(1, 5, 16), (3, 4, 40), (2, 9, 33), (1, 64, 7)] {
-                check([images, groups, count], segments, segment_length, columns);
+            for (segments, segment_length, columns) in [(1, 5, 16), (3, 4, 40), (2, 29, 33), (1, 64, 7)] {
+                UNITS.map(|unit| check([images, groups, count], segments, segment_length, columns, unit));
             }
         }
+        // More rows, and more depth, than are in planes at a time.
+        UNITS.map(|unit| check([1, 1, 460], 1, 24, 17, unit));
+        UNITS.map(|unit| check([2, 5, 7], 3, 400, 20, unit));
+    }
+
+    #[test]
+    fn matrices_in_the_order_of_either_kernel_multiply_alike() {
+        let (rows, depth, columns) = (37, 100, 40);
+        let (elements, weights, bias) =
+            (values(rows * depth, 1), values(depth * columns, 2), lines(&values(columns, 3)));
+        let (turned, scale) = (values(columns * depth, 4), values(columns, 5));
+        let scaled = |row: usize, column: usize| weights[row * columns + column] * scale[column];
+        let pairs = [
+            (PackedMatrix::scaled(&weights, columns, Some(&scale)), PackedMatrix::new(depth, columns, scaled)),
+            (
+                PackedMatrix::turned(&turned, depth, None),
+                PackedMatrix::new(depth, columns, |row, column| turned[column * depth + row]),
+            ),
+        ];
+        for (passing, kept) in pairs {
+            for (depth, panels) in [(0..depth, 0..3), (32..64, 1..3), (64..depth, 0..1)] {
+                let width = columns.min(panels.end * PANEL) - panels.start * PANEL;
+                let [first, second] = [&passing, &kept].map(|weight| {
+                    let mut result = vec![0.0; rows * width];
+                    let product = Product {
+                        rows: Rows::dense(&elements[..rows * depth.len()], rows, depth.len()),
+                        weight,
+                        depth: depth.clone(),
+                        panels: panels.clone(),
+                        start: Start::Bias(&bias),
+                        residual: None,
+                        activation: Activation::None,
+                        unit: Unit::Tiles,
+                    };
+                    product.write(Target::holding(&mut result, width));
+                    result
+                });
+                assert_eq!(first, second, "{depth:?} {panels:?}");
+            }
+        }
+    }
+
+    /// Values of very different size, whose sums cancel: as near to sums in f64 as products of vectors are.
+    #[test]
+    fn tiles_are_as_exact_as_vectors() {
+        let (rows, depth, columns) = (33, 700, 31);
+        let spread = |values: Vec<f32>| -> Vec<f32> {
+            values.iter().enumerate().map(|(index, value)| value * 2f32.powi((index * 7 % 41) as i32 - 20)).collect()
+        };
+        let (elements, weights) = (spread(values(rows * depth, 1)), spread(values(depth * columns, 2)));
+        let weight = PackedMatrix::new(depth, columns, |row, column| weights[row * columns + column]);
+        let bias = lines(&vec![0.0; columns]);
+        let errors = UNITS.map(|unit| {
+            let mut result = vec![0.0; rows * columns];
+            let product = Product {
+                rows: Rows::dense(&elements, rows, depth),
+                weight: &weight,
+                depth: 0..depth,
+                panels: 0..weight.panels(),
+                start: Start::Bias(&bias),
+                residual: None,
+                activation: Activation::None,
+                unit,
+            };
+            product.write(Target::holding(&mut result, columns));
+            let error = |(index, value): (usize, &f32)| {
+                let products = (0..depth).map(|step| {
+                    f64::from(elements[index / columns * depth + step])
+                        * f64::from(weights[step * columns + index % columns])
+                });
+                let (sum, size) =
+                    products.fold((0.0, 0.0), |(sum, size), product| (sum + product, size + product.abs()));
+                (f64::from(*value) - sum).abs() / size
+            };
+            result.iter().enumerate().map(error).fold(0.0, f64::max)
+        });
+        assert!(errors[1] < 2.0 * errors[0] && errors[0] < 1e-6, "{errors:?}");
     }
 
     fn values(length: usize, seed: u64) -> Vec<f32> {
         random(&[length], seed).unwrap().to_vec1().unwrap()
     }
 
-    fn check([images, groups, count]: [usize; 3], segments: usize, segment_length: usize, columns: usize) {
+    fn check([images, groups, count]: [usize; 3], segments: usize, segment_length: usize, columns: usize, unit: Unit) {
         let depth = segments * segment_length;
         let (row_stride, segment_stride) = (segment_length + 1, (segment_length + 1) * count + 2);
         let group_stride = segment_stride * segments + 3;
@@ -260,6 +387,7 @@ mod tests {
                     start,
                     residual: Some(&residual[before_columns..]),
                     activation: Activation::Relu,
+                    unit,
                 };
                 product.write(Target::holding(&mut result, stride).split_at_column(before_columns).1);
                 for (index, &value) in result.iter().enumerate() {
@@ -282,7 +410,10 @@ mod tests {
                         sum += f64::from(elements[at]) * f64::from(weight);
                     }
                     let expected = (sum + f64::from(residual[index])).max(0.0);
-                    assert!((f64::from(value) - expected).abs() < 1e-5, "{value} instead of {expected}");
+                    assert!(
+                        (f64::from(value) - expected).abs() < 1e-5 * (depth as f64 / 64.0).max(1.0),
+                        "{value} instead of {expected}"
+                    );
                 }
             }
         }

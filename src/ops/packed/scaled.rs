@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::linear::{FEW_ROWS, tile_rows};
 use super::matrix::lines;
 use super::operands::Target;
+use super::product::Unit;
 use super::tile::{Tile, TileWeight};
 use crate::ops::{Activation, filled, scratch, with_elements, work};
 
@@ -49,6 +50,7 @@ pub fn linear_scaled(
                         bias: &bias,
                         residual: residual.map(|residual| &residual[first * outputs..]),
                         activation: Activation::None,
+                        unit: Unit::for_rows(height * width),
                         is_shared,
                     };
                     weight.multiply(&tile, Target::new(space, outputs));

@@ -3,7 +3,7 @@
 use super::linear::by_columns;
 use super::matrix::{Line, PackedMatrix};
 use super::operands::{Rows, Start, Target};
-use super::product::Product;
+use super::product::{Product, Unit};
 use crate::ops::Activation;
 
 /// Rows one after the other, and what is added to their products.
@@ -13,6 +13,8 @@ pub struct Tile<'a> {
     /// As long as the result.
     pub residual: Option<&'a [f32]>,
     pub activation: Activation,
+    /// For all rows of the image.
+    pub unit: Unit,
     /// Whether all threads take part, each with its columns.
     pub is_shared: bool,
 }
@@ -39,6 +41,7 @@ impl TileWeight for PackedMatrix {
             start: Start::Bias(tile.bias),
             residual: tile.residual,
             activation: tile.activation,
+            unit: tile.unit,
         };
         if tile.is_shared { by_columns(&product, target) } else { product.write(target) }
     }

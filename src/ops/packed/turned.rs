@@ -3,7 +3,7 @@
 use pulp::{Arch, Simd, WithSimd};
 
 use super::kernel::{self, Place, Turned};
-use super::matrix::{PANEL, PackedMatrix};
+use super::matrix::{Form, PANEL, PackedMatrix};
 use super::operands::Target;
 use crate::ops::Activation;
 
@@ -19,6 +19,21 @@ pub fn multiply_turned(left: &[f32], stride: usize, right: &PackedMatrix, target
     }
     let end = right.depth().checked_sub(1).map_or(0, |last| last * stride + rows);
     assert!(end <= left.len(), "the left factor lies in its slice");
+    #[cfg(target_arch = "x86_64")]
+    if right.form() == Form::Planes
+        && let Some(tiles) = crate::ops::amx::Tiles::configure()
+    {
+        let product = super::tiles::Right {
+            weight: right,
+            depth: 0..right.depth(),
+            panels: 0..right.panels(),
+            start: target.holds_values.then_some(super::operands::Start::Result),
+            residual: None,
+            activation: Activation::None,
+        };
+        return super::tiles::multiply(&tiles, &super::tiles::Turned { elements: left, stride }, &product, &target);
+    }
+    assert_eq!(right.form(), Form::Lines, "vectors read lines");
     Arch::new().dispatch(Multiply { left, stride, right, target });
 }
 
@@ -118,7 +133,9 @@ mod tests {
     #[test]
     fn every_shape_equals_plain_sums() {
         let values = |length: usize, seed| random(&[length], seed).unwrap().to_vec1::<f32>().unwrap();
-        for (depth, rows, columns) in [(1, 1, 1), (5, 3, 16), (9, 14, 33), (31, 45, 40), (2, 29, 7), (64, 6, 90)] {
+        for (depth, rows, columns) in
+            [(1, 1, 1), (5, 3, 16), (9, 14, 33), (31, 45, 40), (2, 29, 7), (64, 6, 90), (70, 460, 20)]
+        {
             let (stride, target_stride) = (rows + 3, columns + 5);
             let (left, right) = (values(depth * stride, 1), values(depth * columns, 2));
             let held = values(rows * target_stride, 3);

@@ -57,7 +57,7 @@ impl TileWeight for QuantizedMatrix {
     }
 
     fn multiply(&self, tile: &Tile, target: Target) {
-        let Tile { rows, bias, residual, activation, is_shared } = *tile;
+        let Tile { rows, bias, residual, activation, is_shared, .. } = *tile;
         let layer = Layer { x: rows, weight: self, bias, residual, activation };
         layer.with_product(0, target.rows, |product| {
             if is_shared { product.write_shared(target) } else { product.write(target) }
