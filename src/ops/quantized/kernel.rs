@@ -57,6 +57,15 @@ impl<const PANELS: usize> Block<'_, PANELS> {
         }
     }
 
+    /// Begins to fetch what is read and written of `rows` rows besides their bytes.
+    #[inline(always)]
+    pub fn fetch(&self, rows: usize) {
+        let place = self.place();
+        for row in 0..rows {
+            place.below(row).fetch::<1, PANELS>();
+        }
+    }
+
     /// Where its sums go.
     #[inline(always)]
     fn place(&self) -> Place {

@@ -154,7 +154,8 @@ mod tests {
 
     #[test]
     fn sums_of_every_instruction_set_are_exact() {
-        for (rows, depth, columns) in [(1, 4, 16), (3, 33, 1), (14, 500, 40), (33, 64, 17), (29, 1, 32)] {
+        for (rows, depth, columns) in [(1, 4, 16), (3, 33, 1), (14, 500, 40), (33, 64, 17), (29, 1, 32), (100, 130, 49)]
+        {
             let bytes: Vec<u8> = numbers(1).map(|number| number as u8).take(rows * depth + SLACK).collect();
             let weights: Vec<i64> =
                 numbers(2).map(|number| (number % 255) as i64 - 127).take(depth * columns).collect();
@@ -191,7 +192,7 @@ mod tests {
     /// f64.
     #[test]
     fn every_shape_equals_plain_sums() {
-        for counts in [[1, 1, 1], [1, 1, 3], [2, 3, 7], [3, 2, 14], [1, 1, 31]] {
+        for counts in [[1, 1, 1], [1, 1, 3], [2, 3, 7], [3, 2, 14], [1, 1, 31], [2, 1, 50]] {
             for (segments, length, columns) in [(1, 5, 16), (3, 4, 40), (2, 9, 33), (1, 64, 7)] {
                 let weights = floats(segments * length * columns, 2);
                 let element = |row: usize, column: usize| weights[row * columns + column];

@@ -69,6 +69,10 @@ impl TileProduct {
             let at = run.first + place * rows.row_stride;
             let above = if at + (height - 1) * rows.row_stride + depth <= readable { 0 } else { missing };
             let is_inside = above * rows.row_stride <= at;
+            for (_, row, count) in run.pieces(place, left) {
+                // SAFETY: the caller promises the rows.
+                unsafe { block.below(row) }.fetch(count);
+            }
             if is_inside {
                 // SAFETY: all rows of the tiles lie inside the elements, as has just been found.
                 unsafe {
