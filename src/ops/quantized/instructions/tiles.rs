@@ -5,7 +5,7 @@
 //! before, between or behind them in memory is multiplied too, and its sums are dropped.
 
 use std::arch::asm;
-use std::arch::x86_64::__m512i;
+use std::arch::x86_64::{__m512i, _mm512_loadu_si512, _mm512_setzero_si512};
 
 use super::x86::Avx512Vnni;
 use crate::ops::amx::{self, ROW_BYTES, SIDE};
@@ -115,14 +115,24 @@ impl TileProduct {
     }
 }
 
+/// The sums as vectors.
+///
 /// # Safety
 /// The machine must have AVX-512.
 #[inline(always)]
 unsafe fn vectors<const ROWS: usize, const PANELS: usize>(
     sums: &[[[i32; PANEL]; 2]; ROWS],
 ) -> [[[__m512i; 1]; PANELS]; ROWS] {
-    // SAFETY: both are sixteen numbers, and any bits are some.
-    sums.each_ref().map(|row| std::array::from_fn(|panel| [unsafe { std::mem::transmute(row[panel]) }]))
+    // SAFETY: the caller's promise; a panel's sums are a vector.
+    unsafe {
+        let mut vectors = [[[_mm512_setzero_si512()]; PANELS]; ROWS];
+        for (vectors, sums) in vectors.iter_mut().zip(sums) {
+            for (vector, sums) in vectors.iter_mut().zip(sums) {
+                vector[0] = _mm512_loadu_si512(sums.as_ptr().cast());
+            }
+        }
+        vectors
+    }
 }
 
 /// Places for rows, one row stride apart: of each `period` of them the first `kept` are rows.
