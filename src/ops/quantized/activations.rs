@@ -1,5 +1,8 @@
 //! The left factor in bytes: each row, or each image, is coded by the range of its own values.
 
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
 use pulp::{Arch, Simd, WithSimd};
 
 /// A byte `b` stands for `offset + scale · b`. Zero is among the values that a code has.
@@ -121,6 +124,9 @@ impl<S: Simd> Seen<S> {
 }
 
 impl Coder {
+    /// Adding 1.5·2²³ rounds to an integer and leaves it in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+
     /// The byte of 0.
     pub fn zero(self) -> u8 {
         self.zero as u8
@@ -129,17 +135,24 @@ impl Coder {
     /// Rounds to the nearest byte, halves to the even one.
     #[inline(always)]
     pub fn encode(self, values: &[f32], bytes: &mut [u8]) {
-        // Adding 1.5·2²³ rounds to an integer and leaves it in the low bits.
-        const ROUND: f32 = 12_582_912.0;
         for (byte, value) in bytes.iter_mut().zip(values) {
             let place = lesser(greater(value * self.per_scale + self.zero, 0.0), 255.0);
-            *byte = (place + ROUND).to_bits() as u8;
+            *byte = (place + Self::ROUND).to_bits() as u8;
         }
     }
 }
 
 /// Codes rows of `length` values each, one after the other; `bytes` is as long as `values`, `codes` has one per row.
 pub fn encode_rows(values: &[f32], length: usize, bytes: &mut [u8], codes: &mut [Code]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = pulp::x86::V4::try_new() {
+        return x86::encode_rows(simd, values, length, bytes, codes);
+    }
+    encode_portable(values, length, bytes, codes);
+}
+
+/// The same on any machine.
+fn encode_portable(values: &[f32], length: usize, bytes: &mut [u8], codes: &mut [Code]) {
     struct Encode<'a>(&'a [f32], usize, &'a mut [u8], &'a mut [Code]);
 
     impl WithSimd for Encode<'_> {
@@ -197,6 +210,23 @@ mod tests {
                 assert!(*value != 0.0 || decoded == 0.0);
             }
             assert!(code.scale <= (high.max(0.0) - low.min(0.0)) / 254.99);
+        }
+    }
+
+    #[test]
+    fn every_machine_makes_the_same_bytes_of_rows_of_any_length() {
+        for length in (1..70).chain([127, 128, 129, 300]) {
+            let mut values: Vec<f32> =
+                (0..3 * length).map(|index| (index as f32 * 0.618).fract() * 5.0 - 1.3).collect();
+            values[length] = f32::NAN;
+            let [mut ours, mut portable] = [vec![7; 3 * length + 20], vec![7; 3 * length + 20]];
+            let [mut our_codes, mut portable_codes] = [[Code::default(); 3]; 2];
+            encode_rows(&values, length, &mut ours, &mut our_codes);
+            encode_portable(&values, length, &mut portable, &mut portable_codes);
+            assert_eq!(ours[..length], portable[..length], "{length}");
+            assert_eq!(ours[2 * length..], portable[2 * length..], "{length}, and nothing behind");
+            assert!([0, 2].map(|row| our_codes[row]) == [0, 2].map(|row| portable_codes[row]));
+            assert!(our_codes[1].scale.is_nan() && portable_codes[1].scale.is_nan());
         }
     }
 

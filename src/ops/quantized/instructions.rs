@@ -4,10 +4,15 @@
 mod arm;
 mod portable;
 #[cfg(target_arch = "x86_64")]
+mod tiles;
+#[cfg(target_arch = "x86_64")]
 mod x86;
 
 use super::kernel::Block;
 use super::matrix::Form;
+#[cfg(target_arch = "x86_64")]
+use crate::ops::amx;
+use crate::ops::packed::Rows;
 
 /// Compiles the kernel for an instruction set: `$rows` (and `$block_rows` with scales per block) are the numbers of rows
 /// whose sums fit the registers, of as many panels as [`Instructions::take_pairs`] says, the most first, down to 1.
@@ -95,6 +100,8 @@ use compile_kernel;
 #[derive(Debug, Clone, Copy)]
 pub enum Instructions {
     #[cfg(target_arch = "x86_64")]
+    Amx(tiles::TileProduct),
+    #[cfg(target_arch = "x86_64")]
     Avx512(x86::Avx512Vnni),
     #[cfg(target_arch = "x86_64")]
     AvxVnni(x86::AvxVnni),
@@ -112,8 +119,9 @@ impl Instructions {
     pub fn all() -> impl Iterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]
         let special = {
-            let (avx512, vnni) = (x86::Avx512Vnni::new().map(Self::Avx512), x86::AvxVnni::new().map(Self::AvxVnni));
-            avx512.into_iter().chain(vnni).chain(x86::Avx2::new().map(Self::Avx2))
+            let (tiles, avx512) = (tiles::TileProduct::new().map(Self::Amx), x86::Avx512Vnni::new().map(Self::Avx512));
+            let (vnni, avx2) = (x86::AvxVnni::new().map(Self::AvxVnni), x86::Avx2::new().map(Self::Avx2));
+            tiles.into_iter().chain(avx512).chain(vnni).chain(avx2)
         };
         #[cfg(target_arch = "aarch64")]
         let special = {
@@ -133,19 +141,46 @@ impl Instructions {
     pub fn take_pairs(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512(_) => true,
+            Self::Amx(_) | Self::Avx512(_) => true,
             _ => false,
         }
     }
 
-    /// `count` rows times the panels of a block.
+    /// Prepares this thread for the kernel, for as long as the result lives.
+    pub fn configure(self) -> impl Sized {
+        #[cfg(target_arch = "x86_64")]
+        if let Self::Amx(_) = self { amx::Tiles::configure() } else { None }
+    }
+
+    /// All rows times the panels of a block, which begins with the first of them.
     ///
     /// # Safety
-    /// As for [`super::kernel::multiply`], with `count` rows.
-    pub unsafe fn multiply<const PANELS: usize>(self, form: Form, block: &Block<PANELS>, count: usize) {
+    /// As for [`super::kernel::multiply`], with these rows, on a thread that is configured.
+    pub unsafe fn multiply<const PANELS: usize>(self, form: Form, block: &Block<PANELS>, rows: &Rows<u8>) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe {
+            #[cfg(target_arch = "x86_64")]
+            if let (Self::Amx(kernel), Form::Columns) = (self, form) {
+                return kernel.multiply(block, rows);
+            }
+            for index in 0..rows.images * rows.groups {
+                let first = index / rows.groups * rows.image_stride + index % rows.groups * rows.group_stride;
+                let group = Block { rows: block.rows.add(first), ..block.below(index * rows.count) };
+                self.multiply_group(form, &group, rows.count);
+            }
+        }
+    }
+
+    /// The same with `count` rows, one row stride apart.
+    ///
+    /// # Safety
+    /// As for [`Instructions::multiply`].
+    unsafe fn multiply_group<const PANELS: usize>(self, form: Form, block: &Block<PANELS>, count: usize) {
         // SAFETY: the caller's promise is passed on; a kernel exists only where its instructions do.
         unsafe {
             match self {
+                #[cfg(target_arch = "x86_64")]
+                Self::Amx(kernel) => kernel.without_tiles().multiply(form, block, count),
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx512(kernel) => kernel.multiply(form, block, count),
                 #[cfg(target_arch = "x86_64")]

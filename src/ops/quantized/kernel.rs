@@ -18,6 +18,8 @@ pub struct Block<'a, const PANELS: usize> {
     pub segments: usize,
     pub segment_stride: usize,
     pub segment_length: usize,
+    /// Lines of a panel for each segment.
+    pub segment_lines: usize,
     /// One per row, from the first on.
     pub codes: *const Code,
     /// The panels' bytes and scales from the first step of this depth on.
@@ -52,6 +54,15 @@ impl<const PANELS: usize> Block<'_, PANELS> {
                 residual: self.residual.map(|residual| residual.add(rows * self.result_stride)),
                 ..*self
             }
+        }
+    }
+
+    /// Begins to fetch what is read and written of `rows` rows besides their bytes.
+    #[inline(always)]
+    pub fn fetch(&self, rows: usize) {
+        let place = self.place();
+        for row in 0..rows {
+            place.below(row).fetch::<1, PANELS>();
         }
     }
 
@@ -165,23 +176,37 @@ pub unsafe fn multiply<D: Dot, const ROWS: usize, const PANELS: usize, const VEC
     dot: D,
     block: &Block<PANELS>,
 ) {
-    let simd = dot.simd();
     block.place().fetch::<ROWS, PANELS>();
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [[[dot.zero(); VECTORS]; PANELS]; ROWS];
-        let mut line = 0;
         for segment in 0..block.segments {
             let run = Run {
                 rows: block.rows.add(segment * block.segment_stride),
                 row_stride: block.row_stride,
                 steps: block.segment_length.div_ceil(STEP),
-                lines: block.bytes.map(|lines| lines.add(line)),
+                lines: block.bytes.map(|lines| lines.add(segment * block.segment_lines)),
                 read: Read::Bytes,
             };
             dot.add_run(&mut sums, &run);
-            line += run.steps;
         }
+        finish_sums(dot, block, sums);
+    }
+}
+
+/// Writes integer sums over the whole depth, with one scale per column, as [`multiply`] does.
+///
+/// # Safety
+/// As for [`multiply`], but rows and bytes are not read.
+#[inline(always)]
+pub unsafe fn finish_sums<D: Dot, const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
+    dot: D,
+    block: &Block<PANELS>,
+    sums: Each<D::Sums, ROWS, PANELS, VECTORS>,
+) {
+    let simd = dot.simd();
+    // SAFETY: the caller's promise.
+    unsafe {
         let scales: [[_; VECTORS]; PANELS] = vectors(dot, block.scales);
         let mut totals: Each<_, ROWS, PANELS, VECTORS> = [[[simd.splat_f32s(0.0); VECTORS]; PANELS]; ROWS];
         each(

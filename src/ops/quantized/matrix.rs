@@ -11,6 +11,8 @@ pub const STEP: usize = 4;
 pub const BLOCK: usize = 32;
 /// A product can begin and end at multiples of this depth.
 pub const PART: usize = 8 * BLOCK;
+/// Values of a row that a tile of bytes holds, see [`crate::ops::amx`].
+pub const TILE: usize = 64;
 /// The largest weight in 8 bits.
 const LARGEST: f32 = 127.0;
 
@@ -64,7 +66,7 @@ impl BlockType {
 }
 
 /// A matrix in panels of [`PANEL`] columns. Its depth lies in segments of equal length, each padded with zeros to whole
-/// steps or blocks.
+/// tiles or blocks.
 pub struct QuantizedMatrix {
     bytes: Vec<Bytes>,
     /// Per panel one, or one per block.
@@ -214,9 +216,9 @@ impl QuantizedMatrix {
         self.columns.div_ceil(PANEL)
     }
 
-    /// Bytes of a row's segment that are read for a segment of `length`.
+    /// Bytes of a row that may be read for a segment of `length`.
     pub fn padded(&self, length: usize) -> usize {
-        length.next_multiple_of(if self.form == Form::Columns { STEP } else { BLOCK })
+        length.next_multiple_of(if self.form == Form::Columns { TILE } else { BLOCK })
     }
 
     /// How a row must be laid out: in so many segments of equal length.
@@ -273,8 +275,13 @@ impl QuantizedMatrix {
         self.padded(self.segment_length)
     }
 
+    /// Lines of a panel for each segment.
+    pub fn segment_lines(&self) -> usize {
+        self.padded_segment() / if self.form == Form::HalfBlocks { 2 * STEP } else { STEP }
+    }
+
     fn panel_lines(&self) -> usize {
-        self.segments * self.padded_segment() / if self.form == Form::HalfBlocks { 2 * STEP } else { STEP }
+        self.segments * self.segment_lines()
     }
 
     fn panel_scales(&self) -> usize {

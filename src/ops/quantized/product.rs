@@ -8,12 +8,12 @@ use super::activate::activate;
 use super::activations::Code;
 use super::instructions::Instructions;
 use super::kernel::Block;
-use super::matrix::{BLOCK, PART, QuantizedMatrix};
+use super::matrix::{PART, QuantizedMatrix, TILE};
 use crate::ops::packed::{PANEL, Rows, Start, Target};
 use crate::ops::{Activation, vectorized};
 
-/// Bytes that must follow a row's last: a kernel reads whole steps or blocks. Weights of zero meet what it finds there.
-pub const SLACK: usize = BLOCK;
+/// Bytes that must follow a row's last: a kernel reads whole tiles or blocks. Weights of zero meet what it finds there.
+pub const SLACK: usize = TILE;
 
 /// `result = activation(start + rows · weight[depth, panels] + residual)`, on the calling thread.
 #[derive(Clone)]
@@ -59,6 +59,7 @@ impl Product<'_> {
             Start::Bias(bias) => assert_eq!(bias.len(), weight.panels(), "a bias per column"),
             Start::Result => assert!(target.holds_values, "a sum goes on from values"),
         }
+        let _configured = instructions.configure();
         let pairs = if instructions.take_pairs() { panels.len() / 2 } else { 0 };
         for panel in (panels.start..panels.start + 2 * pairs).step_by(2) {
             self.write_panels::<2>(&target, panel, instructions);
@@ -79,6 +80,7 @@ impl Product<'_> {
             segments: rows.segments,
             segment_stride: rows.segment_stride,
             segment_length: rows.segment_length,
+            segment_lines: weight.segment_lines(),
             codes: codes.as_ptr(),
             bytes: std::array::from_fn(|index| weight.panel_bytes(first + index, depth.start).as_ptr()),
             scales: std::array::from_fn(|index| weight.scales(first + index, depth.start).as_ptr()),
@@ -94,15 +96,9 @@ impl Product<'_> {
             residual: residual.map(|residual| residual[column..].as_ptr()),
             activation: *activation,
         };
-        for index in 0..rows.images * rows.groups {
-            let first = index / rows.groups * rows.image_stride + index % rows.groups * rows.group_stride;
-            // SAFETY: `write` has checked rows, codes, result and residual; the weight has all steps of its depth.
-            unsafe {
-                let below = block.below(index * rows.count);
-                let group = Block { rows: block.rows.add(first), ..below };
-                instructions.multiply(weight.form(), &group, rows.count);
-            }
-        }
+        // SAFETY: `write` has checked rows, codes, result and residual, and configured the instructions; the weight has all
+        // steps of its depth.
+        unsafe { instructions.multiply(weight.form(), &block, rows) };
         if activation.is_immediate() {
             return;
         }
@@ -141,7 +137,7 @@ impl Product<'_> {
 mod tests {
     use super::*;
     use crate::ops::packed::lines;
-    use crate::ops::quantized::matrix::{BlockType, Form};
+    use crate::ops::quantized::matrix::{BLOCK, BlockType, Form};
     use crate::ops::testing::random;
 
     /// A sequence of numbers without pattern.
@@ -158,7 +154,8 @@ mod tests {
 
     #[test]
     fn sums_of_every_instruction_set_are_exact() {
-        for (rows, depth, columns) in [(1, 4, 16), (3, 33, 1), (14, 500, 40), (33, 64, 17), (29, 1, 32)] {
+        for (rows, depth, columns) in [(1, 4, 16), (3, 33, 1), (14, 500, 40), (33, 64, 17), (29, 1, 32), (100, 130, 49)]
+        {
             let bytes: Vec<u8> = numbers(1).map(|number| number as u8).take(rows * depth + SLACK).collect();
             let weights: Vec<i64> =
                 numbers(2).map(|number| (number % 255) as i64 - 127).take(depth * columns).collect();
@@ -195,7 +192,7 @@ mod tests {
     /// f64.
     #[test]
     fn every_shape_equals_plain_sums() {
-        for counts in [[1, 1, 1], [1, 1, 3], [2, 3, 7], [3, 2, 14], [1, 1, 31]] {
+        for counts in [[1, 1, 1], [1, 1, 3], [2, 3, 7], [3, 2, 14], [1, 1, 31], [2, 1, 50]] {
             for (segments, length, columns) in [(1, 5, 16), (3, 4, 40), (2, 9, 33), (1, 64, 7)] {
                 let weights = floats(segments * length * columns, 2);
                 let element = |row: usize, column: usize| weights[row * columns + column];
