@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn threads_counted_apart_are_counted_alone() {
-        const BLOCK: usize = 1 << 20;
+        const BLOCK: usize = 1 << 28;
         let block = || std::hint::black_box(Vec::<u8>::with_capacity(BLOCK));
         let thread = std::thread::spawn(move || {
             count_apart(true);
@@ -167,7 +167,8 @@ mod tests {
             (kept.capacity(), peak - before, live_apart() - before)
         });
         let (length, peak, live) = thread.join().unwrap();
-        let is_a_block = |bytes: i64| (BLOCK as i64..BLOCK as i64 + 10_000).contains(&bytes);
+        // Other tests have threads that are counted apart, too.
+        let is_a_block = |bytes: i64| (bytes - BLOCK as i64).abs() < BLOCK as i64 / 4;
         assert!(length == BLOCK && is_a_block(peak) && is_a_block(live), "{peak} {live}");
     }
 }
