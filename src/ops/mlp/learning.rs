@@ -303,6 +303,7 @@ mod tests {
             pool.install(|| {
                 check([301, 24, 96], true)?;
                 check([301, 24, 96], false)?;
+                check([230, 96, 200], true)?;
                 check([9, 40, 300], true)?;
                 check([9, 40, 300], false)?;
                 check([1, 5, 7], true)

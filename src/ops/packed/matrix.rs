@@ -42,6 +42,13 @@ pub fn apart(length: usize) -> usize {
     (length.div_ceil(PANEL) | 1) * PANEL
 }
 
+/// Whether the matrix unit is faster for a weight: bringing values into planes costs less than it gains when each meets as
+/// many others as this.
+#[cfg(target_arch = "x86_64")]
+pub fn suit_tiles(depth: usize, columns: usize) -> bool {
+    depth.min(columns) >= 96
+}
+
 /// How a panel is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -53,12 +60,14 @@ pub enum Form {
 }
 
 impl Form {
-    /// For weights that are packed for a few products: in the order of the fastest kernel.
-    fn passing() -> Self {
+    /// Of a matrix that is packed for a few products: the order of the faster kernel.
+    fn passing(depth: usize, columns: usize) -> Self {
         #[cfg(target_arch = "x86_64")]
-        if crate::ops::amx::is_available() {
+        if suit_tiles(depth, columns) && crate::ops::amx::is_available() {
             return Self::Planes;
         }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (depth, columns);
         Self::Lines
     }
 
@@ -162,7 +171,7 @@ impl PackedMatrix {
     /// `fill` gets a panel's first column, the first of some rows, and their lines, at most [`BLOCK`], all of which it must
     /// write.
     fn filled(depth: usize, columns: usize, fill: impl Fn(usize, usize, &mut [Line]) + Sync) -> Self {
-        let form = Form::passing();
+        let form = Form::passing(depth, columns);
         let (length, panels) = (form.lines(depth), columns.div_ceil(PANEL));
         let mut lines = Vec::with_capacity(length * panels);
         let space = &mut lines.spare_capacity_mut()[..length * panels];
@@ -185,12 +194,12 @@ impl PackedMatrix {
 
     /// Nothing yet: filled again and again by [`Self::refill`].
     pub fn empty() -> Self {
-        Self { lines: Vec::new(), form: Form::passing(), depth: 0, columns: 0 }
+        Self { lines: Vec::new(), form: Form::Lines, depth: 0, columns: 0 }
     }
 
     /// Becomes the matrix whose rows begin `stride` apart in `rows`.
     pub fn refill(&mut self, rows: &[f32], stride: usize, depth: usize, columns: usize) {
-        (self.depth, self.columns) = (depth, columns);
+        (self.depth, self.columns, self.form) = (depth, columns, Form::passing(depth, columns));
         let length = self.form.lines(depth);
         self.lines.clear();
         self.lines.reserve(length * columns.div_ceil(PANEL));

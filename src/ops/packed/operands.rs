@@ -111,6 +111,7 @@ impl<'a> Target<'a> {
     }
 
     /// Some of its rows, borrowed.
+    #[cfg(target_arch = "x86_64")]
     pub fn rows(&self, rows: Range<usize>) -> Target<'_> {
         assert!(rows.start <= rows.end && rows.end <= self.rows, "rows of the target");
         let first = self.first.wrapping_add(rows.start * self.stride);

@@ -5,14 +5,14 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::kernel::{self, Block};
+#[cfg(target_arch = "x86_64")]
+use super::matrix::suit_tiles;
 use super::matrix::{Form, PANEL, PackedMatrix};
 use super::operands::{Rows, Start, Target};
 use crate::ops::Activation;
 
-/// With fewer rows, or a depth that would be mostly padding, tiles are no faster.
-const MIN_TILE_ROWS: usize = 16;
-#[cfg(target_arch = "x86_64")]
-const MIN_TILE_DEPTH: usize = 24;
+/// With fewer rows of an image, tiles are no faster: the weight would be brought into planes for too few products.
+const MIN_TILE_ROWS: usize = 64;
 
 /// `result = activation(start + rows · weight[depth, panels] + residual)`, on the calling thread.
 #[derive(Clone)]
@@ -25,6 +25,7 @@ pub struct Product<'a> {
     /// As long as the result, and laid out alike.
     pub residual: Option<&'a [f32]>,
     pub activation: Activation,
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "elsewhere there are no tiles"))]
     pub unit: Unit,
 }
 
@@ -85,7 +86,7 @@ impl Product<'_> {
     #[cfg(target_arch = "x86_64")]
     fn takes_tiles(&self) -> bool {
         match self.weight.form() {
-            Form::Lines => self.unit == Unit::Tiles && self.weight.depth() >= MIN_TILE_DEPTH && !self.depth.is_empty(),
+            Form::Lines => self.unit == Unit::Tiles && suit_tiles(self.weight.depth(), self.weight.columns()),
             Form::Planes => true,
         }
     }
@@ -230,7 +231,7 @@ mod tests {
     #[test]
     fn activations_are_those_of_the_finished_sums() {
         use Activation::*;
-        let (rows, depth, columns) = (17, 24, 37);
+        let (rows, depth, columns) = (17, 96, 101);
         let mut elements = values(rows * depth, 1);
         elements[5 * depth] = f32::NAN;
         let weights = values(depth * columns, 2);
@@ -262,18 +263,22 @@ mod tests {
     #[test]
     fn every_shape_equals_plain_sums() {
         for (images, groups, count) in [(1, 1, 1), (1, 1, 3), (2, 3, 7), (3, 2, 14), (1, 1, 31), (1, 2, 45)] {
-            for (segments, segment_length, columns) in [(1, 5, 16), (3, 4, 40), (2, 29, 33), (1, 64, 7)] {
-                UNITS.map(|unit| check([images, groups, count], segments, segment_length, columns, unit));
+            for (segments, segment_length, columns) in [(1, 5, 16), (3, 4, 40), (2, 58, 113), (1, 99, 97)] {
+                for unit in UNITS {
+                    check([images, groups, count], segments, segment_length, columns, unit);
+                }
             }
         }
         // More rows, and more depth, than are in planes at a time.
-        UNITS.map(|unit| check([1, 1, 460], 1, 24, 17, unit));
-        UNITS.map(|unit| check([2, 5, 7], 3, 400, 20, unit));
+        for unit in UNITS {
+            check([1, 1, 460], 1, 96, 97, unit);
+            check([2, 5, 7], 3, 400, 100, unit);
+        }
     }
 
     #[test]
     fn matrices_in_the_order_of_either_kernel_multiply_alike() {
-        let (rows, depth, columns) = (37, 100, 40);
+        let (rows, depth, columns) = (37, 100, 104);
         let (elements, weights, bias) =
             (values(rows * depth, 1), values(depth * columns, 2), lines(&values(columns, 3)));
         let (turned, scale) = (values(columns * depth, 4), values(columns, 5));
@@ -286,7 +291,7 @@ mod tests {
             ),
         ];
         for (passing, kept) in pairs {
-            for (depth, panels) in [(0..depth, 0..3), (32..64, 1..3), (64..depth, 0..1)] {
+            for (depth, panels) in [(0..depth, 0..7), (32..64, 1..3), (64..depth, 6..7)] {
                 let width = columns.min(panels.end * PANEL) - panels.start * PANEL;
                 let [first, second] = [&passing, &kept].map(|weight| {
                     let mut result = vec![0.0; rows * width];
@@ -311,7 +316,7 @@ mod tests {
     /// Values of very different size, whose sums cancel: as near to sums in f64 as products of vectors are.
     #[test]
     fn tiles_are_as_exact_as_vectors() {
-        let (rows, depth, columns) = (33, 700, 31);
+        let (rows, depth, columns) = (33, 700, 97);
         let spread = |values: Vec<f32>| -> Vec<f32> {
             values.iter().enumerate().map(|(index, value)| value * 2f32.powi((index * 7 % 41) as i32 - 20)).collect()
         };

@@ -124,7 +124,8 @@ impl Turned<'_> {
     }
 }
 
-/// Computes every value of `target`, on the calling thread. The caller has checked that all lies in its slices.
+/// Computes every value of `target`, on the calling thread, over a depth that is not empty. The caller has checked that all
+/// lies in its slices.
 pub fn multiply(tiles: &Tiles, left: &(impl Left + Sync), right: &Right, target: &Target) {
     let simd = V4::try_new().expect("a machine with tiles has AVX-512");
     let is_whole = right.depth.start.is_multiple_of(BLOCK) || right.weight.form() == Form::Lines;
