@@ -23,9 +23,7 @@ fn has_instructions() -> bool {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
     // AMX-BF16, AMX-TILE and AMX-INT8 in leaf 7; the kernels around them are of AVX-512.
     const TILES: u32 = 1 << 22 | 1 << 24 | 1 << 25;
-    let has_avx512 = std::arch::is_x86_feature_detected!("avx512f")
-        && std::arch::is_x86_feature_detected!("avx512bw")
-        && std::arch::is_x86_feature_detected!("avx512vnni");
+    let has_avx512 = pulp::x86::V4::try_new().is_some() && std::arch::is_x86_feature_detected!("avx512vnni");
     has_avx512 && __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & TILES == TILES
 }
 

@@ -70,6 +70,10 @@ const CASES: &[Case] = &[
     }),
     // A vector: candle's matrix product takes another way.
     case("linear", &[&[1, 40], &[40, 9], &[9]], |args| linear(&args[0], &args[1], &args[2], Activation::None, None)),
+    // Large enough for a matrix unit, where there is one.
+    case("linear", &[&[1, 70, 100], &[100, 97], &[97]], |args| {
+        linear(&args[0], &args[1], &args[2], Activation::None, None)
+    }),
     case("layer-norm", &[&[2, 7, 3, 37], &[37], &[37]], |args| layer_norm(&args[0], &args[1], &args[2], 1e-6)),
     case("softmax", &[&[3, 4, 21]], |args| softmax(&args[0])),
     case("max-pool", &[IMAGES], |args| max_pool(&args[0], Window { kernel: 3, stride: 2, padding: Padding::Each(1) })),
@@ -99,6 +103,9 @@ const CASES: &[Case] = &[
         mlp(&args[0], &mlp_of(&args[1..7]), &args[7])
     }),
     case("packed", &[IMAGES, &[5, 21], &[21]], |args| {
+        packed(&args[1])?.linear(&args[0], &args[2], Activation::Gelu, None)
+    }),
+    case("packed", &[&[1, 8, 9, 100], &[100, 97], &[97]], |args| {
         packed(&args[1])?.linear(&args[0], &args[2], Activation::Gelu, None)
     }),
     case("packed", &[IMAGES, &[3, 3, 5, 21], &[21]], |args| {
@@ -207,7 +214,9 @@ fn mlp_of(args: &[Tensor]) -> Mlp {
 /// As inference on the CPU has it; plain where gradients or digits are wanted.
 fn packed(weight: &Tensor) -> Result<Weight> {
     if weight.dtype() == DType::F32 && !weight.track_op() {
-        return Ok(Weight::Packed(PackedMatrix::from_tensor(&weight.contiguous()?)?));
+        let (outputs, values) = (weight.dim(weight.rank() - 1)?, weight.flatten_all()?.to_vec1::<f32>()?);
+        let element = |row: usize, column: usize| values[row * outputs + column];
+        return Ok(Weight::Packed(PackedMatrix::new(values.len() / outputs, outputs, element)));
     }
     Ok(Weight::Plain(weight.clone()))
 }

@@ -116,10 +116,7 @@ impl PackedMatrix {
     /// Packs a weight of shape `(…, columns)`; all axes but the last are its depth.
     pub fn from_tensor(weight: &Tensor) -> Result<Self> {
         let columns = weight.dims().last().copied().unwrap_or(0);
-        with_elements([weight], |elements| {
-            let depth = elements[0].len() / columns.max(1);
-            Ok(Self::new(depth, columns, |row, column| elements[0][row * columns + column]))
-        })
+        with_elements([weight], |elements| Ok(Self::scaled(elements[0], columns, None)))
     }
 
     /// The matrix `rows` of `columns` columns, each multiplied by its `scale`.

@@ -3,6 +3,9 @@
 //! A product is computed tile by tile of rows; what surrounds it (layer norm before, bias, residual and activation after,
 //! the second layer of an [`mlp`]) happens while the tile is in the cache. The composed operations of the parent module
 //! compute the same, and are the oracle.
+//!
+//! Large products take the matrix unit (`tiles`) where the processor has one. Which unit multiplies is decided by a weight and
+//! by an image's own rows, never by what else is in the batch: a row's result is the same in any company.
 
 mod conv;
 mod depthwise;
