@@ -185,6 +185,7 @@ pub struct Place {
 
 impl Place {
     /// The same from `rows` further down.
+    #[cfg(target_arch = "x86_64")]
     pub fn below(self, rows: usize) -> Self {
         let down = rows * self.stride;
         let residual = self.residual.map(|residual| residual.wrapping_add(down));

@@ -59,6 +59,7 @@ impl<const PANELS: usize> Block<'_, PANELS> {
 
     /// Begins to fetch what is read and written of `rows` rows besides their bytes.
     #[inline(always)]
+    #[cfg(target_arch = "x86_64")]
     pub fn fetch(&self, rows: usize) {
         let place = self.place();
         for row in 0..rows {
