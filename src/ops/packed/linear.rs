@@ -115,6 +115,27 @@ mod tests {
     use crate::ops;
     use crate::ops::testing::{assert_close, random, views};
 
+    /// In either form of the weight, on every unit: whole tiles and what is left of them.
+    #[test]
+    fn a_row_has_the_same_result_in_any_company() -> Result<()> {
+        let bias = random(&[97], 3)?;
+        let values = random(&[100, 97], 2)?;
+        let elements = values.to_vec2::<f32>()?;
+        let kept = PackedMatrix::new(100, 97, |row, column| elements[row][column]);
+        for weight in [PackedMatrix::from_tensor(&values)?, kept] {
+            for shape in [&[7, 9, 8, 100][..], &[7, 3, 3, 100], &[300, 100]] {
+                let x = random(shape, 1)?;
+                let together = linear(&x, &weight, &bias, Activation::Gelu, None)?;
+                for (first, count) in [(0, 1), (2, 5), (6, 1)] {
+                    let alone = linear(&x.narrow(0, first, count)?, &weight, &bias, Activation::Gelu, None)?;
+                    let part = together.narrow(0, first, count)?.flatten_all()?;
+                    assert_eq!(alone.flatten_all()?.to_vec1::<f32>()?, part.to_vec1::<f32>()?, "{shape:?}");
+                }
+            }
+        }
+        Ok(())
+    }
+
     #[test]
     fn equals_its_composed_form() -> Result<()> {
         for (rows, inputs, outputs) in [(1, 1, 1), (7, 5, 3), (300, 33, 65), (49, 130, 17), (32, 8, 100)] {
