@@ -140,6 +140,12 @@ pub struct BenchArguments {
     /// With --train: compute every block twice, for less memory
     #[arg(long, requires = "train")]
     pub recompute: bool,
+    /// With --train: images that are computed at once, for less memory [default: the whole batch]
+    #[arg(long, requires = "train", value_name = "N", value_parser = |text: &str| whole(text, 1..=1024))]
+    pub micro_batch: Option<usize>,
+    /// Measure how well peaks of memory are predicted instead: six networks on the CPU, in inference and training
+    #[arg(long, conflicts_with_all = ["model", "arch", "image", "batch", "precision", "train", "device", "rounds", "seconds"])]
+    pub memory: bool,
     /// Threads that compute [default: one per core]
     #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, 1..=1024))]
     pub threads: Option<usize>,

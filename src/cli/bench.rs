@@ -6,7 +6,7 @@ use super::arguments::BenchArguments;
 use super::progress::Bar;
 use super::{print, say};
 use crate::format::{bytes_or_unknown, error_chain};
-use crate::jobs::bench::{self, BenchConfig, BenchNetwork, ChildAnswer, Measurement, Work};
+use crate::jobs::bench::{self, BenchConfig, BenchNetwork, ChildAnswer, Errors, Measurement, MemoryCheck, Work};
 use crate::jobs::doctor;
 use crate::predict::Precision;
 use crate::worker::{BoxError, JobContext};
@@ -17,6 +17,7 @@ const DEFAULT_ARCH: &str = "convnext_tiny";
 pub fn run(arguments: BenchArguments) -> ExitCode {
     print(match &arguments.measure_case {
         Some(case) => measure_case(case),
+        None if arguments.memory => bench_memory(&arguments),
         None => bench_all(arguments),
     })
 }
@@ -38,13 +39,64 @@ fn bench_all(arguments: BenchArguments) -> Result<String, BoxError> {
     if let Some(first) = measured.first() {
         first.notices.iter().for_each(|notice| say(&format!("note: {notice}")));
     }
-    match json {
-        true => {
-            let lines = measured.iter().map(|one| Ok(serde_json::to_string(one)? + "\n"));
-            lines.collect::<Result<String, serde_json::Error>>().map_err(BoxError::from)
-        }
-        false => Ok(summary(&measured) + "\n" + &blocks(&measured)),
+    if json { json_lines(&measured) } else { Ok(summary(&measured) + "\n" + &blocks(&measured)) }
+}
+
+fn bench_memory(arguments: &BenchArguments) -> Result<String, BoxError> {
+    let bar = Bar::start("Measuring");
+    let threads = arguments.threads.unwrap_or(0);
+    let measured = bench::memory(threads, &doctor::default_folder(), &JobContext::detached());
+    bar.finish();
+    let measured = measured?;
+    if arguments.json { json_lines(&measured) } else { Ok(predictions(&measured)) }
+}
+
+fn json_lines(measured: &[Measurement]) -> Result<String, BoxError> {
+    let lines = measured.iter().map(|one| Ok(serde_json::to_string(one)? + "\n"));
+    lines.collect::<Result<String, serde_json::Error>>().map_err(BoxError::from)
+}
+
+/// Predicted and measured peaks, a line per configuration, and how far they are apart.
+fn predictions(measured: &[Measurement]) -> String {
+    let mut text = format!(
+        "{:<22} {:<24} {:>4} {:>5} {:>10} {:>9} {:>6} {:>10} {:>9} {:>6}\n",
+        "network", "work", "px", "batch", "heap pred.", "measured", "", "process", "measured", ""
+    );
+    let megabytes =
+        |bytes: Option<u64>| bytes.map_or("unknown".to_owned(), |bytes| format!("{:.1}", bytes as f64 / 1e6));
+    let apart = |predicted: Option<u64>, measured: Option<u64>| {
+        let pair = predicted.zip(measured.filter(|bytes| *bytes > 0));
+        pair.map_or(String::new(), |(predicted, measured)| {
+            format!("{:+.1}%", 100.0 * (predicted as f64 / measured as f64 - 1.0))
+        })
+    };
+    for one in measured {
+        let MemoryCheck { plan, heap_bytes, predicted_peak_bytes } = one.memory;
+        let work = match one.work {
+            Work::Inference => format!("inference {}", one.precision.name()),
+            Work::Training if one.recompute => "training, recomputed".to_owned(),
+            Work::Training => "training".to_owned(),
+        };
+        let (heap, measured) = (Some(plan.bytes()), Some(heap_bytes));
+        text += &format!(
+            "{:<22} {work:<24} {:>4} {:>5} {:>10} {:>9} {:>6} {:>10} {:>9} {:>6}\n",
+            one.network,
+            one.image,
+            one.batch,
+            megabytes(heap),
+            megabytes(measured),
+            apart(heap, measured),
+            megabytes(predicted_peak_bytes),
+            megabytes(one.peak_bytes),
+            apart(predicted_peak_bytes, one.peak_bytes),
+        );
     }
+    for (what, errors) in [("heap", Errors::of_heap(measured)), ("process", Errors::of_process(measured))] {
+        let Some(Errors { median, lowest, highest }) = errors else { continue };
+        let [median, lowest, highest] = [median, lowest, highest].map(|error| 100.0 * error);
+        text += &format!("\n{what}: median error {median:.1}%, from {lowest:+.1}% to {highest:+.1}%");
+    }
+    text + &format!("\n{} configurations; MB are 10⁶ bytes", measured.len())
 }
 
 fn config(arguments: BenchArguments) -> BenchConfig {
@@ -56,6 +108,7 @@ fn config(arguments: BenchArguments) -> BenchConfig {
         precisions: arguments.precision.into_iter().map(Precision::from).collect(),
         work: if arguments.train { Work::Training } else { Work::Inference },
         recompute: arguments.recompute,
+        micro_batch: arguments.micro_batch,
         threads: arguments.threads.unwrap_or(0),
         device: arguments.device.choice(),
         rounds: arguments.rounds,

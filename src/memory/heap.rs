@@ -2,8 +2,7 @@
 //! never refuses: limits are kept by admission before the work, not by failing an allocation in the middle of it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 struct Counting;
 
@@ -12,14 +11,6 @@ static ALLOCATOR: Counting = Counting;
 
 static LIVE: AtomicU64 = AtomicU64::new(0);
 static PEAK: AtomicU64 = AtomicU64::new(0);
-
-/// The same of the threads that are counted apart. They may free what others allocated.
-static LIVE_APART: AtomicI64 = AtomicI64::new(0);
-static PEAK_APART: AtomicI64 = AtomicI64::new(0);
-
-thread_local! {
-    static IS_APART: Cell<bool> = const { Cell::new(false) };
-}
 
 /// Bytes allocated and not freed.
 pub fn live() -> u64 {
@@ -34,23 +25,6 @@ pub fn peak() -> u64 {
 /// Starts the peak anew from what is live now.
 pub fn reset_peak() {
     PEAK.store(live(), Relaxed);
-}
-
-/// Whether the calling thread is from now on one of those that [`live_apart`] and [`peak_apart`] count.
-pub fn count_apart(is_apart: bool) {
-    IS_APART.set(is_apart);
-}
-
-/// Bytes that the threads counted apart have allocated, without those they have freed.
-pub fn live_apart() -> i64 {
-    LIVE_APART.load(Relaxed)
-}
-
-/// What `work` returns, and the highest [`live_apart`] meanwhile. For one caller at a time.
-pub fn peak_apart<T>(work: impl FnOnce() -> T) -> (T, i64) {
-    PEAK_APART.store(live_apart(), Relaxed);
-    let result = work();
-    (result, PEAK_APART.load(Relaxed))
 }
 
 /// Sets glibc's allocator up for buffers that come and go: blocks up to 1 GB stay in one heap and are reused instead of
@@ -81,17 +55,10 @@ fn grew(bytes: usize) {
     if live > PEAK.load(Relaxed) {
         PEAK.fetch_max(live, Relaxed);
     }
-    if IS_APART.get() {
-        let live = LIVE_APART.fetch_add(bytes as i64, Relaxed) + bytes as i64;
-        PEAK_APART.fetch_max(live, Relaxed);
-    }
 }
 
 fn shrank(bytes: usize) {
     LIVE.fetch_sub(bytes as u64, Relaxed);
-    if IS_APART.get() {
-        LIVE_APART.fetch_sub(bytes as i64, Relaxed);
-    }
 }
 
 // SAFETY: every call is handed to `System` unchanged; the counters are atomics and allocate nothing.
@@ -150,25 +117,5 @@ mod tests {
         drop(block);
         assert!(live() < before + BLOCK / 2);
         assert!(peak() >= before + BLOCK / 2);
-    }
-
-    #[test]
-    fn threads_counted_apart_are_counted_alone() {
-        const BLOCK: usize = 1 << 28;
-        let block = || std::hint::black_box(Vec::<u8>::with_capacity(BLOCK));
-        let thread = std::thread::spawn(move || {
-            count_apart(true);
-            let before = live_apart();
-            let (kept, peak) = peak_apart(|| {
-                std::thread::spawn(move || drop([block(), block(), block()])).join().unwrap();
-                drop(block());
-                block()
-            });
-            (kept.capacity(), peak - before, live_apart() - before)
-        });
-        let (length, peak, live) = thread.join().unwrap();
-        // Other tests have threads that are counted apart, too.
-        let is_a_block = |bytes: i64| (bytes - BLOCK as i64).abs() < BLOCK as i64 / 4;
-        assert!(length == BLOCK && is_a_block(peak) && is_a_block(live), "{peak} {live}");
     }
 }

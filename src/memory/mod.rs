@@ -2,13 +2,18 @@
 //! as "unknown", never 0.
 
 pub mod heap;
+mod plan;
 mod system;
+mod tally;
 
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
 use system::Gauges;
+
+pub use plan::Plan;
+pub use tally::{F32, Held, Node, Outline, Peak, Place, Tally};
 
 /// One reading of every figure the memory strip shows, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]

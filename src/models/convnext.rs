@@ -1,13 +1,17 @@
 //! ConvNeXt V1 and V2 under timm's, torchvision's and the original repository's names.
 
 mod learn;
+mod outline;
 
 use candle_core::Tensor;
 
 use super::layers::{Conv, Depthwise, Head, HeadStep, Layer, LayerNorm, PooledHead};
 use super::learn::{Learn, TrainedConv};
+use super::outline::LearnOutline;
 use super::source::{Affine, Source};
 use super::{Block, ModelError, Naming, Phase};
+use crate::memory::Outline;
+use crate::ops::outline::{self as told, Fused};
 use crate::ops::{self, Activation, Mlp, Padding, Window};
 
 /// From the reference code, for every norm of the network.
@@ -169,6 +173,16 @@ impl Layer for Downsample {
     fn learn(&self, xs: &Tensor) -> Option<&dyn Learn> {
         (self.convs.iter().all(|conv| TrainedConv::dense(conv).is_some()) && ops::has_backward(xs)).then_some(self)
     }
+
+    fn outline(&self, xs: Outline) -> candle_core::Result<Outline> {
+        let xs = if self.norm_first.is_some() { told::same(&xs) } else { xs };
+        let xs = self.convs.iter().try_fold(xs, |xs, conv| conv.forward_outline(&xs))?;
+        Ok(if self.norm.is_some() { told::same(&xs) } else { xs })
+    }
+
+    fn learn_outline(&self) -> Option<&dyn LearnOutline> {
+        self.convs.iter().all(|conv| TrainedConv::dense(conv).is_some()).then_some(self)
+    }
 }
 
 /// Depthwise 7×7, norm, and a four times wider layer, around which the input passes.
@@ -188,6 +202,24 @@ impl Layer for ConvNextBlock {
     fn learn(&self, xs: &Tensor) -> Option<&dyn Learn> {
         let is_plain = self.response_norm.is_none() && self.layers().is_some();
         (is_plain && ops::has_backward(xs)).then_some(self)
+    }
+
+    fn outline(&self, xs: Outline) -> candle_core::Result<Outline> {
+        let hidden = self.depthwise.forward_outline(&xs)?;
+        if self.response_norm.is_none() && self.scale.is_none() {
+            return Ok(told::mlp(&hidden, &self.mlp));
+        }
+        let hidden = told::same(&hidden);
+        let mut hidden = told::linear(&hidden, &self.mlp.expand.0, Fused::with(self.mlp.activation, false));
+        if self.response_norm.is_some() {
+            hidden = told::same(&hidden);
+        }
+        let ys = told::linear(&hidden, &self.mlp.project.0, Fused::with(Activation::None, self.scale.is_none()));
+        Ok(if self.scale.is_some() { told::add(&ys) } else { ys })
+    }
+
+    fn learn_outline(&self) -> Option<&dyn LearnOutline> {
+        (self.response_norm.is_none() && self.layers().is_some()).then_some(self)
     }
 
     fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {

@@ -1,13 +1,16 @@
 //! Networks of inverted residual blocks (narrow, wide depthwise, narrow): what MobileNets and EfficientNets share.
 
 mod learn;
+mod outline;
 
 use candle_core::Tensor;
 
 use super::layers::{Conv, DEFAULT_MOMENTUM, Depthwise, Head, HeadStep, Layer, Linear, PooledHead};
 use super::learn::{Learn, TrainedConv};
+use super::outline::LearnOutline;
 use super::source::{BatchNorm, Source};
 use super::{Block, ModelError, Naming, Phase};
+use crate::memory::Outline;
 use crate::ops::{self, Activation, Gate, Padding, Window};
 
 /// How a family names its tensors, beyond [`Naming`].
@@ -228,6 +231,23 @@ impl Layer for InvertedResidual {
         let is_plain = |conv: &Conv| TrainedConv::dense(conv).is_some();
         let all = self.expand.as_ref().is_none_or(is_plain) && is_plain(&self.project);
         (all && ops::has_backward(xs)).then_some(self)
+    }
+
+    fn outline(&self, xs: Outline) -> candle_core::Result<Outline> {
+        let shortcut = self.shortcut.then(|| xs.clone());
+        let xs = match &self.expand {
+            Some(expand) => self.depthwise.outline_after(expand, &xs)?,
+            None => self.depthwise.forward_outline(&xs)?,
+        };
+        match &self.gate {
+            Some(_) => self.project.gated_outline(&xs, shortcut.as_ref()),
+            None => self.project.outline_with(&xs, shortcut.as_ref()),
+        }
+    }
+
+    fn learn_outline(&self) -> Option<&dyn LearnOutline> {
+        let is_plain = |conv: &Conv| TrainedConv::dense(conv).is_some();
+        (self.expand.as_ref().is_none_or(is_plain) && is_plain(&self.project)).then_some(self)
     }
 
     fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {

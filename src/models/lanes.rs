@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::{Block, ModelError};
+use crate::memory::{Outline, Tally};
 
 /// Images go through one at a time up to the first block with more weights than this many times an image's values before
 /// that block: about as often does a block read and write such values in passing.
@@ -78,4 +79,28 @@ fn run(blocks: &[Block], images: &Tensor, next: &AtomicUsize) -> Result<Vec<(usi
     together.clear();
     let batch = blocks[single..].iter().try_fold(batch, |batch, block| block.forward(batch))?;
     indices.into_iter().enumerate().map(|(place, index)| Ok((index, batch.narrow(0, place, 1)?))).collect()
+}
+
+/// What a lane allocates for its share of images of shape `(n, height, width, 3)`, which lie in the batch. Returns its features.
+pub fn outline(blocks: &[Block], lane: &Tally, images: &[usize], share: usize) -> candle_core::Result<Outline> {
+    let mut taken = Vec::with_capacity(share);
+    let mut single = 0;
+    for _ in 0..share {
+        let mut image = lane.view(&[&[1], &images[1..]].concat());
+        single = 0;
+        while let Some(block) = blocks.get(single)
+            && block.weights <= WEIGHTS_PER_VALUE * image.elements()
+        {
+            image = block.outline(image)?;
+            single += 1;
+        }
+        taken.push(image);
+    }
+    let mut dims = taken.first().map(|image| image.dims().to_vec()).unwrap_or_default();
+    if let Some(first) = dims.first_mut() {
+        *first = share;
+    }
+    let batch = lane.tensor(&dims);
+    drop(taken);
+    blocks[single..].iter().try_fold(batch, |batch, block| block.outline(batch))
 }

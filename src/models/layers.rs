@@ -3,9 +3,12 @@
 use candle_core::Tensor;
 
 use super::learn::{Backward, Learn, TrainedConv};
+use super::outline::LearnOutline;
 use super::parameter::TrainableNorm;
 use super::source::{Affine, BatchNorm, Source, Weighted};
 use super::{ModelError, Phase};
+use crate::memory::Outline;
+use crate::ops::outline::{self, Fused};
 use crate::ops::{self, Activation, Gate, Window};
 
 /// What a block does to its input.
@@ -20,6 +23,14 @@ pub trait Layer: Send + Sync {
 
     /// The layer as one that takes its gradients itself, if it can for this input.
     fn learn(&self, _xs: &Tensor) -> Option<&dyn Learn> {
+        None
+    }
+
+    /// What [`Self::forward`] allocates.
+    fn outline(&self, xs: Outline) -> candle_core::Result<Outline>;
+
+    /// What the layer allocates that [`Self::learn`] returns on the CPU.
+    fn learn_outline(&self) -> Option<&dyn LearnOutline> {
         None
     }
 }
@@ -75,6 +86,14 @@ impl Layer for Conv {
     fn learn(&self, xs: &Tensor) -> Option<&dyn Learn> {
         (TrainedConv::dense(self).is_some() && ops::has_backward(xs)).then_some(self)
     }
+
+    fn outline(&self, xs: Outline) -> candle_core::Result<Outline> {
+        self.forward_outline(&xs)
+    }
+
+    fn learn_outline(&self) -> Option<&dyn LearnOutline> {
+        TrainedConv::dense(self).is_some().then_some(self)
+    }
 }
 
 impl Learn for Conv {
@@ -126,6 +145,11 @@ impl Linear {
     /// `activation(linear(xs) + residual)`.
     pub fn forward_with(&self, xs: &Tensor, residual: Option<&Tensor>) -> candle_core::Result<Tensor> {
         self.weighted.0.linear(xs, &self.weighted.1, self.activation, residual)
+    }
+
+    /// What [`Self::forward`] allocates.
+    pub fn outline(&self, xs: &Outline) -> Outline {
+        outline::linear(xs, &self.weighted.0, Fused::with(self.activation, false))
     }
 }
 
@@ -202,6 +226,14 @@ impl Head {
             HeadLayer::Activation(activation) => ops::activate(&xs, *activation),
         })
     }
+
+    /// What [`Self::forward`] allocates.
+    pub fn outline(&self, xs: Outline) -> Outline {
+        self.0.iter().fold(xs, |xs, layer| match layer {
+            HeadLayer::Linear(linear) => linear.outline(&xs),
+            _ => outline::same(&xs),
+        })
+    }
 }
 
 /// Mean over the image, optional norm, then the classifier.
@@ -221,5 +253,13 @@ impl Layer for PooledHead {
         let xs = if let Some(norm) = &self.norm { norm.forward(&xs)? } else { xs };
         let xs = if let Some(hidden) = &self.hidden { hidden.forward(&xs)? } else { xs };
         self.head.forward(xs, phase)
+    }
+
+    fn outline(&self, xs: Outline) -> candle_core::Result<Outline> {
+        let xs = if self.norm_first.is_some() { outline::same(&xs) } else { xs };
+        let xs = outline::global_average_pool(&xs);
+        let xs = if self.norm.is_some() { outline::same(&xs) } else { xs };
+        let xs = if let Some(hidden) = &self.hidden { hidden.outline(&xs) } else { xs };
+        Ok(self.head.outline(xs))
     }
 }

@@ -13,6 +13,7 @@ mod learn;
 mod measure;
 mod mobilenet;
 mod named;
+mod outline;
 mod parameter;
 mod precision;
 mod replaced;
@@ -29,6 +30,7 @@ use candle_core::{Device, Tensor};
 use crate::checkpoint::{CheckpointError, TensorInfo, TensorKind};
 use crate::format;
 use crate::images::transform::Transform;
+use crate::memory::Outline;
 use catalog::Family;
 use layers::{HeadStep, Layer};
 use source::Source;
@@ -39,6 +41,7 @@ pub use initial::InitialWeights;
 pub use learn::{Backward, Found, Learn};
 pub use measure::{BlockCost, Trial, forward_operations, made_up_pixels};
 pub use named::{RandomWeights, named};
+pub use outline::{Back, LearnOutline, NetworkOutline};
 pub use parameter::Parameter;
 pub use precision::Precision;
 pub use replaced::{NewHead, replace_head};
@@ -202,10 +205,16 @@ pub struct Block {
     pub name: String,
     /// Elements of its tensors.
     pub weights: usize,
+    /// Those of them that can be learned: all but running statistics.
+    pub learnable: usize,
+    /// Bytes of its tensors as they are held.
+    pub bytes: u64,
     /// Its part of [`Network::learned`].
     pub learned: Range<usize>,
-    /// Its part of [`Network::running`]: where there are any, an image's result depends on its batch while training.
+    /// Its part of [`Network::running`].
     pub running: Range<usize>,
+    /// Whether it has batch norms that train: then an image's result depends on its batch.
+    pub looks_at_all: bool,
     layer: Box<dyn Layer>,
 }
 
@@ -234,6 +243,16 @@ impl Block {
     /// The block as one that takes its gradients itself, if it can for this input.
     pub fn learn(&self, xs: &Tensor) -> Option<&dyn Learn> {
         self.layer.learn(xs)
+    }
+
+    /// What [`Self::forward`] allocates.
+    pub fn outline(&self, xs: Outline) -> candle_core::Result<Outline> {
+        self.layer.outline(xs)
+    }
+
+    /// What the block allocates as one that takes its gradients itself, on the CPU.
+    pub fn learn_outline(&self) -> Option<&dyn LearnOutline> {
+        self.layer.learn_outline()
     }
 
     pub fn forward_in(&self, phase: Phase, xs: Tensor) -> Result<Tensor, ModelError> {

@@ -24,13 +24,9 @@ pub fn replace_head<'a>(
     classes: usize,
     seed: u64,
 ) -> Result<(Architecture, NewHead<'a>), ModelError> {
-    let mut architecture = architecture.clone();
-    let Some(HeadStep::Linear { name, inputs, outputs, bias }) = architecture.head.last_mut() else {
-        return Err(ModelError::Head { reason: "its last layer is not linear".to_owned() });
-    };
-    *outputs = classes;
+    let architecture = architecture.with_classes(classes)?;
+    let Some(HeadStep::Linear { name, inputs, bias, .. }) = architecture.head.last() else { return Err(no_linear()) };
     let (layer, inputs, has_bias) = (name.clone(), *inputs, *bias);
-    architecture.classes = classes;
     let is_kept = |tensor: &&TensorInfo| !belongs(&tensor.name, &layer);
     let mut tensors: Vec<TensorInfo> = weights.tensors().iter().filter(is_kept).cloned().collect();
     // A convolution in the file (SqueezeNet) stays one.
@@ -46,6 +42,20 @@ pub fn replace_head<'a>(
         add("bias", vec![classes]);
     }
     Ok((architecture, NewHead { weights, tensors, layer, inputs, seed }))
+}
+
+impl Architecture {
+    /// The same network with another number of classes.
+    pub fn with_classes(&self, classes: usize) -> Result<Self, ModelError> {
+        let mut changed = Self { classes, ..self.clone() };
+        let Some(HeadStep::Linear { outputs, .. }) = changed.head.last_mut() else { return Err(no_linear()) };
+        *outputs = classes;
+        Ok(changed)
+    }
+}
+
+fn no_linear() -> ModelError {
+    ModelError::Head { reason: "its last layer is not linear".to_owned() }
 }
 
 /// Whether `tensor` is one of the layer's.

@@ -1,13 +1,17 @@
 //! ResNet 18 to 152 and the wide ones; timm and torchvision share their names.
 
 mod learn;
+mod outline;
 
 use candle_core::Tensor;
 
 use super::layers::{Conv, DEFAULT_MOMENTUM, Head, HeadStep, Layer, PooledHead};
 use super::learn::{Learn, TrainedConv};
+use super::outline::LearnOutline;
 use super::source::{BatchNorm, Source};
 use super::{Block, ModelError, Phase};
+use crate::memory::Outline;
+use crate::ops::outline as told;
 use crate::ops::{self, Activation, Padding, Window};
 
 const EPSILON: f32 = 1e-5;
@@ -108,6 +112,14 @@ impl Layer for Stem {
     fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
         ops::max_pool(&self.conv.forward(&xs, phase)?, self.pool)
     }
+
+    fn outline(&self, xs: Outline) -> candle_core::Result<Outline> {
+        told::max_pool(&self.conv.forward_outline(&xs)?, self.pool)
+    }
+
+    fn learn_outline(&self) -> Option<&dyn LearnOutline> {
+        TrainedConv::dense(&self.conv).is_some().then_some(self)
+    }
 }
 
 /// Convolutions around which the input passes; the last one's activation comes after the sum.
@@ -130,5 +142,20 @@ impl Layer for Residual {
         }
         let xs = if let Some(shortcut) = &self.shortcut { shortcut.forward(&xs, phase)? } else { xs };
         last.forward_with(&hidden, Some(&xs), phase)
+    }
+
+    fn outline(&self, xs: Outline) -> candle_core::Result<Outline> {
+        let (last, first) = self.convs.split_last().expect("a block has convolutions");
+        let mut hidden = xs.clone();
+        for conv in first {
+            hidden = conv.forward_outline(&hidden)?;
+        }
+        let xs = if let Some(shortcut) = &self.shortcut { shortcut.forward_outline(&xs)? } else { xs };
+        last.outline_with(&hidden, Some(&xs))
+    }
+
+    fn learn_outline(&self) -> Option<&dyn LearnOutline> {
+        let all = self.convs.iter().chain(&self.shortcut).all(|conv| TrainedConv::dense(conv).is_some());
+        all.then_some(self)
     }
 }

@@ -1,15 +1,18 @@
 //! Where a network's builder gets its tensors: it names each with its shape, and gets it in NHWC order, batch norm folded.
-//! Without weights behind it a source only notes what is asked for, which is how a file is recognised. A source for
-//! training folds nothing from some block on, and keeps a list of the variables that it hands out.
+//! Without weights behind it a source notes what is asked for, which is how a file is recognised, and hands out tensors that
+//! have shapes and no memory, of which an outline of the network is made. A source for training folds nothing from some
+//! block on, and keeps a list of the variables that it hands out.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::layers::Layer;
 use super::parameter::{Parameter, TrainableNorm};
-use super::{Block, ModelError, Precision};
-use crate::checkpoint::{Blocks, Checkpoint, CheckpointError, TensorInfo, TensorKind};
+use super::{Block, ModelError, Precision, is_learnable};
+use crate::checkpoint::{Blocks, Checkpoint, CheckpointError, ElementType, TensorInfo, TensorKind};
+use crate::memory::F32;
 use crate::ops::{self, BlockMatrix, BlockType, PackedMatrix, QuantizedMatrix, Weight};
 
 /// Tensors by name.
@@ -67,9 +70,19 @@ pub struct BatchNorm {
 pub struct Source<'a> {
     weights: Option<&'a dyn Weights>,
     held: HashMap<&'a str, &'a [usize]>,
+    /// By name, for an outline: what the elements of the file's tensors are.
+    stored: HashMap<&'a str, ElementType>,
     asked: Vec<(String, Vec<usize>)>,
     /// How many of these, and of what is learned and running, belong to finished blocks.
     in_blocks: [usize; 3],
+    /// Bytes of what was handed out since the last finished block, and before.
+    bytes: Cell<u64>,
+    bytes_before: u64,
+    /// The most that was alive at a time: what was handed out, and the values that were read for the last of it.
+    load_peak: Cell<u64>,
+    /// Whether a batch norm that trains was among it.
+    trains_norms: Cell<bool>,
+    /// A single zero, which any shape can be a view of.
     placeholder: Tensor,
     /// The first block that trains; none for inference.
     first_trained: Option<usize>,
@@ -94,14 +107,32 @@ impl<'a> Source<'a> {
         Ok(Self { first_trained: Some(frozen), ..Self::new(weights, Precision::F32, device)? })
     }
 
-    /// A source that holds nothing: its tensors are empty.
+    /// A source for the outline of a network that computes on `device`, from block `first_trained` on trained. `file` knows how
+    /// its tensors are stored and is not read.
+    pub fn outlining(
+        file: Option<&'a dyn Weights>,
+        first_trained: Option<usize>,
+        precision: Precision,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let tensors = file.map(|file| file.tensors()).unwrap_or_default();
+        let stored = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.element)).collect();
+        Ok(Self { stored, first_trained, precision, device: device.clone(), ..Self::asking()? })
+    }
+
+    /// A source that holds nothing: its tensors have shapes and no memory.
     pub fn asking() -> Result<Self, ModelError> {
         Ok(Self {
             weights: None,
             held: HashMap::new(),
+            stored: HashMap::new(),
             asked: Vec::new(),
             in_blocks: [0; 3],
-            placeholder: Tensor::zeros(0, DType::F32, &Device::Cpu)?,
+            bytes: Cell::new(0),
+            bytes_before: 0,
+            load_peak: Cell::new(0),
+            trains_norms: Cell::new(false),
+            placeholder: Tensor::zeros(1, DType::F32, &Device::Cpu)?,
             first_trained: None,
             finished_blocks: 0,
             learned: Vec::new(),
@@ -115,10 +146,17 @@ impl<'a> Source<'a> {
     pub fn block(&mut self, name: impl Into<String>, layer: impl Layer + 'static) -> Block {
         self.finished_blocks += 1;
         let [asked, learned, running] = self.in_blocks;
-        let weights = self.asked[asked..].iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        let elements = |(_, shape): &(String, Vec<usize>)| shape.iter().product::<usize>();
+        let asked = &self.asked[asked..];
+        let weights = asked.iter().map(elements).sum();
+        let learnable = asked.iter().filter(|(name, _)| is_learnable(name)).map(elements).sum();
         self.in_blocks = [self.asked.len(), self.learned.len(), self.running.len()];
         let (learned, running) = (learned..self.learned.len(), running..self.running.len());
-        Block { name: name.into(), weights, learned, running, layer: Box::new(layer) }
+        let bytes = self.bytes.take();
+        self.bytes_before += bytes;
+        let looks_at_all = self.trains_norms.take();
+        let (name, layer) = (name.into(), Box::new(layer));
+        Block { name, weights, learnable, bytes, learned, running, looks_at_all, layer }
     }
 
     /// True while the tensors of a block are variables.
@@ -158,10 +196,24 @@ impl<'a> Source<'a> {
     }
 
     fn tensor(&self, values: Option<Vec<f32>>, shape: &[usize]) -> Result<Tensor, ModelError> {
+        let elements = shape.iter().product::<usize>();
+        self.count(F32 * elements as u64, elements);
         match values {
             Some(values) => Ok(Tensor::from_vec(values, shape, &self.device)?),
-            None => Ok(self.placeholder.clone()),
+            None => Ok(self.placeholder.broadcast_as(shape)?),
         }
+    }
+
+    /// Notes bytes that are handed out, for which so many values were read.
+    fn count(&self, bytes: u64, read: usize) {
+        self.bytes.set(self.bytes.get() + bytes);
+        let alive = self.bytes_before + self.bytes.get() + F32 * read as u64;
+        self.load_peak.set(self.load_peak.get().max(alive));
+    }
+
+    /// The most that is alive at a time while a network is read.
+    pub fn load_peak(&self) -> u64 {
+        self.load_peak.get()
     }
 
     /// A tensor that is learned, `name` in the file: a variable when its block trains.
@@ -196,6 +248,8 @@ impl<'a> Source<'a> {
         turned: Option<[usize; 3]>,
     ) -> Result<Parameter, ModelError> {
         let held = self.held.get(name).copied().filter(|held| same_shape(held, file_shape));
+        let elements = shape.iter().product::<usize>();
+        self.count(F32 * elements as u64, elements);
         let var = Var::from_vec(values, shape, &self.device)?;
         Ok(Parameter { name: name.to_owned(), var, shape: held.unwrap_or(file_shape).to_vec(), turned })
     }
@@ -225,10 +279,14 @@ impl<'a> Source<'a> {
         if !self.trains() {
             return Ok(None);
         }
+        self.trains_norms.set(true);
         let (weight, bias) = self.norm(&norm.name, channels)?;
         let mut running = |part: &str, neutral: f32| -> Result<Var, ModelError> {
             let name = format!("{}.{part}", norm.name);
-            let values = self.values(&name, &[channels], neutral)?.unwrap_or_default();
+            let Some(values) = self.values(&name, &[channels], neutral)? else {
+                self.count(F32 * channels as u64, channels);
+                return Ok(Var::from_tensor(&self.placeholder)?);
+            };
             let parameter = self.parameter(&name, values, &[channels], &[channels], None)?;
             self.running.push(parameter.clone());
             Ok(parameter.var)
@@ -278,7 +336,7 @@ impl<'a> Source<'a> {
         let weight = self.values(&format!("{name}.weight"), &file_shape, 0.0)?;
         let fold = self.fold(norm, name, channels)?;
         let (Some(weight), Some((scale, shift))) = (weight, fold) else {
-            return Ok(((self.placeholder.clone(), self.placeholder.clone()), None));
+            return Ok(((self.tensor(None, &shape)?, self.tensor(None, &[channels])?), None));
         };
         let turned = turned(&weight, axes, &scale);
         Ok(((self.tensor(Some(turned), &shape)?, self.tensor(Some(shift), &[channels])?), None))
@@ -386,10 +444,11 @@ impl<'a> Source<'a> {
         shape: &[usize],
     ) -> Result<Weighted, ModelError> {
         let Some((scale, shift)) = fold else {
-            return Ok((Weight::Plain(self.placeholder.clone()), self.placeholder.clone()));
+            return Ok((self.outlined(name, axes, shape)?, self.tensor(None, &[axes[0]])?));
         };
         let shift = self.tensor(Some(shift), &[axes[0]])?;
         if let Some(weight) = self.stored_blocks(name, file_shape, axes, &scale)? {
+            self.count(weight.own_bytes(), 0);
             return Ok((weight, shift));
         }
         let [outputs, inputs, positions] = axes;
@@ -413,7 +472,36 @@ impl<'a> Source<'a> {
                 Weight::Plain(self.tensor(Some(values), shape)?)
             }
         };
+        self.count(weight.own_bytes(), depth * outputs);
         Ok((weight, shift))
+    }
+
+    /// A weight without values in the form that [`Self::weighted`] would give it.
+    fn outlined(&self, name: &str, axes: [usize; 3], shape: &[usize]) -> Result<Weight, ModelError> {
+        let [outputs, inputs, positions] = axes;
+        let depth = inputs * positions;
+        let is_tiny = depth * outputs <= TINY;
+        let kind = match (self.precision, self.stored.get(name)) {
+            (Precision::Stored, Some(ElementType::Quantized("Q8_0"))) => Some(BlockType::Q8_0),
+            (Precision::Stored, Some(ElementType::Quantized("Q4_0"))) => Some(BlockType::Q4_0),
+            (Precision::Int8, _) if !is_tiny => Some(BlockType::Q8_0),
+            (Precision::Int4, _) if !is_tiny => Some(BlockType::Q4_0),
+            _ => None,
+        };
+        let segments = [positions.isqrt(), depth / positions.isqrt()];
+        let weight = match kind {
+            Some(kind) if self.multiplies_blocks(positions) => {
+                self.count((depth.div_ceil(ops::BLOCK) * kind.bytes() * outputs) as u64, depth * outputs);
+                Weight::Plain(self.placeholder.broadcast_as(shape)?)
+            }
+            Some(kind) if ops::uses_kernel("quantized", &self.device) => {
+                Weight::Quantized(QuantizedMatrix::outline(kind, segments, outputs))
+            }
+            _ if ops::uses_kernel("packed", &self.device) => Weight::Packed(PackedMatrix::outline(depth, outputs)),
+            _ => Weight::Plain(self.tensor(None, shape)?),
+        };
+        self.count(weight.own_bytes(), depth * outputs);
+        Ok(weight)
     }
 
     /// Whether the device has a kernel for weights in blocks, which are of one position.

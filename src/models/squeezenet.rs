@@ -1,13 +1,17 @@
 //! SqueezeNet 1.0 and 1.1, torchvision's names.
 
 mod learn;
+mod outline;
 
 use candle_core::Tensor;
 
 use super::layers::{Conv, HeadStep, Layer, Linear};
 use super::learn::{Learn, TrainedConv};
+use super::outline::LearnOutline;
 use super::source::Source;
 use super::{Block, ModelError, Phase};
+use crate::memory::Outline;
+use crate::ops::outline as told;
 use crate::ops::{self, Activation, Padding, Window};
 
 /// Squeezed and expanded channels (each of two) of the eight fire modules.
@@ -77,6 +81,14 @@ impl Layer for Stem {
     fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
         ops::max_pool(&self.0.forward(&xs, phase)?, POOL)
     }
+
+    fn outline(&self, xs: Outline) -> candle_core::Result<Outline> {
+        told::max_pool(&self.0.forward_outline(&xs)?, POOL)
+    }
+
+    fn learn_outline(&self) -> Option<&dyn LearnOutline> {
+        TrainedConv::dense(&self.0).is_some().then_some(self)
+    }
 }
 
 /// A narrow 1×1 convolution, then 1×1 and 3×3 ones side by side; some are followed by a pool.
@@ -118,6 +130,20 @@ impl Layer for Fire {
             Tensor::cat(&[self.expand_1x1.forward(&squeezed, phase)?, self.expand_3x3.forward(&squeezed, phase)?], 3)?;
         if self.pooled { ops::max_pool(&xs, POOL) } else { Ok(xs) }
     }
+
+    fn outline(&self, xs: Outline) -> candle_core::Result<Outline> {
+        let squeezed = self.squeeze.forward_outline(&xs)?;
+        drop(xs);
+        let parts = [self.expand_1x1.forward_outline(&squeezed)?, self.expand_3x3.forward_outline(&squeezed)?];
+        let xs = told::join_channels(&parts[0], &parts[1]);
+        drop(parts);
+        if self.pooled { told::max_pool(&xs, POOL) } else { Ok(xs) }
+    }
+
+    fn learn_outline(&self) -> Option<&dyn LearnOutline> {
+        let convs = [&self.squeeze, &self.expand_1x1, &self.expand_3x3];
+        convs.iter().all(|conv| TrainedConv::dense(conv).is_some()).then_some(self)
+    }
 }
 
 /// One map per class; a class's logit is the mean of its map.
@@ -126,5 +152,9 @@ struct ClassMaps(Linear);
 impl Layer for ClassMaps {
     fn forward(&self, xs: Tensor, _: Phase) -> candle_core::Result<Tensor> {
         ops::global_average_pool(&self.0.forward(&xs)?)
+    }
+
+    fn outline(&self, xs: Outline) -> candle_core::Result<Outline> {
+        Ok(told::global_average_pool(&self.0.outline(&xs)))
     }
 }

@@ -1,13 +1,17 @@
 //! Vision transformers with 16×16 patches and a class token, under timm's and torchvision's names.
 
 mod learn;
+mod outline;
 
 use candle_core::Tensor;
 
 use super::layers::{Conv, Head, HeadStep, Layer, LayerNorm, Linear};
 use super::learn::Learn;
+use super::outline::LearnOutline;
 use super::source::Source;
 use super::{Block, ModelError, Naming, Phase};
+use crate::memory::Outline;
+use crate::ops::outline as told;
 use crate::ops::{self, Activation, Mlp, Padding, Window};
 
 /// timm's and torchvision's for every norm.
@@ -109,6 +113,14 @@ impl Layer for Embed {
         let token = self.token.broadcast_as((batch, 1, patches.dim(2)?))?;
         Tensor::cat(&[token, patches], 1)?.broadcast_add(&self.position)
     }
+
+    fn outline(&self, xs: Outline) -> candle_core::Result<Outline> {
+        let patches = self.patch.forward_outline(&xs)?;
+        let &[batch, height, width, channels] = patches.dims() else {
+            candle_core::bail!("an image batch has four axes")
+        };
+        Ok(told::add(&told::joined(&patches, &[batch, height * width + 1, channels])))
+    }
 }
 
 struct Encoder {
@@ -133,6 +145,17 @@ impl Layer for Encoder {
         let xs = self.merge.forward_with(&attended, Some(&xs))?;
         ops::mlp(&xs, &self.mlp, &xs)
     }
+
+    fn outline(&self, xs: Outline) -> candle_core::Result<Outline> {
+        let attended = told::attention(&self.qkv.outline(&told::same(&xs)));
+        let hidden = self.merge.outline(&attended);
+        drop(xs);
+        Ok(told::mlp(&hidden, &self.mlp))
+    }
+
+    fn learn_outline(&self) -> Option<&dyn LearnOutline> {
+        self.can_learn().then_some(self)
+    }
 }
 
 /// The class token alone is normed and classified.
@@ -145,5 +168,10 @@ impl Layer for TokenHead {
     fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
         let token = xs.narrow(1, 0, 1)?.squeeze(1)?;
         self.head.forward(self.norm.forward(&token)?, phase)
+    }
+
+    fn outline(&self, xs: Outline) -> candle_core::Result<Outline> {
+        let token = told::token(&xs);
+        Ok(self.head.outline(told::same(&token)))
     }
 }

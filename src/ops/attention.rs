@@ -9,7 +9,7 @@ use super::gemm::{Matrix, accumulate, multiply};
 use super::{composed, elements, has_kernel, output, scratch, work};
 
 /// Queries that share one pass over keys and values.
-const TILE: usize = 64;
+pub const TILE: usize = 64;
 
 /// `softmax(q · kᵀ / sqrt(head length)) · v` for each head.
 ///

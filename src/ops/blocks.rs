@@ -60,6 +60,16 @@ impl BlockMatrix {
         Ok(matrix.expect("candle's blocks are as long as those of a file"))
     }
 
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.blocks.storage_size_in_bytes() + self.factor.as_ref().map_or(0, |factor| 4 * factor.elem_count())
+    }
+
+    /// Depth and columns.
+    pub fn shape(&self) -> [usize; 2] {
+        [self.depth, self.columns()]
+    }
+
     fn columns(&self) -> usize {
         self.blocks.shape().dims()[0]
     }

@@ -8,7 +8,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-pub use backward::depthwise_backward;
+pub use backward::{TASK_ROWS, depthwise_backward};
 
 use super::activation::activate_registers;
 use super::composed::Windows;

@@ -37,6 +37,7 @@ mod layer_norm;
 mod linear;
 pub mod metal;
 mod mlp;
+pub mod outline;
 mod packed;
 mod pool;
 mod products;
@@ -82,7 +83,7 @@ pub use mlp::learning::{
 pub use mlp::{Mlp, mlp};
 pub use packed::PackedMatrix;
 pub use pool::{global_average_pool, max_pool, max_pool_backward};
-pub use quantized::{BlockType, QuantizedMatrix};
+pub use quantized::{BLOCK, BlockType, QuantizedMatrix};
 pub use residual::{activate_sum, add, add_scaled};
 pub use seed::gradients_of;
 pub use squeeze_excite::{Gate, KeptGate, project_gated, squeeze_excite};

@@ -61,6 +61,29 @@ impl Weight {
 }
 
 impl Weight {
+    /// Bytes held beside tensors of candle.
+    pub fn own_bytes(&self) -> u64 {
+        match self {
+            Self::Plain(_) => 0,
+            Self::Packed(weight) => weight.bytes() as u64,
+            Self::Quantized(weight) => weight.bytes() as u64,
+            Self::Blocks(weight) => weight.bytes() as u64,
+        }
+    }
+
+    /// Its inputs, those of all places of a window together, and its outputs.
+    pub fn shape(&self) -> [usize; 2] {
+        match self {
+            Self::Plain(weight) => {
+                let outputs = weight.dims().last().copied().unwrap_or(1);
+                [weight.elem_count() / outputs.max(1), outputs]
+            }
+            Self::Packed(weight) => [weight.depth(), weight.columns()],
+            Self::Quantized(weight) => [weight.depth(), weight.columns()],
+            Self::Blocks(weight) => weight.shape(),
+        }
+    }
+
     /// The weight itself where products with it are computed a tile of rows at a time: none of training or another device.
     pub fn in_tiles(&self, x: &Tensor, bias: &Tensor) -> Option<&dyn TileWeight> {
         match self {

@@ -7,10 +7,10 @@
 mod config;
 mod find_rate;
 mod fit;
-mod footprint;
 mod gradients;
 mod loss;
 mod optimizer;
+pub mod outline;
 mod run;
 mod schedule;
 mod segments;
@@ -23,14 +23,13 @@ use std::path::PathBuf;
 pub use config::{CacheFeatures, ClassWeights, ConfigError, Preset, Recompute, TrainConfig, Unfreeze};
 pub use find_rate::{RatePoint, RateSearch, RatesTried};
 pub use fit::{Ended, Finished, FitEvent, Session};
-pub use footprint::Footprint;
 pub use loss::Loss;
 pub use optimizer::{Method, Optimizer, OptimizerSettings};
 pub use run::{EpochRecord, Record, RunError, RunFolder, RunRecord, StepRecord, read_metrics, read_record};
 pub use schedule::{Course, Schedule};
 pub use segments::{Paths, Segments};
 pub use snapshot::{Best, Position};
-pub use supply::{Supply, feature_bytes};
+pub use supply::Supply;
 pub use trainer::{Examples, Score, Stepped, Trainer};
 
 use crate::checkpoint::CheckpointError;

@@ -6,11 +6,10 @@
 
 use std::ops::Range;
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{Tensor, Var};
 
 use super::TrainError;
 use super::gradients::Gradients;
-use crate::memory::heap;
 use crate::models::{Backward, Block, Found, Network, Phase};
 use crate::ops;
 
@@ -219,11 +218,17 @@ impl Segments {
 /// The photos of `xs` in the pieces they go through a block in: all at once where its batch norms look at all of them.
 fn pieces(block: &Block, xs: &Tensor) -> Result<Vec<Range<usize>>, TrainError> {
     let photos = xs.dim(0)?;
-    let values = xs.elem_count() / photos.max(1);
+    let size = piece_length(block, photos, xs.elem_count() / photos.max(1));
+    Ok((0..photos).step_by(size).map(|start| start..(start + size).min(photos)).collect())
+}
+
+/// How many of the photos go through a block at a time, where each has so many values.
+pub(super) fn piece_length(block: &Block, photos: usize, values: usize) -> usize {
+    if block.looks_at_all {
+        return photos.max(1);
+    }
     let least = LEAST_VALUES.max(block.weights / WEIGHTS_PER_VALUE);
-    let size = if block.running.is_empty() { least.div_ceil(values.max(1)).clamp(1, photos.max(1)) } else { photos };
-    let starts = (0..photos).step_by(size.max(1));
-    Ok(starts.map(|start| start..(start + size).min(photos)).collect())
+    least.div_ceil(values.max(1)).clamp(1, photos.max(1))
 }
 
 /// Ranges of these lengths, one after the other.
@@ -269,49 +274,20 @@ fn of_images(path: &Tensor, xs: &Tensor) -> Result<Tensor, TrainError> {
 }
 
 impl Segments {
-    /// Which blocks to recompute so that what is kept of `photos` takes at most `room` bytes: the largest first. Where
-    /// `costs`, the bytes of one photo, are not known, all.
-    pub fn that_fit(costs: Option<&[u64]>, blocks: usize, photos: usize, room: u64) -> Vec<bool> {
-        let Some(costs) = costs else { return vec![true; blocks] };
-        let mut recompute = vec![false; blocks];
-        let mut left: u64 = costs.iter().sum::<u64>() * photos as u64;
-        let mut by_size: Vec<usize> = (0..blocks).collect();
+    /// Which blocks to recompute so that the others keep at most `room` bytes: the largest first. `costs` are what each keeps.
+    pub fn that_fit(costs: &[u64], room: u64) -> Vec<bool> {
+        let mut recompute = vec![false; costs.len()];
+        let mut left: u64 = costs.iter().sum();
+        let mut by_size: Vec<usize> = (0..costs.len()).collect();
         by_size.sort_by_key(|index| std::cmp::Reverse(costs[*index]));
         for index in by_size {
             if left <= room {
                 break;
             }
             recompute[index] = true;
-            left = left.saturating_sub(costs[index] * photos as u64);
+            left = left.saturating_sub(costs[index]);
         }
         recompute
-    }
-
-    /// The bytes that each block keeps of one photo of `side` × `side`, by what the threads counted apart allocate: the
-    /// caller's pool. The network is on the CPU.
-    pub(super) fn kept_bytes(network: &Network, first: usize, side: usize) -> Result<Vec<u64>, TrainError> {
-        // Of one photo alone a batch norm may have no variance.
-        const PHOTOS: usize = 2;
-        let pixels = Tensor::zeros((PHOTOS, side, side, 3), DType::F32, &Device::Cpu)?;
-        let mut xs = network.features(first, &pixels)?;
-        let mut costs = vec![0; first];
-        for block in &network.blocks[first..] {
-            let before = heap::live_apart();
-            let (output, _kept) = match block.learn(&xs) {
-                Some(learn) => {
-                    let (output, own) = learn.keep(&xs, Phase::TrainAgain)?;
-                    (output, Kept::Own(own))
-                }
-                None => {
-                    let input = Var::from_tensor(&xs)?.into_inner();
-                    let output = block.forward_in(Phase::TrainAgain, input.clone())?;
-                    (output.detach(), Kept::Graphs(vec![(input, output)]))
-                }
-            };
-            costs.push((heap::live_apart() - before).max(0) as u64 / PHOTOS as u64);
-            xs = output;
-        }
-        Ok(costs)
     }
 }
 
@@ -322,11 +298,10 @@ mod tests {
     #[test]
     fn the_largest_blocks_are_recomputed_until_the_rest_fits() {
         let costs = [30, 100, 5, 60];
-        let fit = |room| Segments::that_fit(Some(&costs), 4, 2, room);
-        assert_eq!(fit(390), [false; 4]);
-        assert_eq!(fit(389), [false, true, false, false]);
-        assert_eq!(fit(100), [false, true, false, true]);
+        let fit = |room| Segments::that_fit(&costs, room);
+        assert_eq!(fit(195), [false; 4]);
+        assert_eq!(fit(194), [false, true, false, false]);
+        assert_eq!(fit(50), [false, true, false, true]);
         assert_eq!(fit(0), [true; 4]);
-        assert_eq!(Segments::that_fit(None, 2, 1, u64::MAX), [true; 2]);
     }
 }

@@ -56,12 +56,6 @@ impl Supply {
     }
 }
 
-/// The bytes of one photo's features.
-pub fn feature_bytes(network: &Network, frozen: usize, side: usize, device: &Device) -> Result<u64, TrainError> {
-    let pixels = Tensor::zeros((1, side, side, 3), candle_core::DType::F32, device)?;
-    Ok(4 * network.features(frozen, &pixels)?.elem_count() as u64)
-}
-
 /// What computes features.
 #[derive(Clone, Copy)]
 pub struct Frozen<'a> {

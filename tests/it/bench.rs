@@ -118,3 +118,30 @@ fn what_cannot_be_measured_is_said() {
     }
     assert_eq!(bench(&["--batch", "0"]).status.code(), Some(2));
 }
+
+/// Heap peaks are foreseen: never much too low, for then memory runs out, and not much too high. Each is a process of its own.
+#[test]
+fn peaks_are_predicted() {
+    let check = |arguments: &[&str]| {
+        for row in rows(&bench(&[&["--json", "--device", "cpu"], arguments].concat())) {
+            let memory = &row["memory"];
+            let items = ["weights", "gradients", "optimizer", "activations", "workspace", "photos", "features"];
+            let predicted: f64 = items.iter().map(|item| number(&memory["plan"], item)).sum();
+            let ratio = predicted / number(memory, "heap_bytes");
+            assert!((0.95..1.1).contains(&ratio), "{arguments:?}: {ratio} in {row}");
+        }
+    };
+    let named = |name: &'static str, side: &'static str, rest: &[&'static str]| {
+        check(&[&["--arch", name, "--image", side], rest].concat());
+    };
+    for name in ["convnext_atto", "convnextv2_atto", "mobilenetv3_small_100", "resnet18", "squeezenet1_1"] {
+        named(name, "96", &["--train", "--batch", "8"]);
+        named(name, "96", &["--train", "--batch", "8", "--recompute"]);
+        named(name, "160", &["--batch", "1,9", "--precision", "f32,int8"]);
+    }
+    for rest in [&["--train", "--batch", "2"][..], &["--train", "--batch", "2", "--recompute"], &["--batch", "1,4"]] {
+        named("vit_tiny_patch16_224", "224", rest);
+    }
+    named("convnext_atto", "96", &["--train", "--batch", "12", "--micro-batch", "4"]);
+    named("mobilenetv3_small_100", "96", &["--train", "--batch", "8", "--micro-batch", "4", "--recompute"]);
+}

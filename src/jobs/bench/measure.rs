@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use rayon::ThreadPool;
 
 use super::steps::Steps;
-use super::{BenchError, BenchNetwork, BlockTime, Case, Measurement, Work, median};
+use super::{BenchError, BenchNetwork, BlockTime, Case, Measurement, MemoryCheck, Work, median};
 use crate::checkpoint::Checkpoint;
 use crate::device::Chosen;
 use crate::images::transform::Transform;
 use crate::jobs::doctor::{self, Prepared};
-use crate::memory;
+use crate::memory::{self, heap};
 use crate::models::{self, Architecture, BlockCost, Network, RandomWeights, Trial, Weights};
 use crate::ops::work;
 use crate::predict::{self, Loading, ModelSource, Precision, Strictness, TransformOverrides};
@@ -35,27 +35,34 @@ const SHARE_FOR_BLOCKS: f64 = 0.3;
 /// Fails when the network cannot be had, and when the job is canceled.
 pub fn measure(case: &Case, verdicts: &Path, ctx: &JobContext) -> Result<Measurement, BoxError> {
     let Prepared { chosen, notices } = doctor::prepare(case.device, verdicts, ctx)?;
+    let before = memory::read();
+    heap::reset_peak();
     let (network, transform) = network(case, &chosen)?;
     let architecture = network.architecture.clone();
     let usual = transform.output_size().map(|(height, width)| height.max(width));
     let image = case.image.or(usual).unwrap_or(224);
+    let plan = super::memory::plan(case, &architecture, image, &chosen)?;
     let compute = rayon::ThreadPoolBuilder::new().num_threads(case.threads).stack_size(STACK_BYTES).build()?;
     let measured = match case.work {
         Work::Inference => inference(case, network, image, &chosen, &compute, ctx)?,
         Work::Training => training(case, network, image, &chosen, &compute, ctx)?,
     };
-    let Measured { seconds, gflops, peak_bytes, blocks } = measured;
+    let Measured { seconds, gflops, peak_bytes, heap_bytes, blocks } = measured;
+    let heap_bytes = heap_bytes.saturating_sub(before.heap_live);
+    let predicted_peak_bytes = before.peak.map(|peak| peak + plan.bytes());
     Ok(Measurement {
         network: architecture.name,
         title: architecture.title,
         batch: case.batch,
         precision: case.precision,
         work: case.work,
+        recompute: case.recompute,
         threads: compute.current_num_threads(),
         device: chosen.name.to_owned(),
         image,
         images_per_second: case.batch as f64 / seconds,
         peak_bytes,
+        memory: MemoryCheck { plan, heap_bytes, predicted_peak_bytes },
         gflops_per_second: gflops / seconds,
         blocks,
         notices,
@@ -67,6 +74,8 @@ struct Measured {
     seconds: f64,
     gflops: f64,
     peak_bytes: Option<u64>,
+    /// With what was there before.
+    heap_bytes: u64,
     blocks: Vec<BlockTime>,
 }
 
@@ -83,9 +92,9 @@ fn inference(
     let gflops = warm_up(&mut pass, ctx)?;
     let seconds = median_seconds(repeat(case.seconds * (1.0 - SHARE_FOR_BLOCKS), ctx, pass)?);
     // Block by block, every image of the batch is held at once, as in no classification.
-    let peak_bytes = memory::read().peak;
+    let (peak_bytes, heap_bytes) = (memory::read().peak, heap::peak());
     let blocks = blocks(&trial, compute, case.seconds * SHARE_FOR_BLOCKS, ctx)?;
-    Ok(Measured { seconds, gflops, peak_bytes, blocks })
+    Ok(Measured { seconds, gflops, peak_bytes, heap_bytes, blocks })
 }
 
 fn training(
@@ -99,11 +108,12 @@ fn training(
     // Backward has two products for each of forward.
     let operations = compute.install(|| models::forward_operations(&network, image, &chosen.device))?;
     let gflops = 3.0 * case.batch as f64 * operations as f64 / 1e9;
-    let mut steps = Steps::new(network, case.batch, image, case.recompute, chosen)?;
+    let mut steps = Steps::new(network, case, image, chosen)?;
     let mut step = || compute.install(|| steps.step());
     warm_up(&mut step, ctx)?;
     let seconds = median_seconds(repeat(case.seconds, ctx, step)?);
-    Ok(Measured { seconds, gflops, peak_bytes: memory::read().peak, blocks: Vec::new() })
+    let peak_bytes = memory::read().peak;
+    Ok(Measured { seconds, gflops, peak_bytes, heap_bytes: heap::peak(), blocks: Vec::new() })
 }
 
 /// Billions of operations of one pass or step.

@@ -1,9 +1,11 @@
-//! Measures inference or training: images per second, time per block and peak memory, at given batch sizes and precisions.
+//! Measures inference or training: images per second, time per block and peak memory, at given batch sizes and precisions,
+//! and how well the peaks are predicted.
 //!
 //! Each measurement is a child process of this program, so that its peak memory is its own and nothing is left over
 //! from the one before. Rounds alternate between the configurations, because machines change speed over minutes.
 
 mod measure;
+mod memory;
 mod steps;
 
 use std::path::{Path, PathBuf};
@@ -13,10 +15,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::DeviceChoice;
 use crate::jobs::doctor;
+use crate::memory::Plan;
 use crate::models::Precision;
 use crate::worker::{BoxError, JobContext, Progress};
 
 pub use measure::measure;
+pub use memory::Errors;
 
 /// The option of `galley bench` by which a child is told its [`Case`], as JSON.
 pub const CHILD_OPTION: &str = "measure-case";
@@ -32,6 +36,8 @@ pub struct BenchConfig {
     pub work: Work,
     /// While training, every block is computed twice: less memory, more time.
     pub recompute: bool,
+    /// While training: images that are computed at once; none: the whole batch.
+    pub micro_batch: Option<usize>,
     /// 0: one per core.
     pub threads: usize,
     pub device: DeviceChoice,
@@ -68,6 +74,8 @@ pub struct Case {
     pub work: Work,
     /// While training, every block is computed twice: less memory, more time.
     pub recompute: bool,
+    /// While training: images that are computed at once; none: the whole batch.
+    pub micro_batch: Option<usize>,
     pub threads: usize,
     pub device: DeviceChoice,
     pub seconds: f64,
@@ -81,12 +89,14 @@ pub struct Measurement {
     pub batch: usize,
     pub precision: Precision,
     pub work: Work,
+    pub recompute: bool,
     pub threads: usize,
     pub device: String,
     pub image: usize,
     pub images_per_second: f64,
     /// Highest memory use of a process that does nothing else, from its start; none where the system does not tell.
     pub peak_bytes: Option<u64>,
+    pub memory: MemoryCheck,
     /// Counts the arithmetic of convolutions, matrix products and attention; a step of training, as is usual, three
     /// times that of its forward pass.
     pub gflops_per_second: f64,
@@ -94,6 +104,16 @@ pub struct Measurement {
     pub blocks: Vec<BlockTime>,
     /// What a person should know about the device: operations it computed in a slower way.
     pub notices: Vec<String>,
+}
+
+/// A job's peaks as they were predicted before it began, and as they were.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct MemoryCheck {
+    pub plan: Plan,
+    /// Of the heap, without what was there before.
+    pub heap_bytes: u64,
+    /// Of the process: what it held before, and the plan.
+    pub predicted_peak_bytes: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -133,6 +153,19 @@ pub fn bench(config: &BenchConfig, verdicts: &Path, ctx: &JobContext) -> Result<
     Ok(rounds.into_iter().filter_map(merged).collect())
 }
 
+/// How well peaks are predicted: networks, inference and training, batch and image sizes, each in a process of its own.
+pub fn memory(threads: usize, verdicts: &Path, ctx: &JobContext) -> Result<Vec<Measurement>, BoxError> {
+    doctor::prepare(DeviceChoice::Cpu, verdicts, ctx)?;
+    let cases = memory::cases(threads);
+    let total = Some(cases.len() as u64);
+    let measure = |(done, case): (usize, &Case)| {
+        ctx.check()?;
+        ctx.report(Progress { phase: "Measuring".to_owned(), done: done as u64, total, per_second: None });
+        in_child(case)
+    };
+    cases.iter().enumerate().map(measure).collect()
+}
+
 fn cases(config: &BenchConfig) -> Vec<Case> {
     let pairs =
         config.batches.iter().flat_map(|batch| config.precisions.iter().map(move |precision| (batch, precision)));
@@ -144,6 +177,7 @@ fn cases(config: &BenchConfig) -> Vec<Case> {
             precision,
             work: config.work,
             recompute: config.recompute,
+            micro_batch: config.micro_batch,
             threads: config.threads,
             device: config.device,
             seconds: config.seconds,
@@ -174,6 +208,7 @@ fn merged(rounds: Vec<Measurement>) -> Option<Measurement> {
     merged.images_per_second = middle(&|round| round.images_per_second);
     merged.gflops_per_second = middle(&|round| round.gflops_per_second);
     merged.peak_bytes = rounds.iter().map(|round| round.peak_bytes).max().flatten();
+    merged.memory.heap_bytes = rounds.iter().map(|round| round.memory.heap_bytes).max().unwrap_or(0);
     for (index, block) in merged.blocks.iter_mut().enumerate() {
         let milliseconds = |round: &Measurement| round.blocks.get(index).map_or(f64::NAN, |block| block.milliseconds);
         *block = BlockTime::new(std::mem::take(&mut block.name), middle(&milliseconds), block.gflops);
@@ -210,17 +245,20 @@ mod tests {
             batch: 2,
             precision: Precision::F32,
             work: Work::Inference,
+            recompute: false,
             threads: 1,
             device: "CPU".to_owned(),
             image: 32,
             images_per_second,
             peak_bytes: Some(peak),
+            memory: MemoryCheck { plan: Plan::default(), heap_bytes: peak / 2, predicted_peak_bytes: Some(peak) },
             gflops_per_second: images_per_second,
             blocks: vec![BlockTime::new("stem".to_owned(), milliseconds, 4.0)],
             notices: Vec::new(),
         };
         let merged = merged(vec![round(5.0, 10, 9.0), round(1.0, 30, 2.0), round(4.0, 20, 1.0)]).unwrap();
         assert_eq!((merged.images_per_second, merged.gflops_per_second, merged.peak_bytes), (4.0, 4.0, Some(30)));
+        assert_eq!(merged.memory.heap_bytes, 15);
         assert_eq!(merged.blocks, [BlockTime::new("stem".to_owned(), 2.0, 4.0)]);
         assert_eq!(merged.blocks[0].gflops_per_second, 2000.0);
         assert_eq!(median(vec![4.0, 1.0]), 2.5);

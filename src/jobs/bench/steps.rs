@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::Case;
 use crate::device::Chosen;
 use crate::models::{Network, made_up_pixels};
 use crate::train::{Examples, Loss, OptimizerSettings, Segments, TrainError, Trainer};
@@ -11,6 +12,8 @@ const LEARNING_RATE: f64 = 1e-5;
 
 pub struct Steps {
     trainer: Trainer,
+    /// Images that are computed at once.
+    micro_batch: usize,
     side: usize,
     pixels: Vec<f32>,
     targets: Vec<f32>,
@@ -18,15 +21,10 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// `batch` images of `side` × `side` pixels, each of a class far from that of the image before; every block is computed
-    /// twice, or none.
-    pub fn new(
-        network: Network,
-        batch: usize,
-        side: usize,
-        recompute: bool,
-        chosen: &Chosen,
-    ) -> Result<Self, TrainError> {
+    /// The batch of a case, `side` × `side` pixels each and each of a class far from that of the image before; every block is
+    /// computed twice, or none.
+    pub fn new(network: Network, case: &Case, side: usize, chosen: &Chosen) -> Result<Self, TrainError> {
+        let Case { batch, recompute, micro_batch, .. } = *case;
         let classes = network.architecture.classes;
         let labels: Vec<u32> = (0..batch).map(|n| (n * 7919 % classes) as u32).collect();
         let is_wanted = |index: usize| labels[index / classes] as usize == index % classes;
@@ -34,15 +32,16 @@ impl Steps {
         let segments = Segments { first: 0, recompute: vec![recompute; network.blocks.len()] };
         let loss = Loss { label_smoothing: 0.0, class_weights: None };
         let trainer = Trainer::new(network, segments, loss, OptimizerSettings::default(), &chosen.device)?;
-        Ok(Self { trainer, side, pixels: made_up_pixels(batch, side), targets, labels })
+        let micro_batch = micro_batch.unwrap_or(batch);
+        Ok(Self { trainer, micro_batch, side, pixels: made_up_pixels(batch, side), targets, labels })
     }
 
     /// One step on the calling thread's rayon pool, which needs a deep stack.
     pub fn step(&mut self) -> Result<Duration, TrainError> {
-        let Self { trainer, side, pixels, targets, labels } = self;
+        let Self { trainer, micro_batch, side, pixels, targets, labels } = self;
         let started = Instant::now();
         let examples = Examples { values: pixels, shape: &[*side, *side, 3], targets, labels };
-        trainer.step(examples, labels.len(), LEARNING_RATE, |_, _| Ok(Vec::new()))?;
+        trainer.step(examples, *micro_batch, LEARNING_RATE, |_, _| Ok(Vec::new()))?;
         Ok(started.elapsed())
     }
 }

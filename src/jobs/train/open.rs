@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rayon::ThreadPoolBuilder;
 
-use super::plan::{MemoryPlan, SHARE_FOR_FEATURES, Size, recomputed};
+use super::plan::Forecast;
 use super::{TrainJobError, TrainStart, TrainTask};
 use crate::checkpoint::{Checkpoint, ElementType};
 use crate::data::random::rank;
@@ -15,12 +15,12 @@ use crate::device::Chosen;
 use crate::format::{self, count, counted};
 use crate::images::transform::{Resize, Transform};
 use crate::jobs::Places;
-use crate::memory;
+use crate::memory::{self, Place};
 use crate::models::{self, Architecture, InitialWeights, Network, Strictness, Weights};
 use crate::predict::{self, ModelSource, TransformOverrides};
 use crate::train::{
-    ClassWeights, Footprint, Loss, Position, RunFolder, RunRecord, Segments, Session, Supply, TrainConfig, Trainer,
-    Unfreeze, feature_bytes, snapshot,
+    ClassWeights, Loss, Position, RunFolder, RunRecord, Segments, Session, Supply, TrainConfig, Trainer, Unfreeze,
+    snapshot,
 };
 use crate::worker::{BoxError, JobContext};
 
@@ -225,7 +225,7 @@ pub(super) struct Model {
     weights: Box<dyn Weights + Send + Sync>,
     /// Of the snapshot that it is.
     position: Option<Position>,
-    architecture: Architecture,
+    pub(super) architecture: Architecture,
     labels: Vec<String>,
     pub(super) transform: Transform,
     notices: Vec<String>,
@@ -330,26 +330,16 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
     let train = Supply::Photos(loader(&training, Some(config.augment))?);
     let side = transform.output_size().map_or(0, |(height, _)| height);
     let first = config.unfreeze.first(network.blocks.len());
-    // Elsewhere the allocator sees nothing.
-    let footprint = match chosen.device.is_cpu() {
-        true => Some(Footprint::measure(&network, first, side)?),
-        false => None,
-    };
     let budget = memory::read();
     let free = budget.budget().unwrap_or(u64::MAX).saturating_sub(budget.footprint.unwrap_or(0));
-    let bytes_of_features = match config.may_cache_features(first) {
-        true => {
-            let of_one = compute.install(|| feature_bytes(&network, first, side, &chosen.device))?;
-            of_one * (training.len() + validating.len()) as u64
-        }
-        false => 0,
-    };
-    let keeps_features = bytes_of_features > 0 && bytes_of_features as f64 <= free as f64 * SHARE_FOR_FEATURES;
-    notices.extend(about_features(&config, first, bytes_of_features, keeps_features));
-    let costs = footprint.as_ref().map(|footprint| footprint.kept(side));
-    let recompute = recomputed(&config, network.blocks.len(), costs.as_deref(), free);
-    let (size, features) = (Size::of(&network, first), if keeps_features { bytes_of_features } else { 0 });
-    let plan = MemoryPlan::new(&config, size, footprint.as_ref(), &recompute, side, features);
+    let place = Place { threads, is_metal: chosen.device.is_metal() };
+    let plan = Forecast::new(&network.architecture, first, side, place)?.plan(
+        &config,
+        training.len() + validating.len(),
+        free,
+    );
+    let keeps_features = plan.memory.features > 0;
+    notices.extend(about_features(&config, first, plan.feature_bytes, keeps_features));
     let counts = |split| dataset.class_counts(split);
     let start = TrainStart {
         model: network.architecture.title.clone(),
@@ -358,9 +348,9 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
         blocks: network.blocks.len(),
         trained_blocks: network.blocks.len() - first,
         recomputed_blocks: plan.recomputed_blocks,
-        parameters: size.parameters,
+        parameters: network.learned.iter().map(|parameter| parameter.var.elem_count() as u64).sum(),
         predicted_bytes: plan.bytes(),
-        feature_bytes: keeps_features.then_some(bytes_of_features),
+        feature_bytes: keeps_features.then_some(plan.feature_bytes),
         image_size: side,
         steps_per_epoch: train.batches(config.batch_size),
         epoch: position.epoch,
@@ -375,7 +365,7 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
         ("trained_on".to_owned(), trained_on(&start)),
     ]);
     let loss = Loss { label_smoothing: config.label_smoothing, class_weights: class_weights(&config, &start) };
-    let segments = Segments { first, recompute };
+    let segments = Segments { first, recompute: plan.recompute };
     let mut trainer = Trainer::new(network, segments, loss, config.optimizer_settings(), &chosen.device)?;
     if let Some(share) = config.ema {
         trainer.keep_average(share)?;

@@ -1,96 +1,47 @@
 //! What a run will take of the memory, said before it begins; and if it does not fit, what would.
 
+use std::sync::Arc;
+
 use super::open::Model;
 use crate::device::{self, DeviceChoice};
-use crate::memory::heap;
-use crate::models::Network;
-use crate::train::{Footprint, Method, Recompute, Segments, TrainConfig, feature_bytes};
-use crate::worker::{BoxError, Job, JobContext, Progress};
+use crate::memory::{F32, Peak, Place, Plan, Tally};
+use crate::models::{Architecture, NetworkOutline, Precision};
+use crate::train::outline::{self, StepShape};
+use crate::train::{Method, Recompute, Segments, TrainConfig};
+use crate::worker::{BoxError, Job, JobContext};
 
 /// The part of the free memory that kept activations may take.
-pub(super) const SHARE_FOR_ACTIVATIONS: f64 = 0.5;
+const SHARE_FOR_ACTIVATIONS: f64 = 0.5;
 
 /// The part of the free memory that features of frozen blocks may take.
-pub(super) const SHARE_FOR_FEATURES: f64 = 0.25;
+const SHARE_FOR_FEATURES: f64 = 0.25;
 
-/// What heap and threads take beside what is counted: with each further photo, SqueezeNet took a tenth more than that.
-const MARGIN: f64 = 1.1;
-
-/// Bytes of a number in f32.
-const F32: u64 = 4;
-
-/// A network's size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Size {
-    pub blocks: usize,
-    /// The first block that learns.
-    pub first: usize,
-    /// Elements of all weights, and of those that learn.
-    pub weights: u64,
-    pub parameters: u64,
-}
-
-impl Size {
-    pub fn of(network: &Network, first: usize) -> Self {
-        let weights = network.blocks.iter().map(|block| block.weights as u64).sum();
-        let parameters = network.learned.iter().map(|parameter| parameter.var.elem_count() as u64).sum();
-        Self { blocks: network.blocks.len(), first, weights, parameters }
-    }
-}
-
-/// What is measured of a network once: from it follows what a run with any batch and image size takes.
-#[derive(Debug, Clone, PartialEq)]
+/// A network's blocks: from them follows what a run with any batch and image size takes, by arithmetic alone.
+#[derive(Clone)]
 pub struct Forecast {
-    footprint: Footprint,
-    size: Size,
+    network: Arc<NetworkOutline>,
+    /// The first block that learns.
+    first: usize,
     /// Side of the network's input unless another is chosen.
     side: usize,
-    /// Of what the frozen blocks make of a photo of that side.
-    feature_bytes: u64,
+    place: Place,
 }
 
-/// What a run takes, in bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What a run takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// Weights, and what optimizer and average remember of them.
-    pub weights: u64,
-    /// Gradients and activations of a step at their most.
-    pub step: u64,
-    /// Photos that are decoded ahead.
-    pub photos: u64,
-    /// What frozen blocks made of every photo.
-    pub features: u64,
-    /// Blocks that are computed twice.
+    pub memory: Plan,
+    /// By block: computed twice.
+    pub recompute: Vec<bool>,
+    /// Blocks that learn and are computed twice.
     pub recomputed_blocks: usize,
+    /// Of what the frozen blocks make of all photos, whether it is kept or not.
+    pub feature_bytes: u64,
 }
 
 impl MemoryPlan {
-    /// `footprint` is not known off the CPU; `recompute` is by block, `features` the bytes that are kept of all photos.
-    pub(super) fn new(
-        config: &TrainConfig,
-        size: Size,
-        footprint: Option<&Footprint>,
-        recompute: &[bool],
-        side: usize,
-        features: u64,
-    ) -> Self {
-        let at_once = at_once(config);
-        let moments = if config.optimizer == Method::AdamW { 2 } else { 1 };
-        let remembered = moments + u64::from(config.ema.is_some());
-        let gradients = F32 * size.parameters;
-        let waiting = (config.batches_ahead + 1) * config.batch_size + at_once;
-        Self {
-            weights: F32 * (size.weights + remembered * size.parameters),
-            step: footprint
-                .map_or(gradients, |footprint| (footprint.step(recompute, at_once, side) as f64 * MARGIN) as u64),
-            photos: waiting as u64 * (side * side * 3) as u64 * F32,
-            features,
-            recomputed_blocks: recompute[size.first.min(recompute.len())..].iter().filter(|twice| **twice).count(),
-        }
-    }
-
     pub fn bytes(&self) -> u64 {
-        self.weights + self.step + self.photos + self.features
+        self.memory.bytes()
     }
 }
 
@@ -99,28 +50,75 @@ fn at_once(config: &TrainConfig) -> usize {
     config.micro_batch.unwrap_or(config.batch_size).min(config.batch_size)
 }
 
-/// The blocks that are computed twice where `free` bytes are to be had, and `costs` are what each keeps of a photo.
-pub(super) fn recomputed(config: &TrainConfig, blocks: usize, costs: Option<&[u64]>, free: u64) -> Vec<bool> {
-    match config.recompute {
-        Recompute::None => vec![false; blocks],
-        Recompute::All => vec![true; blocks],
-        Recompute::Auto => {
-            let room = (free as f64 * SHARE_FOR_ACTIVATIONS) as u64;
-            Segments::that_fit(costs, blocks, at_once(config), room)
+impl Forecast {
+    /// Of a network that learns from block `first` on and takes squares of this side, computed on `place`.
+    pub fn new(architecture: &Architecture, first: usize, side: usize, place: Place) -> Result<Self, BoxError> {
+        // The CPU's layers; on Metal the graph of operations is recorded from the same ones.
+        let device = candle_core::Device::Cpu;
+        let network = Arc::new(architecture.outline(None, Some(first), Precision::F32, &device)?);
+        Ok(Self { network, first, side, place })
+    }
+
+    /// What a run takes that trains and validates with so many photos, where `free` bytes are to be had. Of photos that are too
+    /// small for the network no step is counted: such a run does not begin.
+    pub fn plan(&self, config: &TrainConfig, photos: usize, free: u64) -> MemoryPlan {
+        let Self { network, first, .. } = self;
+        let recompute = self.recompute(config, free);
+        let step = outline::step(network, self.shape(config, &recompute), self.place).unwrap_or_default();
+        let feature_bytes = self.feature_bytes(config) * photos as u64;
+        let is_kept = feature_bytes > 0 && feature_bytes as f64 <= free as f64 * SHARE_FOR_FEATURES;
+        let learned = F32 * network.learned(*first);
+        let moments = if config.optimizer == Method::AdamW { 2 } else { 1 };
+        let side = self.side(config) as u64;
+        let memory = Plan {
+            weights: network.bytes(),
+            optimizer: learned * (moments + u64::from(config.ema.is_some())),
+            photos: ((config.batches_ahead + 1) * config.batch_size) as u64 * side * side * 3 * F32,
+            features: if is_kept { feature_bytes } else { 0 },
+            ..Plan::default()
+        };
+        // Reading the network takes more for a moment than training a small batch of it.
+        let reading = network.load_peak.saturating_sub(memory.bytes() + step.peak.workspace);
+        let peak = Peak { tensors: step.peak.tensors.max(reading), ..step.peak };
+        let memory = memory.with_peak(peak, learned, step.kept.iter().sum());
+        let recomputed_blocks = recompute[(*first).min(recompute.len())..].iter().filter(|twice| **twice).count();
+        MemoryPlan { memory, recompute, recomputed_blocks, feature_bytes }
+    }
+
+    /// By block: whether it is computed twice where `free` bytes are to be had.
+    fn recompute(&self, config: &TrainConfig, free: u64) -> Vec<bool> {
+        let none = vec![false; self.network.blocks.len()];
+        match config.recompute {
+            Recompute::None => none,
+            Recompute::All => vec![true; none.len()],
+            Recompute::Auto => {
+                let room = (free as f64 * SHARE_FOR_ACTIVATIONS) as u64;
+                let step = outline::step(&self.network, self.shape(config, &none), self.place).unwrap_or_default();
+                if step.kept.is_empty() { none } else { Segments::that_fit(&step.kept, room) }
+            }
         }
     }
-}
 
-impl Forecast {
-    /// What a run takes that trains and validates with so many photos, where `free` bytes are to be had.
-    pub fn plan(&self, config: &TrainConfig, photos: usize, free: u64) -> MemoryPlan {
+    fn shape<'a>(&self, config: &TrainConfig, recompute: &'a [bool]) -> StepShape<'a> {
         let side = self.side(config);
-        let area = (side as f64 / self.side.max(1) as f64).powi(2);
-        let of_all = (self.feature_bytes as f64 * area) as u64 * photos as u64;
-        let is_kept = config.may_cache_features(self.size.first) && of_all as f64 <= free as f64 * SHARE_FOR_FEATURES;
-        let features = if is_kept { of_all } else { 0 };
-        let recompute = recomputed(config, self.size.blocks, Some(&self.footprint.kept(side)), free);
-        MemoryPlan::new(config, self.size, Some(&self.footprint), &recompute, side, features)
+        StepShape {
+            first: self.first,
+            recompute,
+            at_once: at_once(config),
+            batch: config.batch_size,
+            photo: [side, side, 3],
+            drops_paths: config.drop_path > 0.0,
+        }
+    }
+
+    /// Of what the frozen blocks make of one photo, if that may be kept.
+    fn feature_bytes(&self, config: &TrainConfig) -> u64 {
+        if !config.may_cache_features(self.first) {
+            return 0;
+        }
+        let side = self.side(config);
+        let photo = Tally::new(self.place).tensor(&[1, side, side, 3]);
+        self.network.features(self.first, &photo).map_or(0, |features| F32 * features.elements() as u64)
     }
 
     /// Settings near these with which a run fits into `free` bytes and whose steps are the same: blocks computed twice as
@@ -151,7 +149,7 @@ impl Forecast {
 
 pub type ForecastJob = Job<Forecast, ()>;
 
-/// Measures on a thread of its own. `classes` are those of the photos; none takes the checkpoint's.
+/// On a thread of its own. `classes` are those of the photos; none takes the checkpoint's.
 pub fn start_forecast(
     config: TrainConfig,
     classes: Option<usize>,
@@ -160,27 +158,24 @@ pub fn start_forecast(
     Job::start("forecast", wake, move |ctx, _| forecast(&config, classes, ctx))
 }
 
-/// Computes on the CPU whatever the run's device: tensors are of the same size there, and there they can be counted.
+/// Reads the checkpoint's table of tensors, and none of them.
 pub fn forecast(config: &TrainConfig, classes: Option<usize>, ctx: &JobContext) -> Result<Forecast, BoxError> {
-    ctx.report(Progress { phase: "Measuring the network".to_owned(), ..Progress::default() });
     let config = TrainConfig { image_size: None, ..config.clone() };
-    let chosen = device::choose(DeviceChoice::Cpu)?;
     let model = Model::of(&config)?;
-    let network = model.network(&config, classes.filter(|classes| *classes != model.classes()), &chosen)?;
+    ctx.check()?;
     let side = model.transform.output_size().map_or(0, |(height, _)| height);
-    drop(model);
-    ctx.check()?;
-    let first = config.unfreeze.first(network.blocks.len());
-    let footprint = Footprint::measure(&network, first, side)?;
-    ctx.check()?;
-    let feature_bytes = match first {
-        0 => 0,
-        frozen => feature_bytes(&network, frozen, side, &chosen.device)?,
+    let architecture = match classes.filter(|classes| *classes != model.classes()) {
+        Some(classes) => model.architecture.with_classes(classes)?,
+        None => model.architecture,
     };
-    let size = Size::of(&network, first);
-    drop(network);
-    heap::release();
-    Ok(Forecast { footprint, size, side, feature_bytes })
+    let first = config.unfreeze.first(architecture.block_names()?.len());
+    Forecast::new(&architecture, first, side, place(config.device))
+}
+
+/// Where a run on this device computes.
+pub(super) fn place(choice: DeviceChoice) -> Place {
+    let is_metal = device::choose(choice).is_ok_and(|chosen| chosen.device.is_metal());
+    Place { is_metal, ..Place::cpu(std::thread::available_parallelism().map_or(1, usize::from)) }
 }
 
 #[cfg(test)]
@@ -214,7 +209,7 @@ mod tests {
         let forecast = starter();
         let config = TrainConfig { batch_size: 256, recompute: Recompute::None, ..TrainConfig::default() };
         let needed = forecast.plan(&config, 1000, u64::MAX).bytes();
-        for free in [needed * 9 / 10, needed / 4, needed / 20] {
+        for free in [needed * 9 / 10, needed / 4, needed / 10] {
             let fitting = forecast.that_fits(&config, 1000, free).unwrap();
             assert!(forecast.plan(&fitting, 1000, free).bytes() <= free, "{fitting:?}");
             assert_eq!(fitting.batch_size, 256);

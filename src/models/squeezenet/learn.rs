@@ -41,9 +41,15 @@ impl Backward for KeptFire<'_> {
         let Self { squeeze, expand_1x1, expand_3x3, expanded, pooled } = *self;
         let of_joined = pooled.map(|pooled| ops::max_pool_backward(&pooled, POOL, upstream)).transpose()?;
         let (of_one, of_three) = ops::split_channels(of_joined.as_ref().unwrap_or(upstream), expanded)?;
-        match (expand_1x1.back(&of_one, true, found)?.0, expand_3x3.back(&of_three, true, found)?.0) {
-            (Some(one), Some(three)) => Ok(squeeze.back(&ops::add(&one, &three)?, wants_input, found)?.0),
-            _ => candle_core::bail!("a gradient that was wanted is there"),
-        }
+        drop(of_joined);
+        let (one, _) = expand_1x1.back(&of_one, true, found)?;
+        drop(of_one);
+        let (three, _) = expand_3x3.back(&of_three, true, found)?;
+        drop(of_three);
+        let (Some(one), Some(three)) = (one, three) else {
+            candle_core::bail!("a gradient that was wanted is there");
+        };
+        let (of_input, _) = squeeze.back(&ops::add(&one, &three)?, wants_input, found)?;
+        Ok(of_input)
     }
 }

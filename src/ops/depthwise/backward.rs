@@ -146,7 +146,7 @@ fn holders(place: usize, window: Window, outputs: usize) -> impl Iterator<Item =
 }
 
 /// Output rows that one task sums: a fixed number, so that sums do not depend on the number of threads.
-const TASK_ROWS: usize = 16;
+pub const TASK_ROWS: usize = 16;
 
 /// `(kernel, kernel, channels)`.
 fn weight_gradient(x: &[f32], upstream: &[f32], geometry: Geometry) -> Vec<f32> {

@@ -45,4 +45,4 @@ pub mod programs {
 pub const SOURCE: &str = include_str!("../kernels.metal");
 
 /// The most memory a program may take for rows that exist only between its steps.
-const MAX_BYTES: usize = 64 << 20;
+pub const MAX_BYTES: usize = 64 << 20;

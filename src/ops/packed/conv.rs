@@ -69,7 +69,7 @@ pub fn conv_values(
     let mut result = space(geometry.positions() * outputs);
     let mut rest = result.as_mut_slice();
     let mut tiles = Vec::new();
-    for tile in tiles_of(geometry) {
+    for tile in tiles_of(geometry, rayon::current_num_threads()) {
         let (part, others) = rest.split_at_mut(tile.rows * tile.images * geometry.out_width * outputs);
         tiles.push((tile, Target::new(part, outputs)));
         rest = others;
@@ -94,10 +94,10 @@ pub struct Tile {
     pub rows: usize,
 }
 
-/// Tiles in the order of the output.
-pub fn tiles_of(geometry: &Geometry) -> Vec<Tile> {
+/// Tiles for so many threads, in the order of the output.
+pub fn tiles_of(geometry: &Geometry, threads: usize) -> Vec<Tile> {
     let Geometry { batch, out_height, out_width, .. } = *geometry;
-    let share = batch.div_ceil(rayon::current_num_threads());
+    let share = batch.div_ceil(threads);
     let (most, _) = tile_limits();
     let images = (most / (out_height * out_width).max(1)).min(share);
     if images > 0 {
@@ -139,26 +139,22 @@ impl Tile {
         }
     }
 
+    /// Height and width of a padded copy of what the tile reads of an image, unless nothing has to be padded.
+    pub fn padded(&self, geometry: &Geometry) -> Option<[usize; 2]> {
+        let Geometry { window: Window { kernel, stride, .. }, height, width, top, left, .. } = *geometry;
+        let reach = |outputs: usize| (outputs - 1) * stride + kernel;
+        let lies_inside = top + left == 0 && reach(geometry.out_height) <= height && reach(geometry.out_width) <= width;
+        (!lies_inside).then(|| [reach(self.rows), reach(geometry.out_width)])
+    }
+
     /// Calls `compute` with the windows of the tile, in the image itself where nothing has to be padded.
     fn with_windows<R>(&self, geometry: &Geometry, x: &[f32], compute: impl FnOnce(Rows) -> R) -> R {
-        let Geometry {
-            window: Window { kernel, stride, .. },
-            height,
-            width,
-            channels,
-            top,
-            left,
-            out_height,
-            out_width,
-            ..
-        } = *geometry;
-        let reach = |outputs: usize| (outputs - 1) * stride + kernel;
+        let Geometry { window: Window { stride, .. }, height, width, channels, top, left, .. } = *geometry;
         let image = height * width * channels;
-        if top + left == 0 && reach(out_height) <= height && reach(out_width) <= width {
+        let Some([padded_height, padded_width]) = self.padded(geometry) else {
             let first = self.image * image + self.y * stride * width * channels;
             return compute(self.windows(geometry, &x[first..], width, image));
-        }
-        let (padded_width, padded_height) = (reach(out_width), reach(self.rows));
+        };
         let padded = padded_height * padded_width * channels;
         scratch::with(self.images * padded, |space| {
             for (index, space) in space.chunks_exact_mut(padded).enumerate() {

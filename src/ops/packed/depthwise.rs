@@ -34,14 +34,14 @@ pub fn expand_depthwise(
 ) -> Result<Option<Tensor>> {
     let (batch, height, width, inputs) = x.dims4()?;
     let (depth, channels) = expand.shape();
-    let (Some(kernel), true) = (kernel_for(window), height * width * channels * size_of::<f32>() > MIN_BYTES) else {
+    let (Some(kernel), Some(_)) = (kernel_for(window), ring(window, height, width, channels)) else {
         return Ok(None);
     };
     let kept = Kept::new(window, width, channels);
     let fits = depth == inputs
         && weight.dims() == [window.kernel, window.kernel, channels]
         && [expand_bias, bias].iter().all(|bias| bias.elem_count() == channels);
-    if !fits || kept.length() > scratch::MAX_BYTES / size_of::<f32>() {
+    if !fits {
         return Ok(None);
     }
     let geometry = window.over(&[batch, height, width, channels])?;
@@ -74,6 +74,16 @@ pub fn expand_depthwise(
         // SAFETY: the passes write whole rows, which are all of the space.
         unsafe { filled((batch, out_height, out_width, channels), write) }.map(Some)
     })
+}
+
+/// Floats of the ring of wide rows where the pass is of use for images of this height and width, and the most rows that are
+/// multiplied at a time.
+pub fn ring(window: Window, height: usize, width: usize, channels: usize) -> Option<[usize; 2]> {
+    let kept = Kept::new(window, width, channels);
+    let is_of_use = kernel_for(window).is_some()
+        && height * width * channels * size_of::<f32>() > MIN_BYTES
+        && kept.length() <= scratch::MAX_BYTES / size_of::<f32>();
+    is_of_use.then(|| [kept.length(), kept.step * width])
 }
 
 /// The rows of the wide image that are kept, in a ring.

@@ -23,7 +23,12 @@ pub const FEW_ROWS: usize = 64;
 
 /// Rows per tile, at most `most`, so that each thread gets the same number of tiles.
 pub fn tile_rows(rows: usize, most: usize) -> usize {
-    let share = rows.div_ceil(rayon::current_num_threads()).max(1);
+    tile_rows_of(rows, most, rayon::current_num_threads())
+}
+
+/// The same for so many threads.
+pub fn tile_rows_of(rows: usize, most: usize, threads: usize) -> usize {
+    let share = rows.div_ceil(threads).max(1);
     let (largest, step) = tile_limits();
     let most = most.clamp(1, largest);
     let tile = share.div_ceil(share.div_ceil(most));

@@ -189,6 +189,16 @@ impl PackedMatrix {
         Self { lines, form, depth, columns }
     }
 
+    /// A matrix of this shape without values, of which nothing but its shape and size is asked.
+    pub fn outline(depth: usize, columns: usize) -> Self {
+        Self { lines: Vec::new(), form: Form::Lines, depth, columns }
+    }
+
+    /// Bytes of a matrix that is packed for a few products.
+    pub fn passing_bytes(depth: usize, columns: usize) -> usize {
+        Self { form: Form::passing(depth, columns), ..Self::outline(depth, columns) }.bytes()
+    }
+
     /// Nothing yet: filled again and again by [`Self::refill`].
     pub fn empty() -> Self {
         Self { lines: Vec::new(), form: Form::Lines, depth: 0, columns: 0 }
@@ -239,9 +249,9 @@ impl PackedMatrix {
         &self.lines[panel * length..][..length]
     }
 
-    /// Bytes held.
+    /// Bytes held, by an outline those of the matrix.
     pub fn bytes(&self) -> usize {
-        size_of_val(self.lines.as_slice())
+        self.form.lines(self.depth) * self.panels() * size_of::<Line>()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::ops::layer_norm::normalize;
 use crate::ops::{Activation, filled, scratch, with_elements, work};
 
 /// Wide columns computed at a time: enough to keep the kernel busy, few enough to stay in the cache beside the tile.
-const WIDE: usize = 16 * PANEL;
+pub const WIDE: usize = 16 * PANEL;
 
 /// The layers of [`mlp`], each as weight and bias.
 #[derive(Clone, Copy)]

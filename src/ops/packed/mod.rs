@@ -22,11 +22,11 @@ mod tiles;
 mod turned;
 
 pub use conv::{conv, conv_values, tiles_of};
-pub use depthwise::{Layer, expand_depthwise};
+pub use depthwise::{Layer, expand_depthwise, ring};
 pub use kernel::{Place, each, write};
-pub use linear::{FEW_ROWS, linear, linear_rows, tile_rows};
+pub use linear::{FEW_ROWS, linear, linear_rows, tile_rows, tile_rows_of};
 pub use matrix::{BLOCK, Line, PANEL, PackedMatrix, apart, lines};
-pub use mlp::{Mlp, mlp};
+pub use mlp::{Mlp, WIDE, mlp};
 pub use operands::{Rows, Start, Target};
 pub use product::{Product, Unit};
 pub use scaled::linear_scaled;

@@ -42,6 +42,23 @@ impl Unit {
     pub fn for_rows(rows_per_image: usize) -> Self {
         if rows_per_image >= MIN_TILE_ROWS { Self::Tiles } else { Self::Vectors }
     }
+
+    /// Whether a weight in lines is multiplied in tiles, where there are any.
+    #[cfg(target_arch = "x86_64")]
+    fn takes_tiles(self, depth: usize, columns: usize) -> bool {
+        self == Self::Tiles && suit_tiles(depth, columns)
+    }
+
+    /// Bytes of working memory of a thread that multiplies a tile of rows with a weight of this depth and these columns, so
+    /// much of the depth at a time.
+    pub fn workspace(self, rows: usize, part: usize, [depth, columns]: [usize; 2]) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if self.takes_tiles(depth, columns) && crate::ops::amx::is_available() {
+            return (super::tiles::plane_lines(rows, part) + 1) * size_of::<super::Line>();
+        }
+        let _ = (rows, part, depth, columns);
+        0
+    }
 }
 
 impl Product<'_> {
@@ -85,10 +102,7 @@ impl Product<'_> {
     /// Whether this is a product for tiles, where there are any.
     #[cfg(target_arch = "x86_64")]
     fn takes_tiles(&self) -> bool {
-        match self.weight.form() {
-            Form::Lines => self.unit == Unit::Tiles && suit_tiles(self.weight.depth(), self.weight.columns()),
-            Form::Planes => true,
-        }
+        self.weight.form() == Form::Planes || self.unit.takes_tiles(self.weight.depth(), self.weight.columns())
     }
 
     fn columns(&self) -> usize {

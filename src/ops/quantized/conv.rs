@@ -49,7 +49,7 @@ pub fn conv(
         let coded = if window.kernel == 1 { Coded::pixels(&geometry, x) } else { Coded::images(&geometry, x) };
         let write = |mut space: &mut [MaybeUninit<f32>]| {
             let mut tiles = Vec::new();
-            for tile in tiles_of(&geometry) {
+            for tile in tiles_of(&geometry, rayon::current_num_threads()) {
                 let (part, rest) = space.split_at_mut(tile.rows * tile.images * geometry.out_width * outputs);
                 tiles.push((tile, Target::new(part, outputs)));
                 space = rest;

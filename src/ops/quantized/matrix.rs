@@ -163,6 +163,12 @@ impl QuantizedMatrix {
         }))
     }
 
+    /// A matrix of this shape without values, of which nothing but its shape and size is asked.
+    pub fn outline(kind: BlockType, [segments, segment_length]: [usize; 2], columns: usize) -> Self {
+        let form = if kind == BlockType::Q4_0 { Form::HalfBlocks } else { Form::Columns };
+        Self { bytes: vec![], scales: vec![], sums: vec![], segments, segment_length, columns, form }
+    }
+
     /// `fill` is called with each column's number, its zeroed values in whole segments, and its scales.
     fn filled(
         [segments, segment_length]: [usize; 2],
@@ -249,9 +255,9 @@ impl QuantizedMatrix {
         total
     }
 
-    /// Bytes held.
+    /// Bytes held, by an outline those of the matrix.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.bytes) + size_of_val(&*self.scales) + size_of_val(&*self.sums)
+        self.panels() * (self.panel_lines() + self.panel_scales() + self.parts()) * size_of::<Line>()
     }
 
     /// The value of an element.

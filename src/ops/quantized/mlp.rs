@@ -14,7 +14,7 @@ use crate::ops::packed::{Line, Mlp, PANEL, Rows, Start, Target, lines, tile_rows
 use crate::ops::{Activation, filled, scratch, vectorized, with_elements, work};
 
 /// Wide columns computed at a time: enough to keep the kernel busy, few enough to stay in the cache beside the tile.
-const WIDE: usize = PART;
+pub const WIDE: usize = PART;
 
 /// `residual + project(activation(expand(layer norm(x))))`; `x`, `residual` and the result have shape `(…, channels)`.
 pub fn mlp(x: &Tensor, layers: &Mlp<QuantizedMatrix>, residual: &Tensor) -> Result<Tensor> {

@@ -18,7 +18,9 @@ mod product;
 #[cfg(test)]
 mod testing;
 
+pub use activations::Code;
 pub use conv::conv;
 pub use linear::linear;
 pub use matrix::{BLOCK, BlockType, QuantizedMatrix};
-pub use mlp::mlp;
+pub use mlp::{WIDE, mlp};
+pub use product::SLACK;

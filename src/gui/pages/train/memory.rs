@@ -125,14 +125,8 @@ fn peak_ui(ui: &mut Ui, plan: &MemoryPlan, peak: u64, budget: Option<u64>) {
 
 /// By what takes it, a line each.
 fn details(plan: &MemoryPlan) -> String {
-    let mut lines = vec![
-        format!("{} for weights and what the optimizer remembers", format::bytes(plan.weights)),
-        format!("{} for gradients and what a step computes", format::bytes(plan.step)),
-        format!("{} for photos decoded ahead", format::bytes(plan.photos)),
-    ];
-    if plan.features > 0 {
-        lines.push(format!("{} for what frozen blocks make of the photos", format::bytes(plan.features)));
-    }
+    let items = plan.memory.items().into_iter().filter(|(_, bytes)| *bytes > 0);
+    let mut lines: Vec<String> = items.map(|(name, bytes)| format!("{} {name}", format::bytes(bytes))).collect();
     lines.push("The rest is the window's".to_owned());
     lines.join("\n")
 }

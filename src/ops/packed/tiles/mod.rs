@@ -130,12 +130,10 @@ pub fn multiply(tiles: &Tiles, left: &(impl Left + Sync), right: &Right, target:
     let simd = V4::try_new().expect("a machine with tiles has AVX-512");
     let is_whole = right.depth.start.is_multiple_of(BLOCK) || right.weight.form() == Form::Lines;
     assert!(is_whole, "a part of planes begins with a block");
-    let parts = right.depth.len().div_ceil(DEPTH).max(1);
-    // Equal parts, in whole blocks.
-    let part = right.depth.len().div_ceil(parts).next_multiple_of(BLOCK);
+    let part = part(right.depth.len());
     let blocks = part / BLOCK;
     let rows = target.rows.min(ROWS).next_multiple_of(SPAN);
-    scratch::with_lines((rows + SPAN) / SIDE * blocks * BLOCK_LINES, |planes| {
+    scratch::with_lines(plane_lines(target.rows, right.depth.len()), |planes| {
         let (left_planes, right_planes) = planes.split_at_mut(rows / SIDE * blocks * BLOCK_LINES);
         for first_row in (0..target.rows).step_by(ROWS) {
             let count = ROWS.min(target.rows - first_row);
@@ -150,6 +148,16 @@ pub fn multiply(tiles: &Tiles, left: &(impl Left + Sync), right: &Right, target:
             }
         }
     });
+}
+
+/// The depth that is multiplied at a time: equal parts of all, in whole blocks.
+fn part(depth: usize) -> usize {
+    depth.div_ceil(depth.div_ceil(DEPTH).max(1)).next_multiple_of(BLOCK)
+}
+
+/// Lines of the planes of both operands of a product of so many rows.
+pub fn plane_lines(rows: usize, depth: usize) -> usize {
+    (rows.min(ROWS).next_multiple_of(SPAN) + SPAN) / SIDE * (part(depth) / BLOCK) * BLOCK_LINES
 }
 
 /// Some rows times a part of the depth.

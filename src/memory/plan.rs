@@ -1,0 +1,71 @@
+//! What a job will take of the memory at its most, item by item, before it starts.
+
+use serde::{Deserialize, Serialize};
+
+use super::Peak;
+
+/// Bytes that a job adds to what the process holds already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// As they will sit in memory.
+    pub weights: u64,
+    pub gradients: u64,
+    /// What optimizer and average remember of the weights.
+    pub optimizer: u64,
+    /// What blocks keep for backward.
+    pub activations: u64,
+    /// What operations hold while they compute, in inference with what goes from block to block.
+    pub workspace: u64,
+    /// Photos that wait for their turn.
+    pub photos: u64,
+    /// What frozen blocks made of every photo.
+    pub features: u64,
+    /// The largest single buffer, which is part of one of these: a device may refuse it although all would fit.
+    pub largest_buffer: u64,
+}
+
+impl Plan {
+    /// All items together.
+    pub fn bytes(&self) -> u64 {
+        self.items().iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// The items by their names for people, in a fixed order.
+    pub fn items(&self) -> [(&'static str, u64); 7] {
+        [
+            ("weights", self.weights),
+            ("gradients", self.gradients),
+            ("optimizer", self.optimizer),
+            ("activations", self.activations),
+            ("workspace", self.workspace),
+            ("photos", self.photos),
+            ("features", self.features),
+        ]
+    }
+
+    /// Shares what a computation takes at its most out between gradients and activations, which are there whole at one time of
+    /// it each, and workspace, which is the rest.
+    pub fn with_peak(self, peak: Peak, gradients: u64, activations: u64) -> Self {
+        let all = peak.bytes();
+        let activations = activations.min(all);
+        let gradients = gradients.min(all - activations);
+        let workspace = all - activations - gradients;
+        let largest_buffer = self.largest_buffer.max(peak.largest_buffer);
+        Self { gradients, activations, workspace, largest_buffer, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_add_up_to_the_peak() {
+        let peak = Peak { tensors: 900, workspace: 100, largest_buffer: 64 };
+        let plan = Plan { weights: 5, optimizer: 10, ..Plan::default() }.with_peak(peak, 200, 300);
+        assert_eq!((plan.bytes(), plan.workspace, plan.largest_buffer), (1015, 500, 64));
+        // Activations are gone when the last gradients are there.
+        let plan = Plan::default().with_peak(peak, 600, 700);
+        assert_eq!((plan.bytes(), plan.activations, plan.gradients, plan.workspace), (1000, 700, 300, 0));
+    }
+}
