@@ -2,6 +2,7 @@
 //! as "unknown", never 0.
 
 pub mod heap;
+pub mod shelf;
 mod system;
 
 use std::sync::{Mutex, PoisonError};
