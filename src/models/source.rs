@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use super::layers::Layer;
 use super::parameter::{Parameter, TrainableNorm};
 use super::{Block, ModelError, Precision};
-use crate::checkpoint::{Blocks, Checkpoint, CheckpointError, TensorInfo, TensorKind};
+use crate::checkpoint::{Blocks, Checkpoint, CheckpointError, ElementType, TensorInfo, TensorKind};
 use crate::ops::{self, BlockMatrix, BlockType, PackedMatrix, QuantizedMatrix, Weight};
 
 /// Tensors by name.
@@ -66,7 +66,7 @@ pub struct BatchNorm {
 /// Hands out tensors, one read at a time.
 pub struct Source<'a> {
     weights: Option<&'a dyn Weights>,
-    held: HashMap<&'a str, &'a [usize]>,
+    held: HashMap<&'a str, &'a TensorInfo>,
     asked: Vec<(String, Vec<usize>)>,
     /// How many of these, and of what is learned and running, belong to finished blocks.
     in_blocks: [usize; 3],
@@ -74,6 +74,8 @@ pub struct Source<'a> {
     /// The first block that trains; none for inference.
     first_trained: Option<usize>,
     finished_blocks: usize,
+    /// Bytes of all that was handed out, as it lies in memory.
+    pub bytes: u64,
     pub learned: Vec<Parameter>,
     pub running: Vec<Parameter>,
     /// Of what does not train.
@@ -84,9 +86,14 @@ pub struct Source<'a> {
 
 impl<'a> Source<'a> {
     pub fn new(weights: &'a dyn Weights, precision: Precision, device: &Device) -> Result<Self, ModelError> {
-        let held = weights.tensors().iter().filter(|tensor| tensor.kind == TensorKind::Weight);
-        let held = held.map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice())).collect();
-        Ok(Self { weights: Some(weights), held, precision, device: device.clone(), ..Self::asking()? })
+        Ok(Self { weights: Some(weights), ..Self::weighing(weights.tensors(), precision, device)? })
+    }
+
+    /// A source that holds nothing and counts the bytes that these tensors would take.
+    pub fn weighing(tensors: &'a [TensorInfo], precision: Precision, device: &Device) -> Result<Self, ModelError> {
+        let held = tensors.iter().filter(|tensor| tensor.kind == TensorKind::Weight);
+        let held = held.map(|tensor| (tensor.name.as_str(), tensor)).collect();
+        Ok(Self { held, precision, device: device.clone(), ..Self::asking()? })
     }
 
     /// The same for a network whose blocks train, but for the first `frozen` ones.
@@ -104,6 +111,7 @@ impl<'a> Source<'a> {
             placeholder: Tensor::zeros(0, DType::F32, &Device::Cpu)?,
             first_trained: None,
             finished_blocks: 0,
+            bytes: 0,
             learned: Vec::new(),
             running: Vec::new(),
             precision: Precision::F32,
@@ -142,7 +150,7 @@ impl<'a> Source<'a> {
     }
 
     fn holds(&self, name: &str, shape: &[usize]) -> bool {
-        self.held.get(name).is_some_and(|held| same_shape(held, shape))
+        self.held.get(name).is_some_and(|held| same_shape(&held.shape, shape))
     }
 
     fn read(&self, name: &str, shape: &[usize], neutral: f32) -> Result<Option<Vec<f32>>, ModelError> {
@@ -157,7 +165,8 @@ impl<'a> Source<'a> {
         Ok(Some(values))
     }
 
-    fn tensor(&self, values: Option<Vec<f32>>, shape: &[usize]) -> Result<Tensor, ModelError> {
+    fn tensor(&mut self, values: Option<Vec<f32>>, shape: &[usize]) -> Result<Tensor, ModelError> {
+        self.bytes += float_bytes(shape);
         match values {
             Some(values) => Ok(Tensor::from_vec(values, shape, &self.device)?),
             None => Ok(self.placeholder.clone()),
@@ -188,14 +197,15 @@ impl<'a> Source<'a> {
 
     /// A variable in place of the file's tensor `name`.
     fn parameter(
-        &self,
+        &mut self,
         name: &str,
         values: Vec<f32>,
         file_shape: &[usize],
         shape: &[usize],
         turned: Option<[usize; 3]>,
     ) -> Result<Parameter, ModelError> {
-        let held = self.held.get(name).copied().filter(|held| same_shape(held, file_shape));
+        self.bytes += float_bytes(shape);
+        let held = self.held.get(name).map(|held| held.shape.as_slice()).filter(|held| same_shape(held, file_shape));
         let var = Var::from_vec(values, shape, &self.device)?;
         Ok(Parameter { name: name.to_owned(), var, shape: held.unwrap_or(file_shape).to_vec(), turned })
     }
@@ -278,7 +288,7 @@ impl<'a> Source<'a> {
         let weight = self.values(&format!("{name}.weight"), &file_shape, 0.0)?;
         let fold = self.fold(norm, name, channels)?;
         let (Some(weight), Some((scale, shift))) = (weight, fold) else {
-            return Ok(((self.placeholder.clone(), self.placeholder.clone()), None));
+            return Ok(((self.tensor(None, &shape)?, self.tensor(None, &[channels])?), None));
         };
         let turned = turned(&weight, axes, &scale);
         Ok(((self.tensor(Some(turned), &shape)?, self.tensor(Some(shift), &[channels])?), None))
@@ -379,41 +389,106 @@ impl<'a> Source<'a> {
     /// The weight `name`, in the file of shape `[outputs, inputs, positions]`, its outputs scaled; its depth goes over
     /// positions, then inputs. Packed or quantized where there are kernels for that, else a tensor of `shape`.
     fn weighted(
-        &self,
+        &mut self,
         (name, file_shape): (&str, &[usize]),
         fold: Option<Fold>,
         axes: [usize; 3],
         shape: &[usize],
     ) -> Result<Weighted, ModelError> {
         let Some((scale, shift)) = fold else {
-            return Ok((Weight::Plain(self.placeholder.clone()), self.placeholder.clone()));
+            self.bytes += self.expected_bytes(name, file_shape, axes);
+            return Ok((Weight::Plain(self.placeholder.clone()), self.tensor(None, &[axes[0]])?));
         };
         let shift = self.tensor(Some(shift), &[axes[0]])?;
-        if let Some(weight) = self.stored_blocks(name, file_shape, axes, &scale)? {
-            return Ok((weight, shift));
-        }
+        let weight = match self.stored_blocks(name, file_shape, axes, &scale)? {
+            Some(weight) => weight,
+            None => self.converted((name, file_shape), &scale, axes, shape)?,
+        };
+        self.bytes += weight.bytes();
+        Ok((weight, shift))
+    }
+
+    /// The same weight from its values.
+    fn converted(
+        &self,
+        (name, file_shape): (&str, &[usize]),
+        scale: &Option<Vec<f32>>,
+        axes: [usize; 3],
+        shape: &[usize],
+    ) -> Result<Weight, ModelError> {
         let [outputs, inputs, positions] = axes;
         let weight = self.read(name, file_shape, 0.0)?.unwrap_or_default();
         let scaled = |step: usize, output: usize| {
-            weight[(output * inputs + step % inputs) * positions + step / inputs] * scale_of(&scale, output)
+            weight[(output * inputs + step % inputs) * positions + step / inputs] * scale_of(scale, output)
         };
         let depth = inputs * positions;
-        let segments = [positions.isqrt(), depth / positions.isqrt()];
-        let quantized = weight.len() > TINY && ops::uses_kernel("quantized", &self.device);
-        let blocks = weight.len() > TINY && self.multiplies_blocks(positions);
-        let in_blocks = |kind| BlockMatrix::new(kind, [depth, outputs], scaled, &self.device);
-        let weight = match self.precision {
-            Precision::Int8 if blocks => Weight::Blocks(in_blocks(BlockType::Q8_0)?),
-            Precision::Int4 if blocks => Weight::Blocks(in_blocks(BlockType::Q4_0)?),
-            Precision::Int8 if quantized => Weight::Quantized(QuantizedMatrix::new(segments, outputs, scaled)),
-            Precision::Int4 if quantized => Weight::Quantized(QuantizedMatrix::in_4_bits(segments, outputs, scaled)),
-            _ if ops::uses_kernel("packed", &self.device) => Weight::Packed(PackedMatrix::new(depth, outputs, scaled)),
-            _ => {
-                let values = (0..depth * outputs).map(|index| scaled(index / outputs, index % outputs)).collect();
-                Weight::Plain(self.tensor(Some(values), shape)?)
+        let segments = segments(axes);
+        Ok(match self.form(axes) {
+            Form::Blocks(kind) => Weight::Blocks(BlockMatrix::new(kind, [depth, outputs], scaled, &self.device)?),
+            Form::Quantized(BlockType::Q8_0) => Weight::Quantized(QuantizedMatrix::new(segments, outputs, scaled)),
+            Form::Quantized(BlockType::Q4_0) => {
+                Weight::Quantized(QuantizedMatrix::in_4_bits(segments, outputs, scaled))
             }
+            Form::Packed => Weight::Packed(PackedMatrix::new(depth, outputs, scaled)),
+            Form::Plain => {
+                let values: Vec<f32> =
+                    (0..depth * outputs).map(|index| scaled(index / outputs, index % outputs)).collect();
+                Weight::Plain(Tensor::from_vec(values, shape, &self.device)?)
+            }
+        })
+    }
+
+    /// What values become where the file does not have blocks that are wanted as they are.
+    fn form(&self, [outputs, inputs, positions]: [usize; 3]) -> Form {
+        let rounded = match self.precision {
+            _ if outputs * inputs * positions <= TINY => None,
+            Precision::Int8 => Some(BlockType::Q8_0),
+            Precision::Int4 => Some(BlockType::Q4_0),
+            Precision::Stored | Precision::F32 => None,
         };
-        Ok((weight, shift))
+        match rounded {
+            Some(kind) if self.multiplies_blocks(positions) => Form::Blocks(kind),
+            Some(kind) if ops::uses_kernel("quantized", &self.device) => Form::Quantized(kind),
+            _ if ops::uses_kernel("packed", &self.device) => Form::Packed,
+            _ => Form::Plain,
+        }
+    }
+
+    /// What [`Self::weighted`] will take for a weight.
+    fn expected_bytes(&self, name: &str, file_shape: &[usize], axes: [usize; 3]) -> u64 {
+        let [outputs, inputs, positions] = axes;
+        let depth = inputs * positions;
+        let stored =
+            self.stored_kind(name, file_shape, positions).and_then(|kind| match self.multiplies_blocks(positions) {
+                true => Some(BlockMatrix::bytes_of(kind, [depth, outputs]) + float_bytes(&[outputs])),
+                false => QuantizedMatrix::bytes_from_blocks(kind, segments(axes), outputs),
+            });
+        stored.unwrap_or_else(|| match self.form(axes) {
+            Form::Blocks(kind) => BlockMatrix::bytes_of(kind, [depth, outputs]),
+            Form::Quantized(kind) => QuantizedMatrix::bytes_rounded(kind, segments(axes), outputs),
+            Form::Packed => PackedMatrix::bytes_of(depth, outputs),
+            Form::Plain => float_bytes(&[depth, outputs]),
+        })
+    }
+
+    /// The blocks of a file that are wanted as they are.
+    fn stored_kind(&self, name: &str, file_shape: &[usize], positions: usize) -> Option<BlockType> {
+        let on_metal = self.multiplies_blocks(positions);
+        if !self.holds(name, file_shape) || !(on_metal || ops::uses_kernel("quantized", &self.device)) {
+            return None;
+        }
+        let stored = match self.held.get(name)?.element {
+            ElementType::Quantized("Q8_0") => BlockType::Q8_0,
+            ElementType::Quantized("Q4_0") => BlockType::Q4_0,
+            _ => return None,
+        };
+        let is_wanted = match self.precision {
+            Precision::F32 => false,
+            Precision::Stored => true,
+            Precision::Int8 => stored == BlockType::Q8_0,
+            Precision::Int4 => stored == BlockType::Q4_0,
+        };
+        is_wanted.then_some(stored)
     }
 
     /// Whether the device has a kernel for weights in blocks, which are of one position.
@@ -429,33 +504,38 @@ impl<'a> Source<'a> {
         [outputs, inputs, positions]: [usize; 3],
         scale: &Option<Vec<f32>>,
     ) -> Result<Option<Weight>, ModelError> {
-        let Some(weights) = self.weights else { return Ok(None) };
-        let on_metal = self.multiplies_blocks(positions);
-        if !self.holds(name, file_shape) || !(on_metal || ops::uses_kernel("quantized", &self.device)) {
+        let (Some(weights), Some(kind)) = (self.weights, self.stored_kind(name, file_shape, positions)) else {
             return Ok(None);
-        }
-        let kind = match self.precision {
-            Precision::F32 => return Ok(None),
-            Precision::Stored => None,
-            Precision::Int8 => Some(BlockType::Q8_0),
-            Precision::Int4 => Some(BlockType::Q4_0),
         };
         let Some(blocks) = weights.read_blocks(name)? else { return Ok(None) };
-        let stored = if blocks.kind == "Q8_0" { BlockType::Q8_0 } else { BlockType::Q4_0 };
-        if kind.is_some_and(|kind| kind != stored) {
-            return Ok(None);
-        }
-        if on_metal {
+        if self.multiplies_blocks(positions) {
             let matrix =
-                BlockMatrix::from_blocks(stored, &blocks.bytes, [inputs, outputs], scale.as_deref(), &self.device)?;
+                BlockMatrix::from_blocks(kind, &blocks.bytes, [inputs, outputs], scale.as_deref(), &self.device)?;
             return Ok(matrix.map(Weight::Blocks));
         }
-        let kernel = positions.isqrt();
-        let segments = [kernel, kernel * inputs];
+        let segments = segments([outputs, inputs, positions]);
         let factor = |output| scale_of(scale, output);
-        let matrix = QuantizedMatrix::from_blocks(stored, &blocks.bytes, segments, outputs, factor);
+        let matrix = QuantizedMatrix::from_blocks(kind, &blocks.bytes, segments, outputs, factor);
         Ok(matrix.map(Weight::Quantized))
     }
+}
+
+/// What a weight's values become.
+enum Form {
+    Plain,
+    Packed,
+    Quantized(BlockType),
+    Blocks(BlockType),
+}
+
+/// How a quantized weight of these outputs, inputs and positions lies: a segment for each row of a window.
+fn segments([_, inputs, positions]: [usize; 3]) -> [usize; 2] {
+    [positions.isqrt(), positions.isqrt() * inputs]
+}
+
+/// Bytes of a tensor in f32.
+fn float_bytes(shape: &[usize]) -> u64 {
+    4 * shape.iter().product::<usize>() as u64
 }
 
 /// Scale (one when none) and shift per output.

@@ -61,6 +61,16 @@ impl Weight {
 }
 
 impl Weight {
+    /// Bytes held.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Plain(weight) => (weight.elem_count() * weight.dtype().size_in_bytes()) as u64,
+            Self::Packed(weight) => weight.bytes() as u64,
+            Self::Quantized(weight) => weight.bytes() as u64,
+            Self::Blocks(weight) => weight.bytes(),
+        }
+    }
+
     /// The weight itself where products with it are computed a tile of rows at a time: none of training or another device.
     pub fn in_tiles(&self, x: &Tensor, bias: &Tensor) -> Option<&dyn TileWeight> {
         match self {

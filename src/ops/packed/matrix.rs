@@ -239,6 +239,11 @@ impl PackedMatrix {
         &self.lines[panel * length..][..length]
     }
 
+    /// Bytes that [`Self::new`] will hold.
+    pub fn bytes_of(depth: usize, columns: usize) -> u64 {
+        (depth * columns.div_ceil(PANEL) * size_of::<Line>()) as u64
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         size_of_val(self.lines.as_slice())

@@ -249,6 +249,26 @@ impl QuantizedMatrix {
         total
     }
 
+    /// Bytes that a matrix rounded to 8 or 4 bits will hold.
+    pub fn bytes_rounded(kind: BlockType, segments: [usize; 2], columns: usize) -> u64 {
+        Self::bytes_of(if kind == BlockType::Q8_0 { Form::Columns } else { Form::HalfBlocks }, segments, columns)
+    }
+
+    /// Bytes that a matrix of a file's blocks will hold at most: in 8 bits it may turn out to need fewer scales. `None`
+    /// where [`Self::from_blocks`] may refuse them.
+    pub fn bytes_from_blocks(kind: BlockType, segments: [usize; 2], columns: usize) -> Option<u64> {
+        let form = if kind == BlockType::Q8_0 { Form::Blocks } else { Form::HalfBlocks };
+        let are_whole = segments[0] == 1 || segments[1].is_multiple_of(BLOCK);
+        are_whole.then(|| Self::bytes_of(form, segments, columns))
+    }
+
+    fn bytes_of(form: Form, [segments, segment_length]: [usize; 2], columns: usize) -> u64 {
+        let matrix = Self { bytes: vec![], scales: vec![], sums: vec![], segments, segment_length, columns, form };
+        let lines = matrix.panel_lines() * size_of::<Bytes>();
+        let others = (matrix.panel_scales() + matrix.parts()) * size_of::<Line>();
+        (matrix.panels() * (lines + others)) as u64
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.bytes) + size_of_val(&*self.scales) + size_of_val(&*self.sums)
