@@ -3,6 +3,7 @@
 //! training folds nothing from some block on, and keeps a list of the variables that it hands out.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor, Var};
 
@@ -19,6 +20,11 @@ pub trait Weights {
     /// The elements of `name`, row-major.
     fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError>;
 
+    /// The same of some of its outermost rows; `None` where only the whole can be read.
+    fn read_rows(&self, _name: &str, _rows: Range<usize>) -> Result<Option<Vec<f32>>, CheckpointError> {
+        Ok(None)
+    }
+
     /// The same as they are stored, when that is in blocks.
     fn read_blocks(&self, _name: &str) -> Result<Option<Blocks>, CheckpointError> {
         Ok(None)
@@ -32,6 +38,10 @@ impl Weights for Checkpoint {
 
     fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
         self.read_f32(name)
+    }
+
+    fn read_rows(&self, name: &str, rows: Range<usize>) -> Result<Option<Vec<f32>>, CheckpointError> {
+        self.read_rows(name, rows)
     }
 
     fn read_blocks(&self, name: &str) -> Result<Option<Blocks>, CheckpointError> {
@@ -417,13 +427,19 @@ impl<'a> Source<'a> {
         shape: &[usize],
     ) -> Result<Weight, ModelError> {
         let [outputs, inputs, positions] = axes;
+        let form = self.form(axes);
+        if form == Form::Packed
+            && let Some(matrix) = self.packed_by_panels(name, file_shape, scale, axes)?
+        {
+            return Ok(Weight::Packed(matrix));
+        }
         let weight = self.read(name, file_shape, 0.0)?.unwrap_or_default();
         let scaled = |step: usize, output: usize| {
             weight[(output * inputs + step % inputs) * positions + step / inputs] * scale_of(scale, output)
         };
         let depth = inputs * positions;
         let segments = segments(axes);
-        Ok(match self.form(axes) {
+        Ok(match form {
             Form::Blocks(kind) => Weight::Blocks(BlockMatrix::new(kind, [depth, outputs], scaled, &self.device)?),
             Form::Quantized(BlockType::Q8_0) => Weight::Quantized(QuantizedMatrix::new(segments, outputs, scaled)),
             Form::Quantized(BlockType::Q4_0) => {
@@ -436,6 +452,25 @@ impl<'a> Source<'a> {
                 Weight::Plain(Tensor::from_vec(values, shape, &self.device)?)
             }
         })
+    }
+
+    /// The same read panel by panel, so that a large weight is never there twice; `None` where it has to be read whole.
+    fn packed_by_panels(
+        &self,
+        name: &str,
+        file_shape: &[usize],
+        scale: &Option<Vec<f32>>,
+        [outputs, inputs, positions]: [usize; 3],
+    ) -> Result<Option<PackedMatrix>, ModelError> {
+        let depth = inputs * positions;
+        let Some(weights) = self.weights.filter(|_| depth * outputs > TINY && self.holds(name, file_shape)) else {
+            return Ok(None);
+        };
+        let read = |columns: Range<usize>| weights.read_rows(name, columns);
+        Ok(PackedMatrix::from_panels(depth, outputs, read, |values, step, column, first| {
+            let value = values[((column - first) * inputs + step % inputs) * positions + step / inputs];
+            value * scale_of(scale, column)
+        })?)
     }
 
     /// What values become where the file does not have blocks that are wanted as they are.
@@ -521,6 +556,7 @@ impl<'a> Source<'a> {
 }
 
 /// What a weight's values become.
+#[derive(PartialEq)]
 enum Form {
     Plain,
     Packed,

@@ -5,7 +5,7 @@ use std::path::Path;
 use egui::Key;
 use egui::Modifiers;
 use egui::accesskit::Role;
-use egui_kittest::kittest::Queryable as _;
+use egui_kittest::kittest::{NodeT as _, Queryable as _};
 use galley::device::DeviceChoice;
 use galley::settings::{Look, MemorySetting, Settings};
 
@@ -27,6 +27,12 @@ fn fill(window: &mut Window<'_>, name: &str, text: &str) {
     window.press(Modifiers::NONE, Key::Enter);
 }
 
+/// Clicks a button that may lie below what the window shows.
+fn choose(window: &mut Window<'_>, name: &str) {
+    window.harness.get_by_role_and_label(Role::Button, name).click_accesskit();
+    window.settle();
+}
+
 #[test]
 fn what_is_typed_is_kept_at_once_and_what_cannot_be_used_is_explained() {
     let mut window = Window::open();
@@ -43,13 +49,13 @@ fn what_is_typed_is_kept_at_once_and_what_cannot_be_used_is_explained() {
     assert_eq!(kept(&window).memory.limit, Some(1_500_000_000));
     fill(&mut window, "Unload after", "30 min");
     assert_eq!(kept(&window).memory.text(MemorySetting::Idle), "30 min");
-    window.click("Dark");
-    window.click("Processor");
+    choose(&mut window, "Dark");
+    choose(&mut window, "Processor");
     let settings = kept(&window);
     assert_eq!((settings.look, settings.device), (Look::Dark, DeviceChoice::Cpu));
     assert!(window.says("Computes on: CPU (chosen by you)"));
     if cfg!(target_os = "linux") {
-        window.click("Metal");
+        choose(&mut window, "Metal");
         assert!(window.says("This cannot be used: this system has no Metal device"));
     }
 }

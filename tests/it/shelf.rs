@@ -286,14 +286,16 @@ fn a_model_that_does_not_fit_is_refused_with_what_would() {
 
 #[test]
 fn the_light_model_takes_the_place_of_one_that_does_not_fit_and_says_so() {
-    let kitchen = Kitchen::new(&settings(&[(MemorySetting::LargestModel, "2MB")]));
+    let kitchen = Kitchen::new(&MemorySettings::default());
+    // 9 MB, and the starter model takes 6.
+    write_model(&kitchen.at("model.safetensors"), 3000, 1);
     let light = kitchen.at("light.safetensors");
     fs::write(&light, predict::STARTER).unwrap();
     let memory =
-        settings(&[(MemorySetting::LargestModel, "2MB"), (MemorySetting::LightModel, light.to_str().unwrap())]);
+        settings(&[(MemorySetting::LargestModel, "7MB"), (MemorySetting::LightModel, light.to_str().unwrap())]);
     kitchen.places.models.follow(&memory);
-    let labels = kitchen.at("three.txt");
-    fs::write(&labels, "x\ny\nz\n").unwrap();
+    let labels = kitchen.at("names.txt");
+    fs::write(&labels, (0..3000).map(|class| format!("name {class}\n")).collect::<String>()).unwrap();
     let config = ClassifyConfig { labels: Some(labels), ..kitchen.config() };
     let events = kitchen.classify(&config).unwrap();
     let text = notices(&events).join("\n");

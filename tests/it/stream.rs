@@ -174,8 +174,10 @@ fn what_stands_in_the_way_is_said_before_the_first_line() {
     let mut running = kitchen.start(&["--largest-model", "10MB"], &[("GALLEY_LARGEST_MODEL", "1MB")]);
     assert_eq!(running.answer()["model"], "squeezenet1_1");
     assert_eq!(running.end().1, 0);
+    // 9 MB, and the starter model takes 6.
+    write_model(&kitchen.at("model.safetensors"), 3000, 1);
     fs::write(kitchen.at("light.safetensors"), galley::predict::STARTER).unwrap();
-    let variables = [("GALLEY_LARGEST_MODEL", "2MB"), ("GALLEY_LIGHT_MODEL", "light.safetensors")];
+    let variables = [("GALLEY_LARGEST_MODEL", "7MB"), ("GALLEY_LIGHT_MODEL", "light.safetensors")];
     let mut running = kitchen.start(&[], &variables);
     assert_ne!(running.answer()["model"], "squeezenet1_1");
     let (_, code, said) = running.end();

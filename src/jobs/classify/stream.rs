@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -97,9 +98,10 @@ pub fn stream(
     })?;
     let threads = threads_of(&config);
     let transform = classifier.description.transform;
-    let loader = Loader::start(threads, transform)?;
+    let loader = Arc::new(Loader::start(threads, transform)?);
     let (sender, arriving) = sync_channel(look_ahead(&config, &transform, threads));
-    worker::background("lines", move || read_lines(lines, &loader, &sender))?;
+    let asking = loader.clone();
+    worker::background("lines", move || read_lines(lines, &asking, &sender))?;
     let stream = Stream {
         config: &config,
         chosen,
@@ -109,7 +111,10 @@ pub fn stream(
         arriving,
         ctx,
     };
-    stream.answer_all(classifier, on_event)
+    let summary = stream.answer_all(classifier, on_event);
+    // With the loader photos would go that were asked for and not decoded when the lines ended.
+    drop(loader);
+    summary
 }
 
 struct Stream<'a> {
