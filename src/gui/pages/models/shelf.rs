@@ -24,7 +24,7 @@ pub fn rows_ui(ui: &mut Ui, source: &ModelSource, shelved: &[Shelved<ModelKey>],
                 buttons_ui(ui, shelved, actions);
             }
             ui.with_layout(Layout::left_to_right(Align::Center), |ui| {
-                ui.add_space(44.0);
+                ui.add_space(24.0);
                 let color = Palette::of(ui).secondary;
                 let text = egui::RichText::new(state(shelved)).small().color(color);
                 ui.add(egui::Label::new(text).truncate());
@@ -51,7 +51,7 @@ fn state(shelved: &Shelved<ModelKey>) -> String {
     let use_of_it = match shelved {
         Shelved { is_loading: true, .. } => return format!("Loading · {}", bytes(shelved.bytes)),
         Shelved { is_in_use: true, .. } => "in use".to_owned(),
-        Shelved { last_used, .. } => format!("used {} ago", duration(last_used.elapsed())),
+        Shelved { last_used, .. } => format!("{} ago", duration(last_used.elapsed())),
     };
     let pinned = if shelved.is_pinned { "Pinned" } else { "Loaded" };
     format!("{pinned} · {} · {use_of_it}", bytes(shelved.bytes))

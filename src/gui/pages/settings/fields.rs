@@ -1,6 +1,6 @@
 //! Fields for sizes, times and paths, as text: kept when they can be used, explained while they cannot.
 
-use egui::{TextEdit, Ui};
+use egui::{Align, TextEdit, Ui};
 use lucide_icons::Icon;
 
 use crate::gui::Action;
@@ -35,7 +35,11 @@ impl Fields {
         ui.add_space(STEP / 2.0);
         let label = ui.label(name).on_hover_text(what);
         let width = if setting == MemorySetting::LightModel { 2.0 * WIDTH } else { WIDTH };
-        let edit = TextEdit::singleline(&mut text).id_salt(setting.key()).hint_text(empty).desired_width(width);
+        let edit = TextEdit::singleline(&mut text)
+            .id_salt(setting.key())
+            .hint_text(empty)
+            .desired_width(width)
+            .vertical_align(Align::Center);
         let response = ui.add(edit).labelled_by(label.id).on_hover_text(what);
         let usable = settings.clone().set(setting, &text);
         if response.changed() {
