@@ -1,5 +1,7 @@
 //! Preferences: always valid after reading, with a warning for each thing that was not.
 
+mod memory;
+
 use std::io::{ErrorKind, Write as _};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -7,13 +9,26 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::save_atomically;
+use crate::device::DeviceChoice;
 use crate::train::TrainConfig;
+
+pub use memory::{MemorySetting, MemorySettings, SERVER_LARGEST_MODEL};
 
 /// How many models and folders are remembered.
 const RECENT: usize = 12;
 
+/// Light or dark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Look {
+    #[default]
+    System,
+    Light,
+    Dark,
+}
+
 /// What a person prefers. Each field is read on its own: a broken one falls back to its default.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Settings {
     /// Checkpoints shown on the Models page, newest first.
     pub recent_models: Vec<PathBuf>,
@@ -25,6 +40,13 @@ pub struct Settings {
     pub top_k: usize,
     /// Photos per forward pass, 1 to 1,024.
     pub batch_size: usize,
+    /// Where photos are classified and models judged.
+    pub device: DeviceChoice,
+    pub look: Look,
+    /// Where checkpoints are kept that Galley brings; `None`: see [`Self::models_folder`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub models_folder: Option<PathBuf>,
+    pub memory: MemorySettings,
     /// How the next run trains, but for its photos.
     pub train: TrainConfig,
 }
@@ -37,6 +59,10 @@ impl Default for Settings {
             thumbnail_megabytes: 64,
             top_k: 5,
             batch_size: 8,
+            device: DeviceChoice::Auto,
+            look: Look::System,
+            models_folder: None,
+            memory: MemorySettings::default(),
             train: TrainConfig::default(),
         }
     }
@@ -46,6 +72,9 @@ impl Default for Settings {
 pub enum SettingsError {
     #[error("this system names no folder for settings; set GALLEY_SETTINGS to a file")]
     NoFolder,
+    /// A variable of the environment.
+    #[error("{name} cannot be used: {reason}")]
+    Variable { name: &'static str, reason: String },
     #[error("failed to save the settings {}", .path.display())]
     Save { path: PathBuf, source: std::io::Error },
 }
@@ -77,9 +106,16 @@ impl Settings {
 
     fn take(&mut self, table: &toml::Table, warnings: &mut Vec<String>) {
         for (key, value) in table {
-            if let ("train", Some(fields)) = (key.as_str(), value.as_table()) {
-                self.take_training(fields, warnings);
-                continue;
+            match (key.as_str(), value.as_table()) {
+                ("train", Some(fields)) => {
+                    self.take_training(fields, warnings);
+                    continue;
+                }
+                ("memory", Some(fields)) => {
+                    self.memory.take(fields, warnings);
+                    continue;
+                }
+                _ => {}
             }
             let taken = match key.as_str() {
                 "recent_models" => take(&mut self.recent_models, value, |list| list.len() <= RECENT),
@@ -87,6 +123,9 @@ impl Settings {
                 "thumbnail_megabytes" => take_within(&mut self.thumbnail_megabytes, value, 8..=4096),
                 "top_k" => take_within(&mut self.top_k, value, 1..=1000),
                 "batch_size" => take_within(&mut self.batch_size, value, 1..=1024),
+                "device" => take(&mut self.device, value, |_| true),
+                "look" => take(&mut self.look, value, |_| true),
+                "models_folder" => take(&mut self.models_folder, value, Option::is_some),
                 _ => false,
             };
             if !taken {
@@ -107,6 +146,25 @@ impl Settings {
                 None => warnings.push(format!("The setting train.{key} was not used: {value}")),
             }
         }
+    }
+
+    /// The settings of memory that hold now: the environment's before these. A variable that cannot be used is left out;
+    /// [`MemorySettings::with_environment`] says why.
+    pub fn memory_in_force(&self) -> MemorySettings {
+        self.memory.with_environment().unwrap_or_else(|_| self.memory.clone())
+    }
+
+    /// The memory that Galley may take in all; `None`: what the system can give.
+    pub fn memory_limit(&self) -> Option<u64> {
+        self.memory_in_force().limit
+    }
+
+    /// Where checkpoints are kept that Galley brings: `GALLEY_MODELS`, the folder that was set, or one among the program's
+    /// data.
+    pub fn models_folder(&self) -> PathBuf {
+        let named = std::env::var_os("GALLEY_MODELS").filter(|name| !name.is_empty()).map(PathBuf::from);
+        let in_data = || Some(directories::ProjectDirs::from("", "", "Galley")?.data_dir().join("models"));
+        named.or_else(|| self.models_folder.clone()).or_else(in_data).unwrap_or_else(|| "galley-models".into())
     }
 
     /// Writes to a temporary file beside `path`, then renames: a crash leaves the old settings or the new ones.
@@ -228,6 +286,32 @@ mod tests {
         let (settings, warnings) = Settings::load(&path);
         assert_eq!(settings.train, TrainConfig { epochs: 3, ..TrainConfig::default() });
         assert_eq!(warnings.len(), 4, "{warnings:?}");
+    }
+
+    #[test]
+    fn memory_device_and_look_read_back_the_same_and_wrong_ones_fall_back_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("settings.toml");
+        let mut settings = Settings {
+            device: DeviceChoice::Cpu,
+            look: Look::Dark,
+            models_folder: Some("/models".into()),
+            ..Settings::default()
+        };
+        settings.memory.set(MemorySetting::Limit, "1.5GB").unwrap();
+        settings.memory.set(MemorySetting::LoadTimeout, "never").unwrap();
+        settings.save(&path).unwrap();
+        assert_eq!(Settings::load(&path), (settings, vec![]));
+
+        let text = "device = \"abacus\"\nlook = 3\n[memory]\nlimit = \"a lot\"\nshelf = 100000000\nidle-time = true\ncolor = 1\n";
+        std::fs::write(&path, text).unwrap();
+        let (settings, warnings) = Settings::load(&path);
+        let memory = MemorySettings { shelf: Some(100_000_000), ..MemorySettings::default() };
+        assert_eq!(settings, Settings { memory, ..Settings::default() });
+        assert_eq!(warnings.len(), 5, "{warnings:?}");
+        for key in ["device", "look", "memory.limit", "memory.idle-time", "memory.color"] {
+            assert!(warnings.iter().any(|warning| warning.contains(key)), "{key} in {warnings:?}");
+        }
     }
 
     #[test]

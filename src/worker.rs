@@ -230,6 +230,11 @@ pub fn run<T>(work: impl FnOnce() -> Result<T, BoxError>) -> Outcome<T> {
     }
 }
 
+/// Starts `work` on a thread that nobody waits for; the end of the program is its end too.
+pub fn background(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
+}
+
 fn is_canceled(error: &(dyn Error + 'static)) -> bool {
     crate::format::chain(error).any(|error| error.is::<Canceled>())
 }

@@ -112,7 +112,7 @@ impl Block<'_> {
 }
 
 /// Appends the elements of a strided tensor whose storage, from its first element on, is `block`.
-fn pick(block: &[f32], shape: &[usize], strides: &[usize], values: &mut Vec<f32>) {
+pub(super) fn pick(block: &[f32], shape: &[usize], strides: &[usize], values: &mut Vec<f32>) {
     match (shape, strides) {
         ([size], [0]) => {
             if let Some(value) = block.first() {

@@ -12,7 +12,7 @@ use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use half::f16;
 use serde_json::{Number, Value};
 
-use super::elements::{Stored, count, row_major_strides};
+use super::elements::{Stored, count, pick, row_major_strides};
 use super::error::{Fault, malformed, refused};
 use super::plain::Metadata;
 use super::reader::Reader;
@@ -293,11 +293,9 @@ pub(super) fn dequantize(source: &Source, info: &TensorInfo, stored: &Stored) ->
     if stored.strides == row_major_strides(&info.shape) {
         return Ok(values);
     }
-    let mut places = vec![0];
-    for (size, stride) in info.shape.iter().zip(&stored.strides) {
-        places = places.iter().flat_map(|place| (0..*size).map(move |index| place + index * stride)).collect();
-    }
-    Ok(places.into_iter().map(|place: usize| values[place]).collect())
+    let mut picked = Vec::with_capacity(values.len());
+    pick(&values, &info.shape, &stored.strides, &mut picked);
+    Ok(picked)
 }
 
 /// The blocks of a tensor, if each of its outputs is a row of Q8_0 or Q4_0 blocks over positions and then inputs.

@@ -20,6 +20,7 @@ mod zip;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use elements::Stored;
@@ -208,8 +209,24 @@ impl Checkpoint {
             ElementType::Quantized(_) => gguf::dequantize(file, info, stored),
             element => elements::read(file, element, &info.shape, stored),
         };
-        let values = values.and_then(refuse_non_finite);
+        let values = values.and_then(|values| refuse_non_finite(values, 0));
         values.map_err(|fault| fault.in_tensor(name).at(&self.path))
+    }
+
+    /// Some of the outermost rows of a weight, as [`Self::read_f32`] gives them; `None` where only the whole can be read.
+    pub fn read_rows(&self, name: &str, rows: Range<usize>) -> Result<Option<Vec<f32>>, CheckpointError> {
+        let (info, file, stored) = self.weight(name)?;
+        let ([count, inner @ ..], [stride, ..]) = (&info.shape[..], &stored.strides[..]) else { return Ok(None) };
+        if matches!(info.element, ElementType::Quantized(_)) || rows.end > *count {
+            return Ok(None);
+        }
+        let shape = [&[rows.len()], inner].concat();
+        let skipped = rows.start as u64 * *stride as u64 * info.element.bytes();
+        let stored = Stored { start: stored.start + skipped, ..stored.clone() };
+        let values = elements::read(file, info.element, &shape, &stored);
+        let first = rows.start * inner.iter().product::<usize>();
+        let values = values.and_then(|values| refuse_non_finite(values, first));
+        values.map(Some).map_err(|fault| fault.in_tensor(name).at(&self.path))
     }
 
     /// The weight `name` as it is stored, when that is in [`Blocks`]. Fails as [`Self::read_f32`] does.
@@ -272,10 +289,12 @@ fn describe_prefixes(contents: &mut Contents) {
     }
 }
 
-fn refuse_non_finite(values: Vec<f32>) -> Result<Vec<f32>, Fault> {
+/// `first` is the number of the first value in its tensor.
+fn refuse_non_finite(values: Vec<f32>, first: usize) -> Result<Vec<f32>, Fault> {
     match values.iter().position(|value| !value.is_finite()) {
         Some(position) => {
-            Err(malformed(format!("its element {position} is {}, not a number to compute with", values[position])))
+            let (element, value) = (first + position, values[position]);
+            Err(malformed(format!("its element {element} is {value}, not a number to compute with")))
         }
         None => Ok(values),
     }

@@ -1,4 +1,4 @@
-//! Reads `.safetensors` files by memory map, and checkpoints split over several of them by their index.
+//! Reads `.safetensors` files, and checkpoints split over several of them by their index.
 //!
 //! The crate `safetensors` checks the header: no gaps, overlaps, or sizes that differ from shape times type.
 
@@ -33,7 +33,7 @@ pub(super) fn looks_like(start: &[u8]) -> bool {
 pub(super) fn open(source: Source) -> Result<Contents, Fault> {
     let (tensors, metadata) = read_header(&source, 0)?;
     let found_as = "the tensors of a safetensors file".to_owned();
-    Ok(Contents { container: Container::Safetensors, files: vec![source.mapped()], tensors, metadata, found_as })
+    Ok(Contents { container: Container::Safetensors, files: vec![source], tensors, metadata, found_as })
 }
 
 type Header = (Vec<(TensorInfo, Option<Stored>)>, plain::Metadata);
@@ -138,7 +138,7 @@ fn add_shard(
     }
     let source = Source::open(&index.with_file_name(shard))?;
     let (tensors, metadata) = read_header(&source, contents.files.len())?;
-    contents.files.push(source.mapped());
+    contents.files.push(source);
     let expected = tensors.into_iter().filter(|(info, _)| weight_map.get(&info.name).is_some_and(|file| file == shard));
     contents.tensors.extend(expected);
     contents.metadata.extend(metadata);

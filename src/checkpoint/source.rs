@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -17,12 +17,6 @@ const CHUNK_BYTES: usize = 1 << 20;
 pub(super) enum Source {
     /// Read with `pread`: a file that shrinks meanwhile is an error, never a fault of the process.
     File {
-        path: PathBuf,
-        file: File,
-        len: u64,
-    },
-    /// Mapped piece by piece, so that pages of one tensor at a time count towards the footprint.
-    Mapped {
         path: PathBuf,
         file: File,
         len: u64,
@@ -41,25 +35,17 @@ impl Source {
         Ok(Source::File { path: path.to_owned(), file, len })
     }
 
-    /// The same source, to be read through memory maps where it is a file.
-    pub(super) fn mapped(self) -> Self {
-        match self {
-            Source::File { path, file, len } => Source::Mapped { path, file, len },
-            other => other,
-        }
-    }
-
     /// The file read from, if it is one.
     pub(super) fn path(&self) -> Option<&Path> {
         match self {
-            Source::File { path, .. } | Source::Mapped { path, .. } => Some(path),
+            Source::File { path, .. } => Some(path),
             Source::Memory(_) => None,
         }
     }
 
     pub(super) fn len(&self) -> u64 {
         match self {
-            Source::File { len, .. } | Source::Mapped { len, .. } => *len,
+            Source::File { len, .. } => *len,
             Source::Memory(bytes) => bytes.len() as u64,
         }
     }
@@ -75,15 +61,8 @@ impl Source {
     /// (the last one excepted).
     pub(super) fn chunks(&self, start: u64, len: u64, mut take: impl FnMut(&[u8])) -> Result<(), Fault> {
         let len = self.checked(start, len)?;
-        if len == 0 {
-            return Ok(()); // an empty range cannot be mapped
-        }
         if let Source::Memory(bytes) = self {
             take(&bytes[start as usize..start as usize + len]);
-            return Ok(());
-        }
-        if let Source::Mapped { file, len: opened_len, .. } = self {
-            take(&map(file, *opened_len, start, len)?);
             return Ok(());
         }
         let mut buffer = vec![0; len.min(CHUNK_BYTES)];
@@ -106,12 +85,10 @@ impl Source {
                 buffer.copy_from_slice(&bytes[start..start + buffer.len()]);
                 Ok(())
             }
-            Source::File { file, .. } | Source::Mapped { file, .. } => {
-                file.read_exact_at(buffer, start).map_err(|error| match error.kind() {
-                    ErrorKind::UnexpectedEof => malformed("the file became shorter while it was read"),
-                    _ => Fault::Read(error),
-                })
-            }
+            Source::File { file, .. } => file.read_exact_at(buffer, start).map_err(|error| match error.kind() {
+                ErrorKind::UnexpectedEof => malformed("the file became shorter while it was read"),
+                _ => Fault::Read(error),
+            }),
         }
     }
 
@@ -127,17 +104,6 @@ impl Source {
     }
 }
 
-fn map(file: &File, opened_len: u64, start: u64, len: usize) -> Result<memmap2::Mmap, Fault> {
-    if file.metadata()?.len() < opened_len {
-        return Err(malformed("the file became shorter while it was read"));
-    }
-    // SAFETY: the map is read-only and lives for one call of `chunks`; the range was checked against the file's length
-    // just now. Another program that cuts the file within that call would end this one with SIGBUS: a map cannot be
-    // protected from it, and no reader of a map can. Bytes that change meanwhile are only ever copied as numbers.
-    let mapped = unsafe { memmap2::MmapOptions::new().offset(start).len(len).map(file) };
-    mapped.map_err(|error: io::Error| Fault::Read(error))
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -148,12 +114,10 @@ mod tests {
     fn a_file_that_shrinks_after_opening_is_an_error() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(&[7; 100_000]).unwrap();
-        for source in [Source::open(file.path()).unwrap(), Source::open(file.path()).unwrap().mapped()] {
-            file.as_file().set_len(100_000).unwrap();
-            source.chunks(0, 100_000, |_| ()).unwrap();
-            file.as_file().set_len(10).unwrap();
-            assert!(matches!(source.chunks(0, 100_000, |_| ()), Err(Fault::Malformed(_))));
-        }
+        let source = Source::open(file.path()).unwrap();
+        source.chunks(0, 100_000, |_| ()).unwrap();
+        file.as_file().set_len(10).unwrap();
+        assert!(matches!(source.chunks(0, 100_000, |_| ()), Err(Fault::Malformed(_))));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::train_arguments::{FindRateArguments, SweepArguments, TrainArguments};
 use crate::device::DeviceChoice;
+use crate::format::parse_bytes;
 use crate::images::transform::{Interpolation, Resize};
 use crate::jobs::bench::CHILD_OPTION;
 use crate::predict::{Precision, Strictness, TransformOverrides};
@@ -192,16 +193,25 @@ const CLASSIFY_NOTES: &str = "\
 Every row is kept in a journal as it is predicted. A run that was stopped goes on where it was: run the same command
 again. A photo is classified anew when it, the model, the labels or the input transform changed.
 
+With --stdin nothing goes through the journal. The model is loaded before the first line is read; then a line with
+\"ready\": true is written, and after it an answer for each line that is not empty, in their order: with \"status\" ok,
+skipped or error, with the line's \"id\", and with all its other fields under \"fields\". A model of more than 350 MB is
+refused unless a larger limit is set.
+
 Exit codes: 0 all done; 1 failed; 2 wrong usage; 3 done, and some photos were skipped; 130 stopped with Ctrl-C.
-GALLEY_JOURNAL names another file for the journal.";
+GALLEY_JOURNAL names another file for the journal. GALLEY_MEMORY_LIMIT, GALLEY_SHELF, GALLEY_LARGEST_MODEL,
+GALLEY_IDLE_TIME, GALLEY_LOAD_TIMEOUT and GALLEY_LIGHT_MODEL win over the settings of the same meaning.";
 
 /// Classify photos and folders of photos
 #[derive(Args)]
 #[command(after_help = CLASSIFY_NOTES)]
 pub struct ClassifyArguments {
     /// Folders (searched to any depth) and photos
-    #[arg(required = true, value_name = "FOLDER|FILE")]
+    #[arg(required_unless_present = "stdin", value_name = "FOLDER|FILE")]
     pub inputs: Vec<PathBuf>,
+    /// Read paths or JSON lines {"path": …, "id": …} from standard input until it ends, and answer each with a JSON line
+    #[arg(long, conflicts_with_all = ["inputs", "out", "sort_into", "fresh"])]
+    pub stdin: bool,
     /// Checkpoint to classify with [default: the starter model]
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
@@ -238,6 +248,8 @@ pub struct ClassifyArguments {
     /// What weights are held in and multiplied: less memory and more speed for a little less accuracy
     #[arg(long, value_enum, default_value = "stored")]
     pub precision: PrecisionName,
+    #[command(flatten)]
+    pub memory: MemoryArguments,
     /// Call a photo "unsure" when its best class is less likely than this (0 to 1)
     #[arg(long, value_name = "X", default_value = "0", value_parser = probability)]
     pub threshold: f32,
@@ -246,6 +258,18 @@ pub struct ClassifyArguments {
     pub sort_into: Option<PathBuf>,
     #[command(flatten)]
     pub transform: TransformArguments,
+}
+
+/// What may be loaded.
+#[derive(Args)]
+#[command(next_help_heading = "Memory [default: from the environment, then from the settings]")]
+pub struct MemoryArguments {
+    /// Refuse a model that takes more (400MB, 1.5GB) before it is read
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub largest_model: Option<u64>,
+    /// Checkpoint to use when the model does not fit
+    #[arg(long, value_name = "FILE")]
+    pub light_model: Option<PathBuf>,
 }
 
 /// What the checkpoint does not say, or says wrongly, about its input.

@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use super::arguments::{ClassifyArguments, Lenient};
 use super::inspect::transform_text;
+use super::places::{Preferred, places};
 use super::progress::Bar;
 use super::rows::{RowPrinter, RowStyle};
-use super::{DONE_WITH_SKIPS, INTERRUPTED, failed, say, stop_on_interrupt, usage};
+use super::{DONE_WITH_SKIPS, INTERRUPTED, failed, say, stop_on_interrupt, stream, usage};
 use crate::export::{ExportOptions, ExportTarget, Exporter, Row};
 use crate::format::{count, counted, duration};
-use crate::jobs::Places;
 use crate::jobs::classify::{ClassifyConfig, ClassifyEvent, ClassifySummary, ModelSummary, classify};
 use crate::predict::{ModelSource, Strictness};
 use crate::worker::{self, BoxError, Canceled, JobContext, Outcome};
@@ -17,17 +17,24 @@ use crate::worker::{self, BoxError, Canceled, JobContext, Outcome};
 pub fn run(arguments: ClassifyArguments) -> ExitCode {
     let targets = targets(&arguments);
     let writes_json = arguments.json || targets.iter().any(|target| matches!(target, ExportTarget::JsonLines(_)));
-    if arguments.logits && !writes_json {
+    if arguments.logits && !writes_json && !arguments.stdin {
         say("note: logits are only written with --json or --out FILE.jsonl");
     }
     let ctx = JobContext::detached();
     if let Err(error) = stop_on_interrupt(&ctx) {
         return failed(&error.into());
     }
+    let places = match places(&Preferred::of(&arguments)) {
+        Ok(places) => places,
+        Err(error) => return failed(&error),
+    };
+    if arguments.stdin {
+        return stream::run(&config(arguments), &places, &ctx);
+    }
     let mut output = Output::new(&arguments, targets, ctx.clone());
     let config = config(arguments);
     let outcome = worker::run(|| {
-        let summary = classify(&config, &Places::default(), &ctx, &mut |event| output.take(event))?;
+        let summary = classify(&config, &places, &ctx, &mut |event| output.take(event))?;
         output.finish_exports()?;
         Ok(summary)
     });

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use super::arguments::EvaluateArguments;
+use super::places::{Preferred, places};
 use super::progress::Bar;
 use super::{DONE_WITH_SKIPS, INTERRUPTED, failed, print, say, stop_on_interrupt, usage};
 use crate::format::counted;
-use crate::jobs::doctor;
 use crate::jobs::evaluate::{EvaluateConfig, EvaluateSummary, EvaluateTask, evaluate, save_report};
 use crate::predict::{ClassScore, Evaluation, ModelSource};
 use crate::worker::{self, BoxError, JobContext, Outcome};
@@ -27,6 +27,10 @@ pub fn run(arguments: EvaluateArguments) -> ExitCode {
     if let Err(error) = stop_on_interrupt(&ctx) {
         return failed(&error.into());
     }
+    let places = match places(&Preferred::default()) {
+        Ok(places) => places,
+        Err(error) => return failed(&error),
+    };
     let json = arguments.json;
     let config = EvaluateConfig {
         transform: arguments.transform.overrides(),
@@ -39,7 +43,7 @@ pub fn run(arguments: EvaluateArguments) -> ExitCode {
     };
     let bar = Bar::start("Evaluating");
     let outcome = worker::run(|| {
-        let summary = evaluate(&config, &doctor::default_folder(), &ctx)?;
+        let summary = evaluate(&config, &places, &ctx)?;
         if let Some(path) = &arguments.report {
             save_report(&EvaluateTask::Photos(Box::new(config)), &summary, path, &ctx)?;
         }

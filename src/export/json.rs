@@ -3,12 +3,16 @@
 use std::path::Path;
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::{ExportOptions, Row, RowResult};
 use crate::predict::Prediction;
 
 #[derive(Serialize)]
 struct Line<'a> {
+    /// Only of an answer to a line that had one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a Value>,
     path: &'a str,
     /// Only for a file name that is not UTF-8, which JSON cannot hold: its bytes in hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -21,6 +25,9 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     logits: Option<&'a [f32]>,
     reason: Option<&'a str>,
+    /// Only of an answer to a line that had others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fields: Option<&'a Map<String, Value>>,
 }
 
 #[derive(Serialize)]
@@ -33,11 +40,17 @@ struct Class<'a> {
 /// `{"path", "status": "ok"|"skipped", "predictions": [{"index", "label", "probability"}], "reason"}`, with `"logits"`
 /// where the row has them and `"label"` where there is a threshold. No line feed.
 pub fn json_line(row: &Row, options: &ExportOptions) -> String {
+    json_answer(row, options, None, &Map::new())
+}
+
+/// The same with `"id"` before and `"fields"` after it, where there are any.
+pub fn json_answer(row: &Row, options: &ExportOptions, id: Option<&Value>, fields: &Map<String, Value>) -> String {
     let (status, predictions, logits, reason) = match &row.result {
         RowResult::Ok { predictions, logits } => ("ok", predictions.as_slice(), logits.as_deref(), None),
         RowResult::Skipped { reason } => ("skipped", [].as_slice(), None, Some(reason.as_str())),
     };
     let line = Line {
+        id,
         path: &row.path.to_string_lossy(),
         path_bytes: bytes_if_not_utf8(&row.path),
         status,
@@ -45,6 +58,7 @@ pub fn json_line(row: &Row, options: &ExportOptions) -> String {
         predictions: predictions.iter().map(class).collect(),
         logits,
         reason,
+        fields: (!fields.is_empty()).then_some(fields),
     };
     serde_json::to_string(&line).expect("text and numbers always have a JSON form")
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use self::folders::SortedFolders;
-pub use self::json::json_line;
+pub use self::json::{json_answer, json_line};
 pub use crate::images::folder::SORTED_MARK;
 use crate::predict::Prediction;
 pub use crate::predict::{Row, RowResult};

@@ -8,6 +8,7 @@ use egui::Context;
 use super::dialogs::{self, Ask};
 pub use super::evaluate_actions::EvaluateAction;
 use super::library::Sheet;
+use super::settings_actions::SettingsAction;
 pub use super::train_actions::TrainAction;
 use super::{App, Page};
 use crate::export::{ExportOptions, ExportSummary, ExportTarget};
@@ -45,6 +46,7 @@ pub enum Action {
     Failed(String),
     Train(TrainAction),
     Evaluate(EvaluateAction),
+    Settings(SettingsAction),
 }
 
 impl App {
@@ -73,6 +75,7 @@ impl App {
             Action::Failed(reason) => self.toasts.error(reason),
             Action::Train(action) => self.apply_to_training(ctx, action),
             Action::Evaluate(action) => self.apply_to_evaluation(ctx, action),
+            Action::Settings(action) => self.apply_to_settings(ctx, action),
         }
     }
 
@@ -117,7 +120,7 @@ impl App {
         match self.page {
             Page::Train => self.train.stop(),
             Page::Evaluate => self.evaluate.cancel(),
-            Page::Models | Page::Classify => self.classify.cancel(),
+            Page::Models | Page::Classify | Page::Settings => self.classify.cancel(),
         }
     }
 

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use rfd::{AsyncFileDialog, FileHandle};
 
+use super::settings_actions::SettingsAction;
 use super::{Action, EvaluateAction, TrainAction};
 use crate::export::ExportTarget;
 use crate::predict::ModelSource;
+use crate::settings::MemorySetting;
 
 /// What a person is asked to choose.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +31,9 @@ pub enum Ask {
     EvaluateTable,
     /// Where an evaluation is written as a page.
     Report,
+    /// The checkpoint to use when the chosen one does not fit.
+    LightModel,
+    ModelsFolder,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +64,7 @@ pub fn open(ask: Ask) -> impl Future<Output = Option<Action>> + Send {
     // The dialogs are made here, on the calling thread: macOS wants them on the window's.
     let dialog = AsyncFileDialog::new();
     let chosen: Chosen = match &ask {
-        Ask::Checkpoint | Ask::TrainModel => {
+        Ask::Checkpoint | Ask::TrainModel | Ask::LightModel => {
             let dialog = dialog.set_title("Open checkpoint").add_filter("Checkpoints", &CHECKPOINTS);
             one(dialog.add_filter("All files", &["*"]).pick_file())
         }
@@ -70,6 +75,7 @@ pub fn open(ask: Ask) -> impl Future<Output = Option<Action>> + Send {
         Ask::TrainTable | Ask::EvaluateTable => {
             one(dialog.set_title("Choose a table of paths and labels").add_filter("Tables", &TABLES).pick_file())
         }
+        Ask::ModelsFolder => one(dialog.set_title("Choose where checkpoints are kept").pick_folder()),
         Ask::Folders => many(dialog.set_title("Choose folders of photos").pick_folders()),
         Ask::Photos => many(dialog.set_title("Choose photos").add_filter("Photos", &PHOTOS).pick_files()),
         Ask::Labels(_) => {
@@ -109,6 +115,11 @@ pub fn action(ask: Ask, paths: Vec<PathBuf>) -> Option<Action> {
         Ask::TrainModel => Action::Train(TrainAction::OpenModel(first)),
         Ask::EvaluatePhotos | Ask::EvaluateTable => Action::Evaluate(EvaluateAction::SetPhotos(first)),
         Ask::Report => Action::Evaluate(EvaluateAction::SaveReport(first)),
+        Ask::LightModel => {
+            let path = first.to_string_lossy().into_owned();
+            Action::Settings(SettingsAction::Memory(MemorySetting::LightModel, path))
+        }
+        Ask::ModelsFolder => Action::Settings(SettingsAction::ModelsFolder(Some(first))),
         Ask::Folders | Ask::Photos => Action::AddInputs(paths),
         Ask::Labels(model) => Action::SetLabels(model, Some(first)),
         Ask::Export(ExportKind::Csv) => Action::Export(ExportTarget::Csv(first)),

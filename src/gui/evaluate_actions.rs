@@ -60,7 +60,7 @@ impl App {
         if self.train.holds_device() {
             return self.toasts.error(BUSY.to_owned());
         }
-        self.evaluate.start(&self.library, self.places.jobs.clone(), ctx);
+        self.evaluate.start(&self.library, self.settings.device, self.places.jobs.clone(), ctx);
     }
 
     fn save_report(&mut self, ctx: &Context, path: PathBuf) {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::device::DeviceChoice;
 use crate::jobs::classify::ClassifyConfig;
 use crate::jobs::evaluate::EvaluateConfig;
 use crate::jobs::inspect::Inspection;
@@ -167,7 +168,7 @@ impl Library {
     }
 
     /// How the model in use is judged on labelled photos.
-    pub fn evaluation(&self, data: PathBuf) -> EvaluateConfig {
+    pub fn evaluation(&self, data: PathBuf, device: DeviceChoice) -> EvaluateConfig {
         const BATCH: usize = 8;
         let model = self.used();
         EvaluateConfig {
@@ -175,6 +176,7 @@ impl Library {
             labels: model.labels.clone(),
             data,
             batch_size: BATCH,
+            device,
             transform: model.transform,
             ..EvaluateConfig::default()
         }

@@ -9,6 +9,7 @@ mod pages;
 mod pictures;
 mod results;
 mod run;
+mod settings_actions;
 mod strip;
 mod tasks;
 mod textures;
@@ -30,6 +31,7 @@ use drops::Hover;
 use library::Library;
 use pages::classify::Classify;
 use pages::evaluate::Evaluate;
+use pages::settings::SettingsPage;
 use pages::train::Train;
 use run::{Run, RunState};
 use strip::Strip;
@@ -60,14 +62,16 @@ pub enum Page {
     Classify,
     Train,
     Evaluate,
+    Settings,
 }
 
 impl Page {
-    const ALL: [(Self, Icon, &'static str, Key); 4] = [
+    const ALL: [(Self, Icon, &'static str, Key); 5] = [
         (Self::Models, Icon::Boxes, "Models", Key::Num1),
         (Self::Classify, Icon::Images, "Classify", Key::Num2),
         (Self::Train, Icon::GraduationCap, "Train", Key::Num3),
         (Self::Evaluate, Icon::Target, "Evaluate", Key::Num4),
+        (Self::Settings, Icon::Settings, "Settings", Key::Comma),
     ];
 }
 
@@ -93,6 +97,7 @@ pub struct App {
     classify: Classify,
     train: Train,
     evaluate: Evaluate,
+    settings_page: SettingsPage,
     strip: Strip,
     tasks: Tasks,
     toasts: Toasts,
@@ -107,7 +112,8 @@ pub struct App {
 impl App {
     /// `paths` are what the program was started with: they are handled like a drop.
     pub fn new(ctx: &Context, settings: Settings, places: Places, paths: Vec<PathBuf>) -> Self {
-        theme::install(ctx);
+        theme::install(ctx, settings.look);
+        places.jobs.models.follow(&settings.memory_in_force());
         let actions = if paths.is_empty() { Vec::new() } else { vec![Action::LookAt(paths)] };
         let library = Library::new(&settings.recent_models);
         let mut config = settings.train.clone();
@@ -120,6 +126,7 @@ impl App {
             classify: Classify::new(&settings, brought::sample_photos()),
             train: Train::new(config, brought::sample_photos()),
             evaluate: Evaluate::new(brought::sample_photos()),
+            settings_page: SettingsPage::default(),
             places,
             settings,
             page: Page::Classify,
@@ -147,6 +154,7 @@ impl App {
         for action in actions {
             self.apply(ctx, action);
         }
+        self.tidy_models(ctx);
         self.keep_settings(ctx);
         self.close_when_saved(ctx);
     }
@@ -193,7 +201,10 @@ impl App {
         let palette = Palette::of(ui);
         let frame = Frame::new().fill(palette.page).inner_margin(Margin::symmetric(24, 20));
         CentralPanel::default().frame(frame).show(ui, |ui| match self.page {
-            Page::Models => pages::models::page_ui(ui, &mut self.library, &mut self.actions),
+            Page::Models => {
+                let shelved = self.places.jobs.models.shelf.contents();
+                pages::models::page_ui(ui, &mut self.library, &shelved, &mut self.actions);
+            }
             Page::Classify => pages::classify::page_ui(ui, &mut self.classify, &self.library, &mut self.actions),
             Page::Train => {
                 let reading = self.strip.latest();
@@ -203,13 +214,17 @@ impl App {
                 let obstacle = self.train.holds_device().then_some(evaluate_actions::BUSY);
                 pages::evaluate::page_ui(ui, &mut self.evaluate, &self.library, obstacle, &mut self.actions);
             }
+            Page::Settings => {
+                let memory = (&self.places.jobs.models, self.strip.latest());
+                pages::settings::page_ui(ui, &mut self.settings_page, &self.settings, memory, &mut self.actions);
+            }
         });
         self.toasts.show(&ctx, strip::HEIGHT + STEP * 2.0);
         if !self.hover.paths.is_empty() {
             match self.page {
                 Page::Train => drops::overlay(&ctx, &self.hover, drops::promise_to_train),
                 Page::Evaluate => drops::overlay(&ctx, &self.hover, drops::promise_to_evaluate),
-                Page::Models | Page::Classify => {
+                Page::Models | Page::Classify | Page::Settings => {
                     drops::overlay(&ctx, &self.hover, |brought| drops::promise(brought, self.classify.is_running()));
                 }
             }
@@ -263,7 +278,7 @@ impl App {
         }
         if pressed(Key::O) {
             let ask = match self.page {
-                Page::Models => dialogs::Ask::Checkpoint,
+                Page::Models | Page::Settings => dialogs::Ask::Checkpoint,
                 Page::Classify => dialogs::Ask::Folders,
                 Page::Train => dialogs::Ask::TrainPhotos,
                 Page::Evaluate => dialogs::Ask::EvaluatePhotos,
@@ -275,7 +290,7 @@ impl App {
                 Page::Train => self.actions.push(Action::Train(TrainAction::Start)),
                 Page::Evaluate => self.actions.push(Action::Evaluate(EvaluateAction::Start)),
                 Page::Models | Page::Classify if self.classify.can_start() => self.actions.push(Action::Start),
-                Page::Models | Page::Classify => {}
+                Page::Models | Page::Classify | Page::Settings => {}
             }
         }
         if pressed(Key::Period) {
@@ -296,7 +311,7 @@ impl App {
     fn close_detail(&mut self) -> bool {
         match self.page {
             Page::Evaluate => self.evaluate.close_detail(),
-            Page::Models | Page::Classify | Page::Train => self.classify.close_detail(),
+            Page::Models | Page::Classify | Page::Train | Page::Settings => self.classify.close_detail(),
         }
     }
 
@@ -401,7 +416,9 @@ pub fn run(paths: Vec<PathBuf>) -> Result<(), String> {
         .with_min_inner_size([980.0, 600.0]);
     let options = eframe::NativeOptions { viewport, ..Default::default() };
     let settings_path = crate::settings::default_path();
-    let (settings, warnings) = settings_path.as_ref().map_or_else(|_| Default::default(), |path| Settings::load(path));
+    let (settings, mut warnings) =
+        settings_path.as_ref().map_or_else(|_| Default::default(), |path| Settings::load(path));
+    warnings.extend(settings.memory.with_environment().err().map(|error| error.to_string()));
     let runs = jobs::runs::default_root();
     let places = Places { jobs: jobs::Places::default(), runs, settings: settings_path.ok() };
     let create = move |cc: &eframe::CreationContext<'_>| {

@@ -4,6 +4,8 @@ use egui::style::{Selection, WidgetVisuals};
 use egui::{Color32, Context, CornerRadius, FontData, FontDefinitions, FontFamily, FontId, Stroke, TextStyle, Theme};
 use egui::{Margin, ThemePreference, Ui, Vec2, Visuals};
 
+use crate::settings::Look;
+
 /// One step of the grid; spacings are its halves and multiples.
 pub const STEP: f32 = 8.0;
 /// Corners of buttons, cards and pictures.
@@ -100,10 +102,10 @@ impl Palette {
     }
 }
 
-/// Sets fonts, sizes and colors, and follows the system's light or dark.
-pub fn install(ctx: &Context) {
+/// Sets fonts, sizes and colors.
+pub fn install(ctx: &Context, look: Look) {
     ctx.set_fonts(fonts());
-    ctx.set_theme(ThemePreference::System);
+    follow(ctx, look);
     ctx.set_visuals_of(Theme::Light, visuals(&LIGHT, Visuals::light()));
     ctx.set_visuals_of(Theme::Dark, visuals(&DARK, Visuals::dark()));
     ctx.all_styles_mut(|style| {
@@ -126,6 +128,15 @@ pub fn install(ctx: &Context) {
         spacing.scroll.floating = true;
         style.interaction.selectable_labels = false;
         style.animation_time = 0.08;
+    });
+}
+
+/// Light or dark as a person wants it.
+pub fn follow(ctx: &Context, look: Look) {
+    ctx.set_theme(match look {
+        Look::System => ThemePreference::System,
+        Look::Light => ThemePreference::Light,
+        Look::Dark => ThemePreference::Dark,
     });
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -45,6 +45,15 @@ impl Pending {
     /// `None` only when the loader is gone.
     pub fn wait(self) -> Option<Answer> {
         self.0.recv().ok()
+    }
+
+    /// The same when it is there already; itself when it is not.
+    pub fn ready(self) -> Result<Option<Answer>, Self> {
+        match self.0.try_recv() {
+            Ok(answer) => Ok(Some(answer)),
+            Err(TryRecvError::Disconnected) => Ok(None),
+            Err(TryRecvError::Empty) => Err(self),
+        }
     }
 }
 

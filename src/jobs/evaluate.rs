@@ -3,7 +3,7 @@
 mod task;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,11 +14,13 @@ use crate::data::{self, DataOptions, Dataset, EpochOrder, Photo, Tiles};
 use crate::device::DeviceChoice;
 use crate::format::error_chain;
 use crate::images::Input;
+use crate::jobs::Places;
 use crate::jobs::decoding::Loader;
 use crate::jobs::doctor::{self, Prepared};
+use crate::jobs::models::{Lent, Wanted};
 use crate::memory::heap;
 use crate::ops;
-use crate::predict::{self, Answer, Classifier, Evaluation, Loading, ModelSource, Precision, TransformOverrides};
+use crate::predict::{Answer, Classifier, Evaluation, Loading, ModelSource, Precision, TransformOverrides};
 use crate::worker::{BoxError, JobContext, Progress};
 
 pub use task::{EvaluateJob, EvaluateTask, Evaluated, save_report, start};
@@ -65,13 +67,15 @@ pub enum EvaluateError {
 const SHOWN: usize = 5;
 
 /// Runs on the calling thread.
-pub fn evaluate(config: &EvaluateConfig, verdicts: &Path, ctx: &JobContext) -> Result<EvaluateSummary, BoxError> {
+pub fn evaluate(config: &EvaluateConfig, places: &Places, ctx: &JobContext) -> Result<EvaluateSummary, BoxError> {
     let started = Instant::now();
-    let Prepared { chosen, mut notices } = doctor::prepare(config.device, verdicts, ctx)?;
+    let Prepared { chosen, mut notices } = doctor::prepare(config.device, &places.verdicts, ctx)?;
     ctx.report(Progress { phase: "Reading model and photos".to_owned(), ..Progress::default() });
     let loading = Loading { precision: config.precision, ..Loading::default() };
     let labels = config.labels.as_deref();
-    let classifier = predict::load(&config.model, labels, &config.transform, loading, &chosen.device)?;
+    let wanted = Wanted { source: &config.model, labels, transform: &config.transform, loading };
+    let Lent { classifier, instead } = places.models.lend(&wanted, &chosen, ctx)?;
+    notices.extend(instead.map(|(_, notice)| notice));
     let options = DataOptions { validation_fraction: 0.0, ..DataOptions::default() };
     let dataset = Dataset::open(&config.data, None, &options)?;
     notices.extend(classifier.description.notices.iter().cloned());

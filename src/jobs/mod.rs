@@ -10,6 +10,7 @@ pub mod evaluate;
 pub mod export;
 pub mod find_rate;
 pub mod inspect;
+pub mod models;
 pub mod runs;
 pub mod sweep;
 pub mod thumbnails;
@@ -17,7 +18,9 @@ pub mod train;
 
 use std::path::PathBuf;
 
-/// Where jobs keep things.
+use models::Models;
+
+/// Where jobs keep things, and the models that they share.
 #[derive(Debug, Clone)]
 pub struct Places {
     pub journal: PathBuf,
@@ -25,6 +28,8 @@ pub struct Places {
     pub verdicts: PathBuf,
     /// The folder of photos that were resized for training.
     pub tiles: PathBuf,
+    /// What is loaded and stays for the next job.
+    pub models: Models,
 }
 
 impl Default for Places {
@@ -33,6 +38,7 @@ impl Default for Places {
             journal: crate::journal::default_path(),
             verdicts: doctor::default_folder(),
             tiles: train::default_tiles(),
+            models: Models::default(),
         }
     }
 }

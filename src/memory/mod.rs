@@ -3,6 +3,7 @@
 
 pub mod heap;
 mod plan;
+pub mod shelf;
 mod system;
 mod tally;
 

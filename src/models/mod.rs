@@ -276,6 +276,8 @@ pub struct Network {
     pub blocks: Vec<Block>,
     /// Learnable parameters of the checkpoint's network (before folding).
     pub parameters: u64,
+    /// Bytes of its weights as they lie in memory: packed, quantized, or plain.
+    pub bytes: u64,
     /// Every tensor that trains, in the order of use; none for inference.
     pub learned: Vec<Parameter>,
     /// The running statistics of the batch norms that train.
@@ -367,8 +369,20 @@ fn build_from(
     let blocks = architecture.family.blocks(architecture.scheme, &architecture.head, &mut source)?;
     let learnable = asked.iter().filter(|(name, _)| is_learnable(name));
     let parameters = learnable.map(|(_, shape)| shape.iter().product::<usize>() as u64).sum();
+    let bytes = source.total_bytes();
     let Source { learned, running, .. } = source;
-    Ok((Network { architecture: architecture.clone(), blocks, parameters, learned, running }, fit))
+    Ok((Network { architecture: architecture.clone(), blocks, parameters, bytes, learned, running }, fit))
+}
+
+/// The bytes that [`build`] will need for the network's weights, found without reading one. A file's blocks may turn out to
+/// take a little less.
+pub fn weigh(
+    tensors: &[TensorInfo],
+    architecture: &Architecture,
+    precision: Precision,
+    device: &Device,
+) -> Result<u64, ModelError> {
+    Ok(architecture.outline(tensors, None, precision, device)?.bytes())
 }
 
 /// What loading would report, found without reading a weight.

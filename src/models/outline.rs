@@ -8,7 +8,8 @@ mod layers;
 use candle_core::Device;
 
 use super::source::Source;
-use super::{Architecture, Block, ModelError, Precision, Weights, lanes};
+use super::{Architecture, Block, ModelError, Precision, lanes};
+use crate::checkpoint::TensorInfo;
 use crate::memory::{Outline, Peak, Place, Tally};
 
 pub use conv::{ConvOutline, KeptConvOutline};
@@ -42,16 +43,16 @@ pub struct NetworkOutline {
 }
 
 impl Architecture {
-    /// The outline of this network, computed on `device`, from block `first_trained` on in training. `file` tells how its tensors
-    /// are stored, if there is one yet.
+    /// The outline of this network, computed on `device`, from block `first_trained` on in training. `tensors` are those of
+    /// its file, if there is one yet.
     pub fn outline(
         &self,
-        file: Option<&dyn Weights>,
+        tensors: &[TensorInfo],
         first_trained: Option<usize>,
         precision: Precision,
         device: &Device,
     ) -> Result<NetworkOutline, ModelError> {
-        let mut source = Source::outlining(file, first_trained, precision, device)?;
+        let mut source = Source::outlining(tensors, first_trained, precision, device)?;
         let blocks = self.family.blocks(self.scheme, &self.head, &mut source)?;
         Ok(NetworkOutline { blocks, classes: self.classes, load_peak: source.load_peak() })
     }

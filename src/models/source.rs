@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor, Var};
 
@@ -22,6 +23,11 @@ pub trait Weights {
     /// The elements of `name`, row-major.
     fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError>;
 
+    /// The same of some of its outermost rows; `None` where only the whole can be read.
+    fn read_rows(&self, _name: &str, _rows: Range<usize>) -> Result<Option<Vec<f32>>, CheckpointError> {
+        Ok(None)
+    }
+
     /// The same as they are stored, when that is in blocks.
     fn read_blocks(&self, _name: &str) -> Result<Option<Blocks>, CheckpointError> {
         Ok(None)
@@ -35,6 +41,10 @@ impl Weights for Checkpoint {
 
     fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
         self.read_f32(name)
+    }
+
+    fn read_rows(&self, name: &str, rows: Range<usize>) -> Result<Option<Vec<f32>>, CheckpointError> {
+        self.read_rows(name, rows)
     }
 
     fn read_blocks(&self, name: &str) -> Result<Option<Blocks>, CheckpointError> {
@@ -69,18 +79,16 @@ pub struct BatchNorm {
 /// Hands out tensors, one read at a time.
 pub struct Source<'a> {
     weights: Option<&'a dyn Weights>,
-    held: HashMap<&'a str, &'a [usize]>,
-    /// By name, for an outline: what the elements of the file's tensors are.
-    stored: HashMap<&'a str, ElementType>,
+    held: HashMap<&'a str, &'a TensorInfo>,
     asked: Vec<(String, Vec<usize>)>,
     /// How many of these, and of what is learned and running, belong to finished blocks.
     in_blocks: [usize; 3],
-    /// Bytes of what was handed out since the last finished block, and before.
+    /// Bytes of what was handed out since the last finished block, as they lie in memory, and before.
     bytes: Cell<u64>,
     bytes_before: u64,
     /// The most that was alive at a time: what was handed out, and the values that were read for the last of it.
     load_peak: Cell<u64>,
-    /// Whether a batch norm that trains was among it.
+    /// Whether a batch norm that trains was handed out since the last finished block.
     trains_norms: Cell<bool>,
     /// A single zero, which any shape can be a view of.
     placeholder: Tensor,
@@ -97,9 +105,20 @@ pub struct Source<'a> {
 
 impl<'a> Source<'a> {
     pub fn new(weights: &'a dyn Weights, precision: Precision, device: &Device) -> Result<Self, ModelError> {
-        let held = weights.tensors().iter().filter(|tensor| tensor.kind == TensorKind::Weight);
-        let held = held.map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice())).collect();
-        Ok(Self { weights: Some(weights), held, precision, device: device.clone(), ..Self::asking()? })
+        Ok(Self { weights: Some(weights), ..Self::outlining(weights.tensors(), None, precision, device)? })
+    }
+
+    /// A source for the outline of a network that computes on `device`, from block `first_trained` on trained, of these tensors
+    /// if there are any yet.
+    pub fn outlining(
+        tensors: &'a [TensorInfo],
+        first_trained: Option<usize>,
+        precision: Precision,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let held = tensors.iter().filter(|tensor| tensor.kind == TensorKind::Weight);
+        let held = held.map(|tensor| (tensor.name.as_str(), tensor)).collect();
+        Ok(Self { held, first_trained, precision, device: device.clone(), ..Self::asking()? })
     }
 
     /// The same for a network whose blocks train, but for the first `frozen` ones.
@@ -107,25 +126,11 @@ impl<'a> Source<'a> {
         Ok(Self { first_trained: Some(frozen), ..Self::new(weights, Precision::F32, device)? })
     }
 
-    /// A source for the outline of a network that computes on `device`, from block `first_trained` on trained. `file` knows how
-    /// its tensors are stored and is not read.
-    pub fn outlining(
-        file: Option<&'a dyn Weights>,
-        first_trained: Option<usize>,
-        precision: Precision,
-        device: &Device,
-    ) -> Result<Self, ModelError> {
-        let tensors = file.map(|file| file.tensors()).unwrap_or_default();
-        let stored = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.element)).collect();
-        Ok(Self { stored, first_trained, precision, device: device.clone(), ..Self::asking()? })
-    }
-
     /// A source that holds nothing: its tensors have shapes and no memory.
     pub fn asking() -> Result<Self, ModelError> {
         Ok(Self {
             weights: None,
             held: HashMap::new(),
-            stored: HashMap::new(),
             asked: Vec::new(),
             in_blocks: [0; 3],
             bytes: Cell::new(0),
@@ -180,7 +185,7 @@ impl<'a> Source<'a> {
     }
 
     fn holds(&self, name: &str, shape: &[usize]) -> bool {
-        self.held.get(name).is_some_and(|held| same_shape(held, shape))
+        self.held.get(name).is_some_and(|held| same_shape(&held.shape, shape))
     }
 
     fn read(&self, name: &str, shape: &[usize], neutral: f32) -> Result<Option<Vec<f32>>, ModelError> {
@@ -209,6 +214,11 @@ impl<'a> Source<'a> {
         self.bytes.set(self.bytes.get() + bytes);
         let alive = self.bytes_before + self.bytes.get() + F32 * read as u64;
         self.load_peak.set(self.load_peak.get().max(alive));
+    }
+
+    /// Bytes of all that was handed out, as it lies in memory.
+    pub fn total_bytes(&self) -> u64 {
+        self.bytes_before + self.bytes.get()
     }
 
     /// The most that is alive at a time while a network is read.
@@ -247,9 +257,9 @@ impl<'a> Source<'a> {
         shape: &[usize],
         turned: Option<[usize; 3]>,
     ) -> Result<Parameter, ModelError> {
-        let held = self.held.get(name).copied().filter(|held| same_shape(held, file_shape));
         let elements = shape.iter().product::<usize>();
         self.count(F32 * elements as u64, elements);
+        let held = self.held.get(name).map(|held| held.shape.as_slice()).filter(|held| same_shape(held, file_shape));
         let var = Var::from_vec(values, shape, &self.device)?;
         Ok(Parameter { name: name.to_owned(), var, shape: held.unwrap_or(file_shape).to_vec(), turned })
     }
@@ -444,64 +454,140 @@ impl<'a> Source<'a> {
         shape: &[usize],
     ) -> Result<Weighted, ModelError> {
         let Some((scale, shift)) = fold else {
-            return Ok((self.outlined(name, axes, shape)?, self.tensor(None, &[axes[0]])?));
+            return Ok((self.outlined(name, file_shape, axes, shape)?, self.tensor(None, &[axes[0]])?));
         };
         let shift = self.tensor(Some(shift), &[axes[0]])?;
-        if let Some(weight) = self.stored_blocks(name, file_shape, axes, &scale)? {
-            self.count(weight.own_bytes(), 0);
-            return Ok((weight, shift));
-        }
-        let [outputs, inputs, positions] = axes;
-        let weight = self.read(name, file_shape, 0.0)?.unwrap_or_default();
-        let scaled = |step: usize, output: usize| {
-            weight[(output * inputs + step % inputs) * positions + step / inputs] * scale_of(&scale, output)
+        let weight = match self.stored_blocks(name, file_shape, axes, &scale)? {
+            Some(weight) => weight,
+            None => self.converted((name, file_shape), &scale, axes, shape)?,
         };
-        let depth = inputs * positions;
-        let segments = [positions.isqrt(), depth / positions.isqrt()];
-        let quantized = weight.len() > TINY && ops::uses_kernel("quantized", &self.device);
-        let blocks = weight.len() > TINY && self.multiplies_blocks(positions);
-        let in_blocks = |kind| BlockMatrix::new(kind, [depth, outputs], scaled, &self.device);
-        let weight = match self.precision {
-            Precision::Int8 if blocks => Weight::Blocks(in_blocks(BlockType::Q8_0)?),
-            Precision::Int4 if blocks => Weight::Blocks(in_blocks(BlockType::Q4_0)?),
-            Precision::Int8 if quantized => Weight::Quantized(QuantizedMatrix::new(segments, outputs, scaled)),
-            Precision::Int4 if quantized => Weight::Quantized(QuantizedMatrix::in_4_bits(segments, outputs, scaled)),
-            _ if ops::uses_kernel("packed", &self.device) => Weight::Packed(PackedMatrix::new(depth, outputs, scaled)),
-            _ => {
-                let values = (0..depth * outputs).map(|index| scaled(index / outputs, index % outputs)).collect();
-                Weight::Plain(self.tensor(Some(values), shape)?)
-            }
-        };
-        self.count(weight.own_bytes(), depth * outputs);
+        self.count(weight.bytes(), 0);
         Ok((weight, shift))
     }
 
-    /// A weight without values in the form that [`Self::weighted`] would give it.
-    fn outlined(&self, name: &str, axes: [usize; 3], shape: &[usize]) -> Result<Weight, ModelError> {
+    /// The same weight from its values.
+    fn converted(
+        &self,
+        (name, file_shape): (&str, &[usize]),
+        scale: &Option<Vec<f32>>,
+        axes: [usize; 3],
+        shape: &[usize],
+    ) -> Result<Weight, ModelError> {
+        let [outputs, inputs, positions] = axes;
+        let form = self.form(axes);
+        if form == Form::Packed
+            && let Some(matrix) = self.packed_by_panels(name, file_shape, scale, axes)?
+        {
+            return Ok(Weight::Packed(matrix));
+        }
+        let weight = self.read(name, file_shape, 0.0)?.unwrap_or_default();
+        let scaled = |step: usize, output: usize| {
+            weight[(output * inputs + step % inputs) * positions + step / inputs] * scale_of(scale, output)
+        };
+        let depth = inputs * positions;
+        let segments = segments(axes);
+        Ok(match form {
+            Form::Blocks(kind) => Weight::Blocks(BlockMatrix::new(kind, [depth, outputs], scaled, &self.device)?),
+            Form::Quantized(BlockType::Q8_0) => Weight::Quantized(QuantizedMatrix::new(segments, outputs, scaled)),
+            Form::Quantized(BlockType::Q4_0) => {
+                Weight::Quantized(QuantizedMatrix::in_4_bits(segments, outputs, scaled))
+            }
+            Form::Packed => Weight::Packed(PackedMatrix::new(depth, outputs, scaled)),
+            Form::Plain => {
+                let values: Vec<f32> =
+                    (0..depth * outputs).map(|index| scaled(index / outputs, index % outputs)).collect();
+                Weight::Plain(Tensor::from_vec(values, shape, &self.device)?)
+            }
+        })
+    }
+
+    /// The same read panel by panel, so that a large weight is never there twice; `None` where it has to be read whole.
+    fn packed_by_panels(
+        &self,
+        name: &str,
+        file_shape: &[usize],
+        scale: &Option<Vec<f32>>,
+        [outputs, inputs, positions]: [usize; 3],
+    ) -> Result<Option<PackedMatrix>, ModelError> {
+        let depth = inputs * positions;
+        let Some(weights) = self.weights.filter(|_| depth * outputs > TINY && self.holds(name, file_shape)) else {
+            return Ok(None);
+        };
+        let read = |columns: Range<usize>| weights.read_rows(name, columns);
+        Ok(PackedMatrix::from_panels(depth, outputs, read, |values, step, column, first| {
+            let value = values[((column - first) * inputs + step % inputs) * positions + step / inputs];
+            value * scale_of(scale, column)
+        })?)
+    }
+
+    /// What values become where the file does not have blocks that are wanted as they are.
+    fn form(&self, [outputs, inputs, positions]: [usize; 3]) -> Form {
+        let rounded = match self.precision {
+            _ if outputs * inputs * positions <= TINY => None,
+            Precision::Int8 => Some(BlockType::Q8_0),
+            Precision::Int4 => Some(BlockType::Q4_0),
+            Precision::Stored | Precision::F32 => None,
+        };
+        match rounded {
+            Some(kind) if self.multiplies_blocks(positions) => Form::Blocks(kind),
+            Some(kind) if ops::uses_kernel("quantized", &self.device) => Form::Quantized(kind),
+            _ if ops::uses_kernel("packed", &self.device) => Form::Packed,
+            _ => Form::Plain,
+        }
+    }
+
+    /// A weight without values in the form that [`Self::weighted`] gives it.
+    fn outlined(
+        &self,
+        name: &str,
+        file_shape: &[usize],
+        axes: [usize; 3],
+        shape: &[usize],
+    ) -> Result<Weight, ModelError> {
         let [outputs, inputs, positions] = axes;
         let depth = inputs * positions;
-        let is_tiny = depth * outputs <= TINY;
-        let kind = match (self.precision, self.stored.get(name)) {
-            (Precision::Stored, Some(ElementType::Quantized("Q8_0"))) => Some(BlockType::Q8_0),
-            (Precision::Stored, Some(ElementType::Quantized("Q4_0"))) => Some(BlockType::Q4_0),
-            (Precision::Int8, _) if !is_tiny => Some(BlockType::Q8_0),
-            (Precision::Int4, _) if !is_tiny => Some(BlockType::Q4_0),
-            _ => None,
+        let in_blocks = self.stored_kind(name, file_shape, positions);
+        let form = match in_blocks {
+            Some(kind) if self.multiplies_blocks(positions) => Form::Blocks(kind),
+            Some(kind) => Form::Quantized(kind),
+            None => self.form(axes),
         };
-        let segments = [positions.isqrt(), depth / positions.isqrt()];
-        let weight = match kind {
-            Some(kind) if self.multiplies_blocks(positions) => {
-                self.count((depth.div_ceil(ops::BLOCK) * kind.bytes() * outputs) as u64, depth * outputs);
-                Weight::Plain(self.placeholder.broadcast_as(shape)?)
+        // Read a panel at a time where there is a file that can be.
+        let is_held = depth * outputs > TINY && self.holds(name, file_shape);
+        let read = if form == Form::Packed && is_held { depth * ops::PANEL } else { depth * outputs };
+        let weight = match form {
+            Form::Blocks(kind) => {
+                self.count(BlockMatrix::bytes_of(kind, [depth, outputs]), read);
+                return Ok(Weight::Plain(self.placeholder.broadcast_as(shape)?));
             }
-            Some(kind) if ops::uses_kernel("quantized", &self.device) => {
-                Weight::Quantized(QuantizedMatrix::outline(kind, segments, outputs))
+            Form::Quantized(kind) => {
+                Weight::Quantized(QuantizedMatrix::outline(kind, segments(axes), outputs, in_blocks.is_some()))
             }
-            _ if ops::uses_kernel("packed", &self.device) => Weight::Packed(PackedMatrix::outline(depth, outputs)),
-            _ => Weight::Plain(self.tensor(None, shape)?),
+            Form::Packed => Weight::Packed(PackedMatrix::outline(depth, outputs)),
+            Form::Plain => Weight::Plain(self.placeholder.broadcast_as(shape)?),
         };
-        self.count(weight.own_bytes(), depth * outputs);
+        self.count(weight.bytes(), read);
         Ok(weight)
+    }
+
+    /// The blocks of a file that are wanted as they are.
+    fn stored_kind(&self, name: &str, file_shape: &[usize], positions: usize) -> Option<BlockType> {
+        let on_metal = self.multiplies_blocks(positions);
+        if !self.holds(name, file_shape) || !(on_metal || ops::uses_kernel("quantized", &self.device)) {
+            return None;
+        }
+        let stored = match self.held.get(name)?.element {
+            ElementType::Quantized("Q8_0") => BlockType::Q8_0,
+            ElementType::Quantized("Q4_0") => BlockType::Q4_0,
+            _ => return None,
+        };
+        let is_wanted = match self.precision {
+            Precision::F32 => false,
+            Precision::Stored => true,
+            Precision::Int8 => stored == BlockType::Q8_0,
+            Precision::Int4 => stored == BlockType::Q4_0,
+        };
+        is_wanted.then_some(stored)
     }
 
     /// Whether the device has a kernel for weights in blocks, which are of one position.
@@ -517,33 +603,34 @@ impl<'a> Source<'a> {
         [outputs, inputs, positions]: [usize; 3],
         scale: &Option<Vec<f32>>,
     ) -> Result<Option<Weight>, ModelError> {
-        let Some(weights) = self.weights else { return Ok(None) };
-        let on_metal = self.multiplies_blocks(positions);
-        if !self.holds(name, file_shape) || !(on_metal || ops::uses_kernel("quantized", &self.device)) {
+        let (Some(weights), Some(kind)) = (self.weights, self.stored_kind(name, file_shape, positions)) else {
             return Ok(None);
-        }
-        let kind = match self.precision {
-            Precision::F32 => return Ok(None),
-            Precision::Stored => None,
-            Precision::Int8 => Some(BlockType::Q8_0),
-            Precision::Int4 => Some(BlockType::Q4_0),
         };
         let Some(blocks) = weights.read_blocks(name)? else { return Ok(None) };
-        let stored = if blocks.kind == "Q8_0" { BlockType::Q8_0 } else { BlockType::Q4_0 };
-        if kind.is_some_and(|kind| kind != stored) {
-            return Ok(None);
-        }
-        if on_metal {
+        if self.multiplies_blocks(positions) {
             let matrix =
-                BlockMatrix::from_blocks(stored, &blocks.bytes, [inputs, outputs], scale.as_deref(), &self.device)?;
+                BlockMatrix::from_blocks(kind, &blocks.bytes, [inputs, outputs], scale.as_deref(), &self.device)?;
             return Ok(matrix.map(Weight::Blocks));
         }
-        let kernel = positions.isqrt();
-        let segments = [kernel, kernel * inputs];
+        let segments = segments([outputs, inputs, positions]);
         let factor = |output| scale_of(scale, output);
-        let matrix = QuantizedMatrix::from_blocks(stored, &blocks.bytes, segments, outputs, factor);
+        let matrix = QuantizedMatrix::from_blocks(kind, &blocks.bytes, segments, outputs, factor);
         Ok(matrix.map(Weight::Quantized))
     }
+}
+
+/// What a weight's values become.
+#[derive(PartialEq)]
+enum Form {
+    Plain,
+    Packed,
+    Quantized(BlockType),
+    Blocks(BlockType),
+}
+
+/// How a quantized weight of these outputs, inputs and positions lies: a segment for each row of a window.
+fn segments([_, inputs, positions]: [usize; 3]) -> [usize; 2] {
+    [positions.isqrt(), positions.isqrt() * inputs]
 }
 
 /// Scale (one when none) and shift per output.

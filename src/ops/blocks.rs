@@ -61,8 +61,14 @@ impl BlockMatrix {
     }
 
     /// Bytes held.
-    pub fn bytes(&self) -> usize {
-        self.blocks.storage_size_in_bytes() + self.factor.as_ref().map_or(0, |factor| 4 * factor.elem_count())
+    pub fn bytes(&self) -> u64 {
+        let factor = self.factor.as_ref().map_or(0, |factor| 4 * factor.elem_count());
+        (self.blocks.storage_size_in_bytes() + factor) as u64
+    }
+
+    /// Bytes that a matrix without a factor will hold.
+    pub fn bytes_of(kind: BlockType, [depth, columns]: [usize; 2]) -> u64 {
+        (depth.div_ceil(BLOCK) * kind.bytes() * columns) as u64
     }
 
     /// Depth and columns.

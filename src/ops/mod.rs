@@ -81,7 +81,7 @@ pub use mlp::learning::{
     Gradients as MlpGradients, Layers as MlpLayers, backward as mlp_backward, forward as mlp_forward,
 };
 pub use mlp::{Mlp, mlp};
-pub use packed::PackedMatrix;
+pub use packed::{PANEL, PackedMatrix};
 pub use pool::{global_average_pool, max_pool, max_pool_backward};
 pub use quantized::{BLOCK, BlockType, QuantizedMatrix};
 pub use residual::{activate_sum, add, add_scaled};

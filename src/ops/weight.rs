@@ -61,13 +61,13 @@ impl Weight {
 }
 
 impl Weight {
-    /// Bytes held beside tensors of candle.
-    pub fn own_bytes(&self) -> u64 {
+    /// Bytes held.
+    pub fn bytes(&self) -> u64 {
         match self {
-            Self::Plain(_) => 0,
+            Self::Plain(weight) => (weight.elem_count() * weight.dtype().size_in_bytes()) as u64,
             Self::Packed(weight) => weight.bytes() as u64,
             Self::Quantized(weight) => weight.bytes() as u64,
-            Self::Blocks(weight) => weight.bytes() as u64,
+            Self::Blocks(weight) => weight.bytes(),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::device;
 use crate::images::Input;
 use crate::images::transform::{Interpolation, Resize, TransformError};
-use crate::models::{self, LoadReport, ModelError, Network};
+use crate::models::{self, Architecture, LoadReport, ModelError, Network};
 
 pub use describe::{Description, describe, recognise};
 pub use evaluation::{Answer, Bin, ClassScore, Evaluation, Judged, ThresholdPoint};
@@ -35,6 +35,16 @@ pub enum ModelSource {
     #[default]
     Starter,
     File(PathBuf),
+}
+
+impl ModelSource {
+    /// For messages: the file's path.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Starter => "Starter".to_owned(),
+            Self::File(path) => path.display().to_string(),
+        }
+    }
 }
 
 /// The parts of the input transform that a person set; what is `None` comes from the checkpoint or its architecture.
@@ -108,7 +118,7 @@ pub enum PredictError {
 }
 
 /// Size and modification time: what changes when a file is written anew.
-type FileState = (u64, SystemTime);
+pub type FileState = (u64, SystemTime);
 
 fn state(path: &Path) -> Option<FileState> {
     let metadata = path.metadata().ok()?;
@@ -149,7 +159,49 @@ impl Classifier {
     }
 }
 
-/// Opens, recognises and builds: the one way from a model source to a classifier, which computes on `device`.
+/// A model whose file has been opened and whose weights have not been read.
+pub struct Unloaded {
+    checkpoint: Checkpoint,
+    files: Vec<(PathBuf, Option<FileState>)>,
+    architecture: Architecture,
+    description: Description,
+}
+
+impl Unloaded {
+    /// Opens and recognises, and finds labels and transform: a wrong file should not cost the wait for the weights.
+    pub fn open(
+        source: &ModelSource,
+        labels: Option<&Path>,
+        overrides: &TransformOverrides,
+    ) -> Result<Self, PredictError> {
+        let checkpoint = open(source)?;
+        let files = checkpoint.files().into_iter().map(|path| (path.to_owned(), state(path))).collect();
+        let unusable = |source| PredictError::Model { path: checkpoint.path().to_owned(), source };
+        let architecture = recognise(&checkpoint).map_err(unusable)?;
+        let description = describe(&checkpoint, &architecture, labels, overrides)?;
+        Ok(Self { checkpoint, files, architecture, description })
+    }
+
+    /// The bytes that its weights will take in memory.
+    pub fn bytes_needed(&self, precision: Precision, device: &Device) -> Result<u64, PredictError> {
+        models::weigh(self.checkpoint.tensors(), &self.architecture, precision, device)
+            .map_err(|source| self.unusable(source))
+    }
+
+    /// Reads the weights.
+    pub fn load(self, loading: impl Into<Loading>, device: &Device) -> Result<Classifier, PredictError> {
+        let built = models::build(&self.checkpoint, &self.architecture, loading, device);
+        let (network, load_report) = built.map_err(|source| self.unusable(source))?;
+        let Self { files, description, .. } = self;
+        Ok(Classifier { network, files, description, device: device.clone(), load_report })
+    }
+
+    fn unusable(&self, source: ModelError) -> PredictError {
+        PredictError::Model { path: self.checkpoint.path().to_owned(), source }
+    }
+}
+
+/// Opens, recognises and builds: the way from a model source to a classifier, which computes on `device`.
 pub fn load(
     source: &ModelSource,
     labels: Option<&Path>,
@@ -157,14 +209,21 @@ pub fn load(
     loading: impl Into<Loading>,
     device: &Device,
 ) -> Result<Classifier, PredictError> {
-    let checkpoint = open(source)?;
-    let files = checkpoint.files().into_iter().map(|path| (path.to_owned(), state(path))).collect();
-    let unusable = |source| PredictError::Model { path: checkpoint.path().to_owned(), source };
-    let architecture = recognise(&checkpoint).map_err(unusable)?;
-    // Labels first: a wrong file should not cost the wait for the weights.
-    let description = describe(&checkpoint, &architecture, labels, overrides)?;
-    let (network, load_report) = models::build(&checkpoint, &architecture, loading, device).map_err(unusable)?;
-    Ok(Classifier { network, files, description, device: device.clone(), load_report })
+    Unloaded::open(source, labels, overrides)?.load(loading, device)
+}
+
+/// Size and modification time of every file that loading a model looks at: where they are the same, so is the model, but
+/// for further files that an index names.
+pub fn states(source: &ModelSource, labels: Option<&Path>) -> Vec<(PathBuf, Option<FileState>)> {
+    let checkpoint = match source {
+        ModelSource::Starter => None,
+        ModelSource::File(path) => Some(path),
+    };
+    let beside = checkpoint
+        .into_iter()
+        .flat_map(|path| labels::beside(path).into_iter().chain([path.with_file_name("config.json")]));
+    let named = checkpoint.cloned().into_iter().chain(labels.map(Path::to_owned));
+    named.chain(beside).map(|path| (path.clone(), state(&path))).collect()
 }
 
 /// Opens the checkpoint of a model source.

@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn more_photos_kept_blocks_and_skipped_ones_take_more() {
         let architecture = models::named("convnext_atto", 10).unwrap();
-        let outline = architecture.outline(None, Some(0), Precision::F32, &Device::Cpu).unwrap();
+        let outline = architecture.outline(&[], Some(0), Precision::F32, &Device::Cpu).unwrap();
         let [never, always] = [false, true].map(|twice| vec![twice; outline.blocks.len()]);
         let at = |recompute, at_once, drops_paths, place| {
             let shape = StepShape { first: 0, recompute, at_once, batch: 8, photo: [224, 224, 3], drops_paths };

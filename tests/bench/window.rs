@@ -35,6 +35,7 @@ fn rows_of_photos() {
         journal: folder.path().join("journal.sqlite"),
         verdicts: folder.path().to_owned(),
         tiles: folder.path().join("tiles"),
+        models: Default::default(),
     };
     let places = Places { jobs, runs: "/nonexistent/runs".into(), settings: None };
     let mut app = App::new(&ctx, Settings::default(), places, Vec::new());
@@ -67,6 +68,7 @@ fn beside_a_run() {
         journal: folder.path().join("journal.sqlite"),
         verdicts: folder.path().to_owned(),
         tiles: folder.path().join("tiles"),
+        models: Default::default(),
     };
     let places = Places { jobs, runs: folder.path().join("runs"), settings: None };
     let mut app = App::new(&ctx, Settings::default(), places, Vec::new());
@@ -178,6 +180,7 @@ fn model(labels: &[Arc<str>]) -> ModelSummary {
         title: "Benchmark".to_owned(),
         classes: CLASSES,
         parameters: 1000,
+        bytes: 0,
         labels: labels.into(),
         labels_from: "the benchmark".to_owned(),
         transform: Default::default(),

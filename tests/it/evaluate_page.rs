@@ -18,7 +18,8 @@ fn test_photos() -> PathBuf {
 
 fn without_a_window(data: PathBuf, verdicts: &Path) -> Evaluation {
     let config = EvaluateConfig { data, batch_size: 8, ..EvaluateConfig::default() };
-    evaluate(&config, verdicts, &JobContext::detached()).unwrap().evaluation
+    let places = galley::jobs::Places { verdicts: verdicts.to_owned(), ..Default::default() };
+    evaluate(&config, &places, &JobContext::detached()).unwrap().evaluation
 }
 
 fn open_page<'a>() -> Window<'a> {

@@ -22,7 +22,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("checkpoint", "memory worker device format"),
     ("images", "memory worker device format"),
     ("ops", "memory worker device format"),
-    ("memory", "format"),
+    ("memory", "worker format"),
     ("worker", "format"),
     ("device", "format"),
     ("format", ""),

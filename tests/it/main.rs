@@ -25,7 +25,11 @@ mod networks;
 mod quantized;
 mod runs;
 mod sample_data;
+#[cfg(feature = "window")]
+mod settings_page;
+mod shelf;
 mod starter;
+mod stream;
 mod support;
 #[cfg(feature = "window")]
 mod train_page;

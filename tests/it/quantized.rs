@@ -10,7 +10,11 @@ use galley::predict::STARTER;
 
 /// The starter model as a gguf file whose convolutions and linear layers are quantized, rows padded to whole blocks.
 fn starter_in(kind: GgmlDType) -> Vec<u8> {
-    let checkpoint = Checkpoint::from_static("the starter model", STARTER).unwrap();
+    as_gguf(&Checkpoint::from_static("the starter model", STARTER).unwrap(), kind)
+}
+
+/// A checkpoint in the same form.
+pub fn as_gguf(checkpoint: &Checkpoint, kind: GgmlDType) -> Vec<u8> {
     let mut tensors = Vec::new();
     let mut metadata = BTreeMap::new();
     for info in checkpoint.tensors().iter().filter(|info| !info.shape.is_empty()) {

@@ -11,6 +11,22 @@ pub fn test_data() -> Option<PathBuf> {
     folder
 }
 
+/// Runs a test, named with its module, again in a process of its own, where nothing else allocates.
+pub fn alone(name: &str, measure: impl FnOnce()) {
+    const ALONE: &str = "GALLEY_TEST_RUNS_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return measure();
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture"])
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    eprintln!("{said}");
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
 /// A SqueezeNet 1.1 with seeded weights, as torchvision names them: small, quick, and with an opinion on every photo.
 pub fn write_model(path: &Path, classes: usize, seed: u32) {
     write_model_with(path, classes, seed, &[]);

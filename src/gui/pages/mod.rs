@@ -3,4 +3,5 @@
 pub mod classify;
 pub mod evaluate;
 pub mod models;
+pub mod settings;
 pub mod train;

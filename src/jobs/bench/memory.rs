@@ -55,7 +55,7 @@ pub(super) fn plan(case: &Case, architecture: &Architecture, side: usize, chosen
     let place = Place { threads, is_metal: chosen.device.is_metal() };
     match case.work {
         Work::Inference => {
-            let network = architecture.outline(None, None, case.precision, &chosen.device)?;
+            let network = architecture.outline(&[], None, case.precision, &chosen.device)?;
             let peak = network.inference([case.batch, side, side, 3], place)?;
             Ok(Plan { weights: network.bytes(), ..Plan::default() }.with_peak(peak, 0, 0))
         }

@@ -3,20 +3,24 @@
 mod progress;
 mod run;
 mod scan;
+mod stream;
 
 use std::path::PathBuf;
+
+pub use stream::{Answer, Echo, StreamEvent, StreamSummary, stream};
 
 use serde::{Deserialize, Serialize};
 
 use self::run::Run;
-use crate::device::DeviceChoice;
+use crate::device::{Chosen, DeviceChoice};
 use crate::format::{count, counted};
 use crate::jobs::Places;
 use crate::jobs::doctor::{self, Prepared};
+use crate::jobs::models::{Lent, ModelLoan, Wanted};
 use crate::journal::Journal;
 use crate::memory::heap;
 use crate::ops;
-use crate::predict::{self, Classifier, Loading, ModelSource, Precision, Row, Strictness, TransformOverrides};
+use crate::predict::{Classifier, Loading, ModelSource, Precision, Row, Strictness, TransformOverrides};
 use crate::worker::{BoxError, Events, Job, JobContext, Progress};
 
 /// Everything a classify run is told: the command line's flags, the page's fields, the journal's record.
@@ -65,6 +69,13 @@ impl Default for ClassifyConfig {
     }
 }
 
+impl ClassifyConfig {
+    fn wanted(&self) -> Wanted<'_> {
+        let loading = Loading { strictness: self.strictness, precision: self.precision };
+        Wanted { source: &self.model, labels: self.labels.as_deref(), transform: &self.transform, loading }
+    }
+}
+
 /// What a running classification tells.
 #[derive(Debug, Clone)]
 pub enum ClassifyEvent {
@@ -85,6 +96,8 @@ pub struct ModelSummary {
     pub title: String,
     pub classes: usize,
     pub parameters: u64,
+    /// What its weights take in memory.
+    pub bytes: u64,
     pub labels: std::sync::Arc<[std::sync::Arc<str>]>,
     pub labels_from: String,
     pub transform: crate::images::transform::Transform,
@@ -118,6 +131,8 @@ pub enum ClassifyError {
     Threshold(f32),
     #[error("the model changed while it was read; run again: {}", .0.display())]
     ModelChanged(PathBuf),
+    #[error("the model, its labels or its configuration changed while Galley was answering; start it again: {0}")]
+    Replaced(String),
     #[error("no photos found (Galley reads JPEG, PNG, WebP, GIF, BMP and TIFF): {}", .0.display())]
     NoPhotos(PathBuf),
 }
@@ -131,26 +146,40 @@ pub fn classify(
 ) -> Result<ClassifySummary, BoxError> {
     check(config)?;
     let Prepared { chosen, notices: device_notices } = doctor::prepare(config.device, &places.verdicts, ctx)?;
-    let device = chosen.device;
     for notice in device_notices {
         on_event(ClassifyEvent::DeviceNotice(notice))?;
     }
     ctx.report(Progress { phase: "Reading model".to_owned(), ..Progress::default() });
     let journal = Journal::open(&places.journal)?;
-    let labels = config.labels.as_deref();
-    let loading = Loading { strictness: config.strictness, precision: config.precision };
-    let classifier = predict::load(&config.model, labels, &config.transform, loading, &device)?;
-    for notice in notices(&classifier) {
-        on_event(ClassifyEvent::Notice(notice))?;
-    }
-    on_event(ClassifyEvent::Model(summary_of(&classifier)))?;
-    let summary = Run::start(config, journal, classifier, ctx, on_event)?.go();
+    let (config, classifier) = lend(config, &chosen, places, ctx, on_event)?;
+    let summary = Run::start(&config, journal, classifier, ctx, on_event)?.go();
     // The window lives on after a run: its footprint should not stay at the run's peak.
-    let released = ops::release(&device);
+    let released = ops::release(&chosen.device);
     heap::release();
     let summary = summary?;
     released?;
     Ok(summary)
+}
+
+/// The model, what is known of it told, and what is then to be done: with the light model that is not quite what was asked.
+fn lend(
+    config: &ClassifyConfig,
+    chosen: &Chosen,
+    places: &Places,
+    ctx: &JobContext,
+    on_event: &mut dyn FnMut(ClassifyEvent) -> Result<(), BoxError>,
+) -> Result<(ClassifyConfig, ModelLoan), BoxError> {
+    let Lent { classifier, instead } = places.models.lend(&config.wanted(), chosen, ctx)?;
+    let mut config = config.clone();
+    if let Some((model, notice)) = instead {
+        config = ClassifyConfig { model, labels: None, transform: TransformOverrides::default(), ..config };
+        on_event(ClassifyEvent::Notice(notice))?;
+    }
+    for notice in notices(&classifier) {
+        on_event(ClassifyEvent::Notice(notice))?;
+    }
+    on_event(ClassifyEvent::Model(summary_of(&classifier)))?;
+    Ok((config, classifier))
 }
 
 fn check(config: &ClassifyConfig) -> Result<(), ClassifyError> {
@@ -160,6 +189,10 @@ fn check(config: &ClassifyConfig) -> Result<(), ClassifyError> {
     if let Some(missing) = config.inputs.iter().find(|input| input.symlink_metadata().is_err()) {
         return Err(ClassifyError::Missing(missing.clone()));
     }
+    check_numbers(config)
+}
+
+fn check_numbers(config: &ClassifyConfig) -> Result<(), ClassifyError> {
     for (number, name) in [(config.batch_size, "batch size"), (config.top_k, "number of classes per photo")] {
         if number == 0 {
             return Err(ClassifyError::Zero(name));
@@ -198,6 +231,7 @@ fn summary_of(classifier: &Classifier) -> ModelSummary {
         title: network.architecture.title.clone(),
         classes: network.architecture.classes,
         parameters: network.parameters,
+        bytes: network.bytes,
         labels: description.labels.clone(),
         labels_from: description.labels_from.clone(),
         transform: description.transform,

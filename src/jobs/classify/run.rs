@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rayon::ThreadPool;
@@ -12,10 +13,12 @@ use super::progress::Pace;
 use super::scan::{self, Found, Scan};
 use super::{ClassifyConfig, ClassifyError, ClassifyEvent, ClassifySummary};
 use crate::format::error_chain;
+use crate::images::transform::Transform;
 use crate::images::{ImageError, Input};
 use crate::jobs::decoding::{Loader, Pending};
+use crate::jobs::models::ModelLoan;
 use crate::journal::{Journal, PhotoIdentity, RunState, Stored};
-use crate::predict::{Classifier, ModelSource, Precision, Prediction, Row, RowResult, STARTER, top_k};
+use crate::predict::{ModelSource, Precision, Prediction, Row, RowResult, STARTER, top_k};
 use crate::worker::{BoxError, Canceled, Job, JobContext};
 
 /// Network inputs that wait for their batch take at most so much memory together.
@@ -29,7 +32,7 @@ pub struct Run<'a> {
     journal: Journal,
     /// Under which the journal keeps this classifier's predictions.
     journal_classifier: i64,
-    classifier: Classifier,
+    classifier: ModelLoan,
     /// Classes kept per photo.
     kept_classes: usize,
     compute: ThreadPool,
@@ -68,7 +71,7 @@ impl<'a> Run<'a> {
     pub fn start(
         config: &'a ClassifyConfig,
         journal: Journal,
-        classifier: Classifier,
+        classifier: ModelLoan,
         ctx: &'a JobContext,
         on_event: &'a mut dyn FnMut(ClassifyEvent) -> Result<(), BoxError>,
     ) -> Result<Self, BoxError> {
@@ -86,10 +89,7 @@ impl<'a> Run<'a> {
         };
         let journal_classifier = journal.classifier(&sha256, &network, &description.labels, &description.transform)?;
         let run = journal.begin_run(journal_classifier, &config_text(config))?;
-        let threads = match config.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
+        let threads = threads_of(config);
         let inputs = config.inputs.clone();
         let counting = Job::start("count", || (), move |ctx, _| Ok(scan::count(&inputs, ctx)?))?;
         Ok(Self {
@@ -125,13 +125,14 @@ impl<'a> Run<'a> {
 
     fn classify_all(&mut self) -> Result<(), BoxError> {
         let loader = Loader::start(self.threads, self.classifier.description.transform)?;
+        let look_ahead = look_ahead(self.config, &self.classifier.description.transform, self.threads);
         let mut scan = Scan::new(self.config.inputs.clone(), self.ctx.clone());
         let mut waiting = VecDeque::new();
         let mut batch = Vec::new();
         let mut inputs = 0;
         loop {
             // Enough for the next batch to be decoded while this one is computed, and no more.
-            while waiting.len() < self.look_ahead() {
+            while waiting.len() < look_ahead {
                 let Some(found) = scan.next() else { break };
                 waiting.extend(self.place(found, &loader)?);
             }
@@ -148,13 +149,6 @@ impl<'a> Run<'a> {
             Some(input) if self.summary.photos == 0 => Err(ClassifyError::NoPhotos(input.clone()).into()),
             _ => Ok(()),
         }
-    }
-
-    /// How many photos may be decoded before their batch is computed: few, when inputs are large.
-    fn look_ahead(&self) -> usize {
-        let (height, width) = self.classifier.description.transform.output_size().unwrap_or((4096, 4096));
-        let fitting = LOOK_AHEAD_BYTES / (height * width * 3 * size_of::<f32>()).max(1);
-        (self.config.batch_size + 2 * self.threads).min(fitting).max(1)
     }
 
     /// Looks a photo up in the journal, or asks for its decoding.
@@ -210,7 +204,8 @@ impl<'a> Run<'a> {
                     (Row { path, result: RowResult::Skipped { reason } }, false)
                 }
                 Outcome::Decoded { path, identity, .. } => {
-                    let result = self.result(logits.next().unwrap_or_default());
+                    let labels = &self.classifier.description.labels;
+                    let result = result_of(logits.next().unwrap_or_default(), labels, self.config);
                     records.push((identity, stored(&result)));
                     (Row { path, result }, false)
                 }
@@ -231,17 +226,8 @@ impl<'a> Run<'a> {
         if inputs.is_empty() {
             return Ok(Vec::new());
         }
-        let classifier = &self.classifier;
+        let classifier = &*self.classifier;
         Ok(self.compute.install(|| classifier.logits(&inputs))?)
-    }
-
-    fn result(&self, logits: Vec<f32>) -> RowResult {
-        if logits.is_empty() || !logits.iter().all(|logit| logit.is_finite()) {
-            let reason = "the model gave no finite numbers for this photo; its weights may be damaged".to_owned();
-            return RowResult::Skipped { reason };
-        }
-        let predictions = top_k(&logits, &self.classifier.description.labels, self.kept_classes);
-        RowResult::Ok { predictions, logits: self.config.logits.then_some(logits) }
     }
 
     /// Sends rows in their order, in runs of resumed and of new ones.
@@ -265,6 +251,31 @@ impl<'a> Run<'a> {
         self.ctx.report(self.pace.at(self.summary.photos));
         Ok(())
     }
+}
+
+/// Threads that compute, and as many that decode.
+pub fn threads_of(config: &ClassifyConfig) -> usize {
+    match config.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    }
+}
+
+/// How many photos may be decoded before their batch is computed: few, when inputs are large.
+pub fn look_ahead(config: &ClassifyConfig, transform: &Transform, threads: usize) -> usize {
+    let (height, width) = transform.output_size().unwrap_or((4096, 4096));
+    let fitting = LOOK_AHEAD_BYTES / (height * width * 3 * size_of::<f32>()).max(1);
+    (config.batch_size + 2 * threads).min(fitting).max(1)
+}
+
+/// What a photo's logits mean.
+pub fn result_of(logits: Vec<f32>, labels: &[Arc<str>], config: &ClassifyConfig) -> RowResult {
+    if logits.is_empty() || !logits.iter().all(|logit| logit.is_finite()) {
+        let reason = "the model gave no finite numbers for this photo; its weights may be damaged".to_owned();
+        return RowResult::Skipped { reason };
+    }
+    let predictions = top_k(&logits, labels, config.top_k);
+    RowResult::Ok { predictions, logits: config.logits.then_some(logits) }
 }
 
 /// Waits for a photo's turn to be ready.

@@ -9,9 +9,10 @@ use crate::data::{Photo, Split};
 use crate::jobs::Places;
 use crate::jobs::doctor::{self, Prepared};
 use crate::jobs::evaluate::{EvaluateSummary, Tiled, evaluate_tiled};
+use crate::jobs::models::Wanted;
 use crate::memory::heap;
 use crate::ops;
-use crate::predict::{self, ModelSource, Strictness, TransformOverrides};
+use crate::predict::{Loading, ModelSource, TransformOverrides};
 use crate::train::{RunFolder, read_record};
 use crate::worker::{BoxError, JobContext, Progress};
 
@@ -27,7 +28,10 @@ pub fn evaluate_best(folder: &Path, places: &Places, ctx: &JobContext) -> Result
         return Err(TrainJobError::NoValidation.into());
     }
     let source = ModelSource::File(RunFolder::best_of(folder));
-    let classifier = predict::load(&source, None, &TransformOverrides::default(), Strictness::Strict, &chosen.device)?;
+    let (transform, loading) = (&TransformOverrides::default(), Loading::default());
+    // No other model may answer for the run.
+    let wanted = Wanted { source: &source, labels: None, transform, loading };
+    let classifier = places.models.lend_exactly(&wanted, &chosen, ctx)?;
     let tiles = open::tiles(places, &classifier.description.transform, &dataset, &mut notices)?;
     let (evaluation, skipped) = evaluate_tiled(&classifier, &Tiled { photos, tiles }, ctx)?;
     let model = classifier.network.architecture.title.clone();

@@ -55,7 +55,7 @@ impl Forecast {
     pub fn new(architecture: &Architecture, first: usize, side: usize, place: Place) -> Result<Self, BoxError> {
         // The CPU's layers; on Metal the graph of operations is recorded from the same ones.
         let device = candle_core::Device::Cpu;
-        let network = Arc::new(architecture.outline(None, Some(first), Precision::F32, &device)?);
+        let network = Arc::new(architecture.outline(&[], Some(first), Precision::F32, &device)?);
         Ok(Self { network, first, side, place })
     }
 

@@ -113,6 +113,29 @@ impl PackedMatrix {
         Self { lines, form: Form::Lines, depth, columns }
     }
 
+    /// The same from parts: `read` gives what belongs to a panel's columns, or nothing, with which there is no matrix;
+    /// `element` takes a row's and a column's value from the part that begins with column `first`.
+    pub fn from_panels<P, E>(
+        depth: usize,
+        columns: usize,
+        read: impl Fn(std::ops::Range<usize>) -> std::result::Result<Option<P>, E>,
+        element: impl Fn(&P, usize, usize, usize) -> f32,
+    ) -> std::result::Result<Option<Self>, E> {
+        let mut lines = Vec::with_capacity(depth * columns.div_ceil(PANEL));
+        for first in (0..columns).step_by(PANEL) {
+            let end = columns.min(first + PANEL);
+            let Some(part) = read(first..end)? else { return Ok(None) };
+            lines.extend((0..depth).map(|row| {
+                let mut line = Line([0.0; PANEL]);
+                for (column, value) in (first..end).zip(&mut line.0) {
+                    *value = element(&part, row, column, first);
+                }
+                line
+            }));
+        }
+        Ok(Some(Self { lines, form: Form::Lines, depth, columns }))
+    }
+
     /// Packs a weight of shape `(…, columns)`; all axes but the last are its depth.
     pub fn from_tensor(weight: &Tensor) -> Result<Self> {
         let columns = weight.dims().last().copied().unwrap_or(0);

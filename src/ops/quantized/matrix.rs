@@ -164,8 +164,14 @@ impl QuantizedMatrix {
     }
 
     /// A matrix of this shape without values, of which nothing but its shape and size is asked.
-    pub fn outline(kind: BlockType, [segments, segment_length]: [usize; 2], columns: usize) -> Self {
-        let form = if kind == BlockType::Q4_0 { Form::HalfBlocks } else { Form::Columns };
+    ///
+    /// `in_blocks` says whether it comes as a file's blocks: in 8 bits these may turn out to need fewer scales.
+    pub fn outline(kind: BlockType, [segments, segment_length]: [usize; 2], columns: usize, in_blocks: bool) -> Self {
+        let form = match kind {
+            BlockType::Q4_0 => Form::HalfBlocks,
+            BlockType::Q8_0 if in_blocks => Form::Blocks,
+            BlockType::Q8_0 => Form::Columns,
+        };
         Self { bytes: vec![], scales: vec![], sums: vec![], segments, segment_length, columns, form }
     }
 

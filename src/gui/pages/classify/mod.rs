@@ -50,8 +50,12 @@ pub struct Classify {
 
 impl Classify {
     pub fn new(settings: &Settings, sample: Option<PathBuf>) -> Self {
-        let config =
-            ClassifyConfig { top_k: settings.top_k, batch_size: settings.batch_size, ..ClassifyConfig::default() };
+        let config = ClassifyConfig {
+            top_k: settings.top_k,
+            batch_size: settings.batch_size,
+            device: settings.device,
+            ..ClassifyConfig::default()
+        };
         let thumbnail_bytes = usize::try_from(settings.thumbnail_megabytes).unwrap_or(64) * 1_000_000;
         Self {
             inputs: Vec::new(),

@@ -14,6 +14,7 @@ use std::time::Instant;
 use egui::{Context, Ui};
 use lucide_icons::Icon;
 
+use crate::device::DeviceChoice;
 use crate::format;
 use crate::gui::actions::{Action, EvaluateAction};
 use crate::gui::dialogs::Ask;
@@ -147,11 +148,11 @@ impl Evaluate {
     }
 
     /// Judges what was chosen; what was shown before goes.
-    pub fn start(&mut self, library: &Library, places: Places, ctx: &Context) {
+    pub fn start(&mut self, library: &Library, device: DeviceChoice, places: Places, ctx: &Context) {
         let task = match &self.subject {
             None => return,
             Some(Subject::Run(folder)) => EvaluateTask::Run(folder.clone()),
-            Some(Subject::Photos(data)) => EvaluateTask::Photos(Box::new(library.evaluation(data.clone()))),
+            Some(Subject::Photos(data)) => EvaluateTask::Photos(Box::new(library.evaluation(data.clone(), device))),
         };
         self.cancel();
         (self.judged, self.problem, self.progress) = (None, None, Progress::default());

@@ -1,6 +1,7 @@
 //! The Models page: the list of checkpoints, and everything known about the selected one.
 
 mod sheet;
+mod shelf;
 mod transform;
 
 use egui::{Align2, CornerRadius, FontId, Layout, ScrollArea, Sense, Ui, WidgetInfo, accesskit::Role, pos2, vec2};
@@ -11,11 +12,13 @@ use crate::gui::dialogs::Ask;
 use crate::gui::library::{Library, Model};
 use crate::gui::theme::{self, Palette, RADIUS, STEP};
 use crate::gui::widgets::{self, Weight};
+use crate::jobs::models::ModelKey;
+use crate::memory::shelf::Shelved;
 use crate::predict::ModelSource;
 
 const LIST_WIDTH: f32 = 272.0;
 
-pub fn page_ui(ui: &mut Ui, library: &mut Library, actions: &mut Vec<Action>) {
+pub fn page_ui(ui: &mut Ui, library: &mut Library, shelved: &[Shelved<ModelKey>], actions: &mut Vec<Action>) {
     ui.horizontal(|ui| {
         widgets::title(ui, "Models");
         ui.with_layout(Layout::right_to_left(egui::Align::Center), |ui| {
@@ -28,7 +31,9 @@ pub fn page_ui(ui: &mut Ui, library: &mut Library, actions: &mut Vec<Action>) {
     let rest = ui.available_rect_before_wrap();
     let (list, details) = rest.split_left_right_at_x(rest.left() + LIST_WIDTH);
     let details = details.with_min_x(details.left() + STEP * 3.0);
-    ui.scope_builder(egui::UiBuilder::new().id_salt("list").max_rect(list), |ui| list_ui(ui, library, actions));
+    ui.scope_builder(egui::UiBuilder::new().id_salt("list").max_rect(list), |ui| {
+        list_ui(ui, library, shelved, actions)
+    });
     ui.scope_builder(egui::UiBuilder::new().id_salt("details").max_rect(details), |ui| {
         ScrollArea::vertical().id_salt("sheet").auto_shrink(false).show(ui, |ui| {
             ui.set_max_width(680.0);
@@ -38,7 +43,7 @@ pub fn page_ui(ui: &mut Ui, library: &mut Library, actions: &mut Vec<Action>) {
     ui.advance_cursor_after_rect(rest);
 }
 
-fn list_ui(ui: &mut Ui, library: &Library, actions: &mut Vec<Action>) {
+fn list_ui(ui: &mut Ui, library: &Library, shelved: &[Shelved<ModelKey>], actions: &mut Vec<Action>) {
     ScrollArea::vertical().id_salt("models").auto_shrink(false).show(ui, |ui| {
         ui.spacing_mut().item_spacing.y = 4.0;
         for model in library.models() {
@@ -46,6 +51,7 @@ fn list_ui(ui: &mut Ui, library: &Library, actions: &mut Vec<Action>) {
             if item_ui(ui, model, selected, library.is_used(&model.source)).clicked() {
                 actions.push(Action::SelectModel(model.source.clone()));
             }
+            shelf::rows_ui(ui, &model.source, shelved, actions);
         }
         if library.models().len() == 1 {
             ui.add_space(STEP);

@@ -1,0 +1,41 @@
+//! Where a command keeps things and what it may load: its flags, then the environment, then the settings.
+
+use std::path::PathBuf;
+
+use super::arguments::ClassifyArguments;
+use super::say;
+use crate::jobs::Places;
+use crate::jobs::models::Models;
+use crate::settings::{self, Settings};
+use crate::worker::BoxError;
+
+/// What flags say about models.
+#[derive(Default)]
+pub struct Preferred {
+    pub largest_model: Option<u64>,
+    pub light_model: Option<PathBuf>,
+    /// When nothing says how large a model may be.
+    pub otherwise_largest: Option<u64>,
+}
+
+impl Preferred {
+    pub fn of(arguments: &ClassifyArguments) -> Self {
+        let memory = &arguments.memory;
+        Self {
+            largest_model: memory.largest_model,
+            light_model: memory.light_model.clone(),
+            otherwise_largest: arguments.stdin.then_some(settings::SERVER_LARGEST_MODEL),
+        }
+    }
+}
+
+/// Fails for a variable of the environment that cannot be used; what is wrong in the settings is told and left out.
+pub fn places(preferred: &Preferred) -> Result<Places, BoxError> {
+    let path = settings::default_path().ok();
+    let (settings, warnings) = path.as_deref().map(Settings::load).unwrap_or_default();
+    warnings.iter().for_each(|warning| say(&format!("note: {warning}")));
+    let mut memory = settings.memory.with_environment()?;
+    memory.largest_model = preferred.largest_model.or(memory.largest_model).or(preferred.otherwise_largest);
+    memory.light_model = preferred.light_model.clone().or(memory.light_model);
+    Ok(Places { models: Models::new(&memory), ..Places::default() })
+}
