@@ -13,6 +13,9 @@ static ALLOCATOR: Counting = Counting;
 static LIVE: AtomicU64 = AtomicU64::new(0);
 static PEAK: AtomicU64 = AtomicU64::new(0);
 
+/// Highest `LIVE` since somebody took it.
+static RECENT: AtomicU64 = AtomicU64::new(0);
+
 /// The same of the threads that are counted apart. They may free what others allocated.
 static LIVE_APART: AtomicI64 = AtomicI64::new(0);
 static PEAK_APART: AtomicI64 = AtomicI64::new(0);
@@ -34,6 +37,11 @@ pub fn peak() -> u64 {
 /// Starts the peak anew from what is live now.
 pub fn reset_peak() {
     PEAK.store(live(), Relaxed);
+}
+
+/// Highest [`live`] since the last call. For one listener at a time: the job that guards its memory.
+pub fn take_recent_peak() -> u64 {
+    RECENT.swap(live(), Relaxed).max(live())
 }
 
 /// Whether the calling thread is from now on one of those that [`live_apart`] and [`peak_apart`] count.
@@ -80,6 +88,9 @@ fn grew(bytes: usize) {
     // Most allocations set no record: a plain read first keeps the shared line from bouncing between cores.
     if live > PEAK.load(Relaxed) {
         PEAK.fetch_max(live, Relaxed);
+    }
+    if live > RECENT.load(Relaxed) {
+        RECENT.fetch_max(live, Relaxed);
     }
     if IS_APART.get() {
         let live = LIVE_APART.fetch_add(bytes as i64, Relaxed) + bytes as i64;
@@ -150,6 +161,8 @@ mod tests {
         drop(block);
         assert!(live() < before + BLOCK / 2);
         assert!(peak() >= before + BLOCK / 2);
+        assert!(take_recent_peak() >= before + BLOCK / 2);
+        assert!(take_recent_peak() < before + BLOCK / 2, "what was taken is over");
     }
 
     #[test]
