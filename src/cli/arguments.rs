@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::train_arguments::{FindRateArguments, SweepArguments, TrainArguments};
 use crate::device::DeviceChoice;
 use crate::images::transform::{Interpolation, Resize};
+use crate::jobs::admission::MemoryChoice;
 use crate::jobs::bench::CHILD_OPTION;
 use crate::predict::{Precision, Strictness, TransformOverrides};
 
@@ -108,6 +109,8 @@ pub struct EvaluateArguments {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
+    pub memory: MemoryArguments,
+    #[command(flatten)]
     pub transform: TransformArguments,
 }
 
@@ -152,12 +155,31 @@ pub struct BenchArguments {
     /// Time of one measurement
     #[arg(long, value_name = "S", default_value = "3", value_parser = seconds)]
     pub seconds: f64,
+    #[command(flatten)]
+    pub memory: MemoryArguments,
     /// JSON lines instead of tables
     #[arg(long)]
     pub json: bool,
     /// One measurement in this process, for the process that started it.
     #[arg(long = CHILD_OPTION, hide = true, value_name = "JSON")]
     pub measure_case: Option<String>,
+}
+
+/// What the process may take.
+#[derive(Args, Clone, Copy)]
+pub struct MemoryArguments {
+    /// The most memory to use, such as 400MB or 2GB [default: what the system has free]
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Memory")]
+    pub memory_limit: Option<u64>,
+    /// Run also what is predicted not to fit
+    #[arg(long, help_heading = "Memory")]
+    pub anyway: bool,
+}
+
+impl MemoryArguments {
+    pub fn choice(self) -> MemoryChoice {
+        MemoryChoice { limit: self.memory_limit, anyway: self.anyway }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -239,6 +261,8 @@ pub struct ClassifyArguments {
     #[arg(long, value_name = "FOLDER")]
     pub sort_into: Option<PathBuf>,
     #[command(flatten)]
+    pub memory: MemoryArguments,
+    #[command(flatten)]
     pub transform: TransformArguments,
 }
 
@@ -316,6 +340,28 @@ impl Lenient {
 pub fn whole(text: &str, range: RangeInclusive<usize>) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| range.contains(number));
     number.ok_or_else(|| format!("this must be a whole number from {} to {}", range.start(), range.end()))
+}
+
+/// Bytes, with a unit of powers of ten or of two: 400MB, 1.5 GB, 512MiB.
+fn size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, f64); 8] = [
+        ("kb", 1e3),
+        ("mb", 1e6),
+        ("gb", 1e9),
+        ("tb", 1e12),
+        ("kib", 1024.0),
+        ("mib", 1048576.0),
+        ("gib", 1073741824.0),
+        ("", 1.0),
+    ];
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = (text[..split].trim(), text[split..].trim().to_lowercase());
+    let unit = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| factor);
+    let bytes = unit.zip(number.parse::<f64>().ok()).map(|(factor, number)| number * factor);
+    let bytes = bytes.filter(|bytes| (1e6..=1e15).contains(bytes));
+    bytes
+        .map(|bytes| bytes as u64)
+        .ok_or_else(|| "this must be a size of 1 MB or more, such as 400MB or 2GB".to_owned())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

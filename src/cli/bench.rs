@@ -7,7 +7,7 @@ use super::progress::Bar;
 use super::{print, say};
 use crate::format::{bytes_or_unknown, error_chain};
 use crate::jobs::bench::{self, BenchConfig, BenchNetwork, ChildAnswer, Measurement, Work};
-use crate::jobs::doctor;
+use crate::jobs::{Places, doctor};
 use crate::predict::Precision;
 use crate::worker::{BoxError, JobContext};
 
@@ -24,8 +24,8 @@ pub fn run(arguments: BenchArguments) -> ExitCode {
 /// The child's side: one measurement, for the program that started it.
 fn measure_case(case: &str) -> Result<String, BoxError> {
     let case = serde_json::from_str(case)?;
-    let answer: ChildAnswer = bench::measure(&case, &doctor::default_folder(), &JobContext::detached())
-        .map_err(|error| error_chain(error.as_ref()));
+    let answer: ChildAnswer =
+        bench::measure(&case, &Places::default(), &JobContext::detached()).map_err(|error| error_chain(error.as_ref()));
     Ok(serde_json::to_string(&answer)?)
 }
 
@@ -60,6 +60,7 @@ fn config(arguments: BenchArguments) -> BenchConfig {
         device: arguments.device.choice(),
         rounds: arguments.rounds,
         seconds: arguments.seconds,
+        memory: arguments.memory.choice(),
     }
 }
 

@@ -58,6 +58,7 @@ fn config(arguments: ClassifyArguments) -> ClassifyConfig {
         threshold: arguments.threshold,
         fresh: arguments.fresh,
         logits: arguments.logits,
+        memory: arguments.memory.choice(),
     }
 }
 

@@ -6,7 +6,7 @@ use super::arguments::EvaluateArguments;
 use super::progress::Bar;
 use super::{DONE_WITH_SKIPS, INTERRUPTED, failed, print, say, stop_on_interrupt, usage};
 use crate::format::counted;
-use crate::jobs::doctor;
+use crate::jobs::Places;
 use crate::jobs::evaluate::{EvaluateConfig, EvaluateSummary, EvaluateTask, evaluate, save_report};
 use crate::predict::{ClassScore, Evaluation, ModelSource};
 use crate::worker::{self, BoxError, JobContext, Outcome};
@@ -36,10 +36,11 @@ pub fn run(arguments: EvaluateArguments) -> ExitCode {
         batch_size: arguments.batch_size,
         device: arguments.device.choice(),
         precision: arguments.precision.into(),
+        memory: arguments.memory.choice(),
     };
     let bar = Bar::start("Evaluating");
     let outcome = worker::run(|| {
-        let summary = evaluate(&config, &doctor::default_folder(), &ctx)?;
+        let summary = evaluate(&config, &Places::default(), &ctx)?;
         if let Some(path) = &arguments.report {
             save_report(&EvaluateTask::Photos(Box::new(config)), &summary, path, &ctx)?;
         }

@@ -3,7 +3,7 @@
 mod task;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,8 +14,11 @@ use crate::data::{self, DataOptions, Dataset, EpochOrder, Photo, Tiles};
 use crate::device::DeviceChoice;
 use crate::format::error_chain;
 use crate::images::Input;
+use crate::jobs::Places;
+use crate::jobs::admission::MemoryChoice;
 use crate::jobs::decoding::Loader;
 use crate::jobs::doctor::{self, Prepared};
+use crate::jobs::inference::ToLoad;
 use crate::memory::heap;
 use crate::ops;
 use crate::predict::{self, Answer, Classifier, Evaluation, Loading, ModelSource, Precision, TransformOverrides};
@@ -34,6 +37,7 @@ pub struct EvaluateConfig {
     pub device: DeviceChoice,
     pub precision: Precision,
     pub transform: TransformOverrides,
+    pub memory: MemoryChoice,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -65,10 +69,21 @@ pub enum EvaluateError {
 const SHOWN: usize = 5;
 
 /// Runs on the calling thread.
-pub fn evaluate(config: &EvaluateConfig, verdicts: &Path, ctx: &JobContext) -> Result<EvaluateSummary, BoxError> {
+pub fn evaluate(config: &EvaluateConfig, places: &Places, ctx: &JobContext) -> Result<EvaluateSummary, BoxError> {
     let started = Instant::now();
-    let Prepared { chosen, mut notices } = doctor::prepare(config.device, verdicts, ctx)?;
+    let Prepared { chosen, mut notices } = doctor::prepare(config.device, &places.verdicts, ctx)?;
     ctx.report(Progress { phase: "Reading model and photos".to_owned(), ..Progress::default() });
+    let to_load = ToLoad {
+        model: &config.model,
+        transform: &config.transform,
+        precision: config.precision,
+        batch_size: config.batch_size.max(1),
+        threads: 0,
+        mode: "evaluate",
+        choice: config.memory,
+    };
+    let (predicted, notice) = to_load.admit(format!("{config:?}"), &chosen, &places.journal)?;
+    notices.extend(notice);
     let loading = Loading { precision: config.precision, ..Loading::default() };
     let labels = config.labels.as_deref();
     let classifier = predict::load(&config.model, labels, &config.transform, loading, &chosen.device)?;
@@ -94,6 +109,9 @@ pub fn evaluate(config: &EvaluateConfig, verdicts: &Path, ctx: &JobContext) -> R
         return Err(EvaluateError::NoneKnown(first(&theirs), first(&names)).into());
     }
     let answers = answers(config, &classifier, photos, &mut skipped, ctx)?;
+    if let Some(Err(error)) = predicted.map(|predicted| predicted.record(None, &places.journal)) {
+        notices.push(format!("What the evaluation took was not noted: {}", error_chain(&error)));
+    }
     ops::release(&chosen.device)?;
     heap::release();
     if let (true, Some((_, reason))) = (answers.is_empty(), skipped.first()) {

@@ -38,7 +38,7 @@ pub use detect::{detect, detect_with_hint};
 pub use initial::InitialWeights;
 pub use learn::{Backward, Found, Learn};
 pub use measure::{BlockCost, Trial, forward_operations, made_up_pixels};
-pub use named::{RandomWeights, named};
+pub use named::{Lighter, RandomWeights, lighter, named};
 pub use parameter::Parameter;
 pub use precision::Precision;
 pub use replaced::{NewHead, replace_head};

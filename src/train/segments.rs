@@ -269,24 +269,6 @@ fn of_images(path: &Tensor, xs: &Tensor) -> Result<Tensor, TrainError> {
 }
 
 impl Segments {
-    /// Which blocks to recompute so that what is kept of `photos` takes at most `room` bytes: the largest first. Where
-    /// `costs`, the bytes of one photo, are not known, all.
-    pub fn that_fit(costs: Option<&[u64]>, blocks: usize, photos: usize, room: u64) -> Vec<bool> {
-        let Some(costs) = costs else { return vec![true; blocks] };
-        let mut recompute = vec![false; blocks];
-        let mut left: u64 = costs.iter().sum::<u64>() * photos as u64;
-        let mut by_size: Vec<usize> = (0..blocks).collect();
-        by_size.sort_by_key(|index| std::cmp::Reverse(costs[*index]));
-        for index in by_size {
-            if left <= room {
-                break;
-            }
-            recompute[index] = true;
-            left = left.saturating_sub(costs[index] * photos as u64);
-        }
-        recompute
-    }
-
     /// The bytes that each block keeps of one photo of `side` × `side`, by what the threads counted apart allocate: the
     /// caller's pool. The network is on the CPU.
     pub(super) fn kept_bytes(network: &Network, first: usize, side: usize) -> Result<Vec<u64>, TrainError> {
@@ -312,21 +294,5 @@ impl Segments {
             xs = output;
         }
         Ok(costs)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_largest_blocks_are_recomputed_until_the_rest_fits() {
-        let costs = [30, 100, 5, 60];
-        let fit = |room| Segments::that_fit(Some(&costs), 4, 2, room);
-        assert_eq!(fit(390), [false; 4]);
-        assert_eq!(fit(389), [false, true, false, false]);
-        assert_eq!(fit(100), [false, true, false, true]);
-        assert_eq!(fit(0), [true; 4]);
-        assert_eq!(Segments::that_fit(None, 2, 1, u64::MAX), [true; 2]);
     }
 }

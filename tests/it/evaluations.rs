@@ -27,7 +27,7 @@ fn an_evaluation_agrees_with_the_run_that_made_the_model() {
         data: kitchen.at("validation.csv"),
         ..EvaluateConfig::default()
     };
-    let evaluated = evaluate(&config, &kitchen.at("verdicts"), &JobContext::detached()).unwrap();
+    let evaluated = evaluate(&config, &kitchen.places(), &JobContext::detached()).unwrap();
     // The run's own report is of the same weights and photos: the same numbers.
     let report = fs::read_to_string(summary.report.unwrap()).unwrap();
     let (top1, loss) = (evaluated.evaluation.top1, evaluated.evaluation.loss);
@@ -58,6 +58,7 @@ fn an_evaluation_is_written_as_a_page_with_its_worst_photos() {
         .args(["evaluate", kitchen.at("photos").to_str().unwrap(), "--json", "--report"])
         .arg(kitchen.at("report.html"))
         .env("GALLEY_VERDICTS", kitchen.at("verdicts"))
+        .env("GALLEY_JOURNAL", kitchen.at("journal.sqlite"))
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
@@ -81,9 +82,9 @@ fn an_evaluation_is_written_as_a_page_with_its_worst_photos() {
 fn classes_a_model_does_not_know_are_left_out_or_refused() {
     let kitchen = Kitchen::new(2);
     let config = EvaluateConfig { data: kitchen.at("photos"), ..EvaluateConfig::default() };
-    let error = evaluate(&config, &kitchen.at("verdicts"), &JobContext::detached()).unwrap_err().to_string();
+    let error = evaluate(&config, &kitchen.places(), &JobContext::detached()).unwrap_err().to_string();
     assert!(error.contains("beetroot") && error.contains("burger"), "{error}");
     write_picture(&kitchen.at("photos/Fried-Egg/1.png"), [250, 220, 60], 1);
-    let evaluated = evaluate(&config, &kitchen.at("verdicts"), &JobContext::detached()).unwrap();
+    let evaluated = evaluate(&config, &kitchen.places(), &JobContext::detached()).unwrap();
     assert_eq!((evaluated.evaluation.photos, evaluated.unknown.values().sum::<usize>()), (1, 6));
 }

@@ -10,9 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use self::run::Run;
 use crate::device::DeviceChoice;
-use crate::format::{count, counted};
+use crate::format::{count, counted, error_chain};
 use crate::jobs::Places;
+use crate::jobs::admission::MemoryChoice;
 use crate::jobs::doctor::{self, Prepared};
+use crate::jobs::inference::ToLoad;
+use crate::jobs::peaks::Predicted;
 use crate::journal::Journal;
 use crate::memory::heap;
 use crate::ops;
@@ -43,6 +46,7 @@ pub struct ClassifyConfig {
     pub fresh: bool,
     /// Keep every photo's logits (implies `fresh`).
     pub logits: bool,
+    pub memory: MemoryChoice,
 }
 
 impl Default for ClassifyConfig {
@@ -61,6 +65,7 @@ impl Default for ClassifyConfig {
             threshold: 0.0,
             fresh: false,
             logits: false,
+            memory: MemoryChoice::default(),
         }
     }
 }
@@ -131,20 +136,34 @@ pub fn classify(
 ) -> Result<ClassifySummary, BoxError> {
     check(config)?;
     let Prepared { chosen, notices: device_notices } = doctor::prepare(config.device, &places.verdicts, ctx)?;
-    let device = chosen.device;
     for notice in device_notices {
         on_event(ClassifyEvent::DeviceNotice(notice))?;
     }
     ctx.report(Progress { phase: "Reading model".to_owned(), ..Progress::default() });
     let journal = Journal::open(&places.journal)?;
+    let to_load = ToLoad {
+        model: &config.model,
+        transform: &config.transform,
+        precision: config.precision,
+        batch_size: config.batch_size,
+        threads: config.threads,
+        mode: "classify",
+        choice: config.memory,
+    };
+    let (predicted, notice) = to_load.admit(Predicted::config_of(config), &chosen, &places.journal)?;
+    let device = chosen.device;
     let labels = config.labels.as_deref();
     let loading = Loading { strictness: config.strictness, precision: config.precision };
     let classifier = predict::load(&config.model, labels, &config.transform, loading, &device)?;
-    for notice in notices(&classifier) {
+    for notice in notice.into_iter().chain(notices(&classifier)) {
         on_event(ClassifyEvent::Notice(notice))?;
     }
     on_event(ClassifyEvent::Model(summary_of(&classifier)))?;
-    let summary = Run::start(config, journal, classifier, ctx, on_event)?.go();
+    let run = Run::start(config, journal, classifier, ctx, on_event)?;
+    let (summary, highest) = run.go();
+    if let Some(Err(error)) = predicted.map(|predicted| predicted.record(highest, &places.journal)) {
+        on_event(ClassifyEvent::Notice(format!("What the run took was not noted: {}", error_chain(&error))))?;
+    }
     // The window lives on after a run: its footprint should not stay at the run's peak.
     let released = ops::release(&device);
     heap::release();

@@ -15,11 +15,16 @@ use crate::format::error_chain;
 use crate::images::{ImageError, Input};
 use crate::jobs::decoding::{Loader, Pending};
 use crate::journal::{Journal, PhotoIdentity, RunState, Stored};
+use crate::memory::guard::Act;
 use crate::predict::{Classifier, ModelSource, Precision, Prediction, Row, RowResult, STARTER, top_k};
+use crate::train::{GuardRecord, Pace as _, Watch};
 use crate::worker::{BoxError, Canceled, Job, JobContext};
 
 /// Network inputs that wait for their batch take at most so much memory together.
 const LOOK_AHEAD_BYTES: usize = 64_000_000;
+
+/// Batches whose photos are decoded while one is computed.
+const BATCHES_AHEAD: usize = 1;
 
 /// Rows that need no computing are handed on at least so often.
 const MOST_ROWS_AT_ONCE: usize = 64;
@@ -34,6 +39,8 @@ pub struct Run<'a> {
     kept_classes: usize,
     compute: ThreadPool,
     threads: usize,
+    /// Over the memory; says how many photos go through the network together.
+    watch: Watch,
     ctx: &'a JobContext,
     on_event: &'a mut dyn FnMut(ClassifyEvent) -> Result<(), BoxError>,
     pace: Pace,
@@ -92,8 +99,12 @@ impl<'a> Run<'a> {
         };
         let inputs = config.inputs.clone();
         let counting = Job::start("count", || (), move |ctx, _| Ok(scan::count(&inputs, ctx)?))?;
+        let watch = Watch::new(config.batch_size, 1, BATCHES_AHEAD, classifier.device())
+            .without_pause()
+            .over(Some(config.memory.allowance()));
         Ok(Self {
             config,
+            watch,
             journal,
             journal_classifier,
             kept_classes: config.top_k.min(description.labels.len()),
@@ -108,9 +119,14 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Classifies everything, and notes in the journal how it ended.
-    pub fn go(mut self) -> Result<ClassifySummary, BoxError> {
+    /// Classifies everything, and notes in the journal how it ended. Also returns the highest footprint that was read.
+    pub fn go(mut self) -> (Result<ClassifySummary, BoxError>, Option<u64>) {
         let result = self.classify_all();
+        let highest = self.watch.highest();
+        (self.end(result), highest)
+    }
+
+    fn end(mut self, result: Result<(), BoxError>) -> Result<ClassifySummary, BoxError> {
         let state = match &result {
             Ok(()) => RunState::Finished,
             Err(error) if crate::format::chain(&**error).any(|error| error.is::<Canceled>()) => RunState::Canceled,
@@ -138,7 +154,8 @@ impl<'a> Run<'a> {
             let Some(place) = waiting.pop_front() else { break };
             batch.push(arrive(place));
             inputs += usize::from(matches!(batch.last(), Some(Outcome::Decoded { .. })));
-            if inputs == self.config.batch_size || batch.len() >= MOST_ROWS_AT_ONCE.max(self.config.batch_size) {
+            let batch_size = self.watch.at_once();
+            if inputs >= batch_size || batch.len() >= MOST_ROWS_AT_ONCE.max(batch_size) {
                 self.finish(std::mem::take(&mut batch))?;
                 inputs = 0;
             }
@@ -152,9 +169,12 @@ impl<'a> Run<'a> {
 
     /// How many photos may be decoded before their batch is computed: few, when inputs are large.
     fn look_ahead(&self) -> usize {
+        if self.watch.batches_ahead() == 0 {
+            return 1;
+        }
         let (height, width) = self.classifier.description.transform.output_size().unwrap_or((4096, 4096));
         let fitting = LOOK_AHEAD_BYTES / (height * width * 3 * size_of::<f32>()).max(1);
-        (self.config.batch_size + 2 * self.threads).min(fitting).max(1)
+        (self.watch.at_once() + 2 * self.threads).min(fitting).max(1)
     }
 
     /// Looks a photo up in the journal, or asks for its decoding.
@@ -220,7 +240,8 @@ impl<'a> Run<'a> {
         self.tell(rows)
     }
 
-    fn logits(&self, batch: &[Outcome]) -> Result<Vec<Vec<f32>>, BoxError> {
+    /// A row per photo that was decoded. What fails on the device is tried again with fewer photos at once.
+    fn logits(&mut self, batch: &[Outcome]) -> Result<Vec<Vec<f32>>, BoxError> {
         let inputs: Vec<&Input> = batch
             .iter()
             .filter_map(|outcome| match outcome {
@@ -228,11 +249,23 @@ impl<'a> Run<'a> {
                 _ => None,
             })
             .collect();
-        if inputs.is_empty() {
-            return Ok(Vec::new());
+        let mut rows = Vec::with_capacity(inputs.len());
+        while rows.len() < inputs.len() {
+            let next = &inputs[rows.len()..(rows.len() + self.watch.at_once()).min(inputs.len())];
+            let classifier = &self.classifier;
+            match self.compute.install(|| classifier.logits(next)) {
+                Ok(more) => {
+                    rows.extend(more);
+                    self.watch.computed(next.len())?;
+                }
+                Err(error) if error.is_of_device() && self.watch.failed() => {}
+                Err(error) => return Err(error.into()),
+            }
         }
-        let classifier = &self.classifier;
-        Ok(self.compute.install(|| classifier.logits(&inputs))?)
+        for act in self.watch.take_done() {
+            (self.on_event)(ClassifyEvent::Notice(sentence(&act)))?;
+        }
+        Ok(rows)
     }
 
     fn result(&self, logits: Vec<f32>) -> RowResult {
@@ -264,6 +297,16 @@ impl<'a> Run<'a> {
         }
         self.ctx.report(self.pace.at(self.summary.photos));
         Ok(())
+    }
+}
+
+/// What was done about the memory and why.
+fn sentence(act: &GuardRecord) -> String {
+    let (reason, at_once) = (act.reason(), act.at_once);
+    match act.act {
+        Act::Flush => format!("Caches were emptied, because {reason}"),
+        Act::Halve => format!("From now on {at_once} photos at once, because {reason}"),
+        Act::DropAhead | Act::Pause => format!("From now on no photos are decoded ahead, because {reason}"),
     }
 }
 

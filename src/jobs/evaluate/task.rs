@@ -54,9 +54,7 @@ pub type EvaluateJob = Job<Evaluated, ()>;
 /// Starts the job. `wake` is called whenever there is something to see.
 pub fn start(task: EvaluateTask, places: Places, wake: impl Fn() + Send + Sync + 'static) -> io::Result<EvaluateJob> {
     Job::start("evaluate", wake, move |ctx, _| match &task {
-        EvaluateTask::Photos(config) => {
-            Ok(Evaluated { summary: evaluate(config, &places.verdicts, ctx)?, report: None })
-        }
+        EvaluateTask::Photos(config) => Ok(Evaluated { summary: evaluate(config, &places, ctx)?, report: None }),
         EvaluateTask::Run(folder) => {
             let report = Some(runs::report_of(folder)).filter(|report| report.exists());
             Ok(Evaluated { summary: train::evaluate_best(folder, &places, ctx)?, report })

@@ -1,14 +1,12 @@
 //! What a run will take of the memory, said before it begins; and if it does not fit, what would.
 
+use super::arrange::lay_out;
 use super::open::Model;
 use crate::device::{self, DeviceChoice};
 use crate::memory::heap;
 use crate::models::Network;
-use crate::train::{Footprint, Method, Recompute, Segments, TrainConfig, feature_bytes};
+use crate::train::{Footprint, Method, Recompute, TrainConfig, feature_bytes};
 use crate::worker::{BoxError, Job, JobContext, Progress};
-
-/// The part of the free memory that kept activations may take.
-pub(super) const SHARE_FOR_ACTIVATIONS: f64 = 0.5;
 
 /// The part of the free memory that features of frozen blocks may take.
 pub(super) const SHARE_FOR_FEATURES: f64 = 0.25;
@@ -28,13 +26,15 @@ pub(super) struct Size {
     /// Elements of all weights, and of those that learn.
     pub weights: u64,
     pub parameters: u64,
+    /// Whether batch norms learn: what they compute depends on how many photos they see at once.
+    pub has_batch_norms: bool,
 }
 
 impl Size {
     pub fn of(network: &Network, first: usize) -> Self {
         let weights = network.blocks.iter().map(|block| block.weights as u64).sum();
         let parameters = network.learned.iter().map(|parameter| parameter.var.elem_count() as u64).sum();
-        Self { blocks: network.blocks.len(), first, weights, parameters }
+        Self { blocks: network.blocks.len(), first, weights, parameters, has_batch_norms: !network.running.is_empty() }
     }
 }
 
@@ -90,7 +90,13 @@ impl MemoryPlan {
     }
 
     pub fn bytes(&self) -> u64 {
-        self.weights + self.step + self.photos + self.features
+        self.items().iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// By what takes it.
+    pub fn items(&self) -> Vec<(&'static str, u64)> {
+        let Self { weights, step, photos, features, .. } = *self;
+        vec![("weights", weights), ("step", step), ("photos", photos), ("features", features)]
     }
 }
 
@@ -99,28 +105,16 @@ fn at_once(config: &TrainConfig) -> usize {
     config.micro_batch.unwrap_or(config.batch_size).min(config.batch_size)
 }
 
-/// The blocks that are computed twice where `free` bytes are to be had, and `costs` are what each keeps of a photo.
-pub(super) fn recomputed(config: &TrainConfig, blocks: usize, costs: Option<&[u64]>, free: u64) -> Vec<bool> {
-    match config.recompute {
-        Recompute::None => vec![false; blocks],
-        Recompute::All => vec![true; blocks],
-        Recompute::Auto => {
-            let room = (free as f64 * SHARE_FOR_ACTIVATIONS) as u64;
-            Segments::that_fit(costs, blocks, at_once(config), room)
-        }
-    }
-}
-
 impl Forecast {
-    /// What a run takes that trains and validates with so many photos, where `free` bytes are to be had.
+    /// What a run takes that trains and validates with so many photos, where `free` bytes are to be had, in the fastest
+    /// layout that fits, or else in the leanest.
     pub fn plan(&self, config: &TrainConfig, photos: usize, free: u64) -> MemoryPlan {
         let side = self.side(config);
         let area = (side as f64 / self.side.max(1) as f64).powi(2);
         let of_all = (self.feature_bytes as f64 * area) as u64 * photos as u64;
         let is_kept = config.may_cache_features(self.size.first) && of_all as f64 <= free as f64 * SHARE_FOR_FEATURES;
         let features = if is_kept { of_all } else { 0 };
-        let recompute = recomputed(config, self.size.blocks, Some(&self.footprint.kept(side)), free);
-        MemoryPlan::new(config, self.size, Some(&self.footprint), &recompute, side, features)
+        lay_out(config, self.size, Some(&self.footprint), (side, features), free, free).plan
     }
 
     /// Settings near these with which a run fits into `free` bytes and whose steps are the same: blocks computed twice as
