@@ -1,6 +1,6 @@
 //! Chooses where tensors live, and says why.
 
-use candle_core::Device;
+use candle_core::{Device, Error};
 use serde::{Deserialize, Serialize};
 
 /// What a person asked for.
@@ -60,6 +60,42 @@ pub fn processor(device: &Device) -> String {
     }
     debug_assert!(device.is_cpu());
     format!("{} {}", std::env::consts::ARCH, cpu_features().join(" ")).trim_end().to_owned()
+}
+
+/// True for what a device fails at when its memory runs out or it is lost, and not for what is wrong in itself.
+pub fn is_failure(error: &Error) -> bool {
+    match error {
+        Error::WithBacktrace { inner, .. } | Error::WithPath { inner, .. } | Error::Context { inner, .. } => {
+            is_failure(inner)
+        }
+        error => {
+            matches!(error, Error::Metal(_) | Error::Cuda(_) | Error::Wrapped(_) | Error::WrappedContext { .. })
+        }
+    }
+}
+
+/// What a device with memory of its own kind has, in bytes. On unified memory it is part of the process's footprint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceMemory {
+    pub allocated: u64,
+    /// What the system advises to stay below.
+    pub recommended: u64,
+}
+
+/// None for the CPU, whose memory is the process's.
+pub fn memory(device: &Device) -> Option<DeviceMemory> {
+    #[cfg(target_os = "macos")]
+    if let Device::Metal(device) = device {
+        return scoped(|| {
+            let device = device.metal_device();
+            Some(DeviceMemory {
+                allocated: device.current_allocated_size() as u64,
+                recommended: device.recommended_max_working_set_size() as u64,
+            })
+        });
+    }
+    debug_assert!(device.is_cpu());
+    None
 }
 
 /// Names the build of the operating system, and with it those of its drivers; empty where it cannot be had.

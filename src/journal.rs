@@ -13,7 +13,8 @@ use sha2::{Digest as _, Sha256};
 use crate::images::transform::Transform;
 
 /// The schema, one step per version; `user_version` counts the steps taken. Steps are only ever added.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE models (
         path BLOB PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, sha256 BLOB NOT NULL
     ) WITHOUT ROWID;
@@ -30,7 +31,16 @@ const MIGRATIONS: [&str; 1] = ["
         modified INTEGER NOT NULL, run INTEGER NOT NULL REFERENCES runs, at INTEGER NOT NULL,
         classes TEXT, reason TEXT, PRIMARY KEY (classifier, photo)
     ) WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE peaks (
+        id INTEGER PRIMARY KEY, at INTEGER NOT NULL, network TEXT NOT NULL, mode TEXT NOT NULL, device TEXT NOT NULL,
+        config TEXT NOT NULL, items TEXT NOT NULL, predicted INTEGER NOT NULL, heap INTEGER NOT NULL,
+        footprint INTEGER, anyway INTEGER NOT NULL
+    );
+    CREATE INDEX peaks_by_kind ON peaks (network, mode, device, id);
+",
+];
 
 /// Part of a classifier's key: raised when the same model, labels and transform would give other numbers than before.
 const PIPELINE: u32 = 1;
@@ -92,6 +102,42 @@ pub enum Stored {
     /// Class and probability, best first.
     Classes(Vec<(usize, f32)>),
     Skipped(String),
+}
+
+/// Jobs whose memory can be compared.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PeakKind {
+    /// As timm or torchvision call it.
+    pub network: String,
+    /// What was done: `train`, `classify`.
+    pub mode: String,
+    pub device: String,
+}
+
+/// What a job was predicted to take and took, in bytes beside what the process had before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peak {
+    pub kind: PeakKind,
+    /// The job's settings, for people.
+    pub config: String,
+    /// The prediction by what takes it.
+    pub items: Vec<(String, u64)>,
+    pub predicted: u64,
+    /// At most on the heap.
+    pub heap: u64,
+    /// The highest footprint; none where the system does not tell.
+    pub footprint: Option<u64>,
+    /// It was predicted not to fit and ran all the same.
+    pub anyway: bool,
+    /// Seconds since 1970; set when it is written.
+    pub at: i64,
+}
+
+impl Peak {
+    /// What a prediction is held against: the footprint, or the heap where that is unknown.
+    pub fn measured(&self) -> u64 {
+        self.footprint.unwrap_or(self.heap)
+    }
 }
 
 /// The state a run was left in. A run that was killed stays `Running`.
@@ -277,6 +323,57 @@ impl Journal {
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .and_then(|transaction| write(transaction, run, batch));
         written.map_err(|source| describe(source, &self.path))
+    }
+
+    /// Notes what a job took.
+    pub fn record_peak(&self, peak: &Peak) -> Result<(), JournalError> {
+        let Peak { kind, config, items, predicted, heap, footprint, anyway, at: _ } = peak;
+        self.execute(
+            "INSERT INTO peaks (at, network, mode, device, config, items, predicted, heap, footprint, anyway)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            params![
+                now_seconds(),
+                kind.network,
+                kind.mode,
+                kind.device,
+                config,
+                serde_json::json!(items).to_string(),
+                *predicted as i64,
+                *heap as i64,
+                footprint.map(|bytes| bytes as i64),
+                anyway
+            ],
+        )
+    }
+
+    /// The last `most` jobs, of one kind or of all, newest first.
+    pub fn peaks(&self, kind: Option<&PeakKind>, most: usize) -> Result<Vec<Peak>, JournalError> {
+        let failed = |source| describe(source, &self.path);
+        let mut statement = self
+            .connection
+            .prepare_cached(
+                "SELECT network, mode, device, config, items, predicted, heap, footprint, anyway, at FROM peaks
+                 WHERE ?1 IS NULL OR (network = ?1 AND mode = ?2 AND device = ?3) ORDER BY id DESC LIMIT ?4",
+            )
+            .map_err(failed)?;
+        let name = |name: fn(&PeakKind) -> &str| kind.map(name);
+        let of_kind =
+            params![name(|kind| &kind.network), name(|kind| &kind.mode), name(|kind| &kind.device), most as i64];
+        let peak = |row: &rusqlite::Row| {
+            Ok(Peak {
+                kind: PeakKind { network: row.get(0)?, mode: row.get(1)?, device: row.get(2)? },
+                config: row.get(3)?,
+                // Text that does not parse was not written by Galley.
+                items: serde_json::from_str(&row.get::<_, String>(4)?).unwrap_or_default(),
+                predicted: row.get::<_, i64>(5)? as u64,
+                heap: row.get::<_, i64>(6)? as u64,
+                footprint: row.get::<_, Option<i64>>(7)?.map(|bytes| bytes as u64),
+                anyway: row.get(8)?,
+                at: row.get(9)?,
+            })
+        };
+        let peaks = statement.query_map(of_kind, peak).and_then(Iterator::collect);
+        peaks.map_err(failed)
     }
 
     fn execute(&self, sql: &str, params: impl rusqlite::Params) -> Result<(), JournalError> {

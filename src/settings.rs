@@ -181,7 +181,7 @@ impl Settings {
 
     /// Keeps how to train, but for the photos. What cannot be written is left as it was.
     pub fn remember_training(&mut self, config: &TrainConfig) {
-        let without_photos = TrainConfig { data: PathBuf::new(), val: None, ..config.clone() };
+        let without_photos = TrainConfig { data: PathBuf::new(), val: None, anyway: false, ..config.clone() };
         // TOML has neither paths that are no UTF-8 nor whole numbers above 2⁶³.
         if without_photos != self.train && toml::Table::try_from(&without_photos).is_ok() {
             self.train = without_photos;

@@ -9,6 +9,7 @@ use super::train_arguments::{FindRateArguments, SweepArguments, TrainArguments};
 use crate::device::DeviceChoice;
 use crate::format::parse_bytes;
 use crate::images::transform::{Interpolation, Resize};
+use crate::jobs::admission::MemoryChoice;
 use crate::jobs::bench::CHILD_OPTION;
 use crate::predict::{Precision, Strictness, TransformOverrides};
 
@@ -109,6 +110,8 @@ pub struct EvaluateArguments {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
+    pub memory: MemoryArguments,
+    #[command(flatten)]
     pub transform: TransformArguments,
 }
 
@@ -145,8 +148,8 @@ pub struct BenchArguments {
     #[arg(long, requires = "train", value_name = "N", value_parser = |text: &str| whole(text, 1..=1024))]
     pub micro_batch: Option<usize>,
     /// Measure how well peaks of memory are predicted instead: six networks on the CPU, in inference and training
-    #[arg(long, conflicts_with_all = ["model", "arch", "image", "batch", "precision", "train", "device", "rounds", "seconds"])]
-    pub memory: bool,
+    #[arg(long = "memory", conflicts_with_all = ["model", "arch", "image", "batch", "precision", "train", "device", "rounds", "seconds"])]
+    pub predictions: bool,
     /// Threads that compute [default: one per core]
     #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, 1..=1024))]
     pub threads: Option<usize>,
@@ -159,12 +162,31 @@ pub struct BenchArguments {
     /// Time of one measurement
     #[arg(long, value_name = "S", default_value = "3", value_parser = seconds)]
     pub seconds: f64,
+    #[command(flatten)]
+    pub memory: MemoryArguments,
     /// JSON lines instead of tables
     #[arg(long)]
     pub json: bool,
     /// One measurement in this process, for the process that started it.
     #[arg(long = CHILD_OPTION, hide = true, value_name = "JSON")]
     pub measure_case: Option<String>,
+}
+
+/// What the process may take.
+#[derive(Args, Clone, Copy)]
+pub struct MemoryArguments {
+    /// The most memory to use, such as 400MB or 2GB [default: what the system has free]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Memory")]
+    pub memory_limit: Option<u64>,
+    /// Run also what is predicted not to fit
+    #[arg(long, help_heading = "Memory")]
+    pub anyway: bool,
+}
+
+impl MemoryArguments {
+    pub fn choice(self) -> MemoryChoice {
+        MemoryChoice { limit: self.memory_limit, anyway: self.anyway }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -257,13 +279,15 @@ pub struct ClassifyArguments {
     #[arg(long, value_name = "FOLDER")]
     pub sort_into: Option<PathBuf>,
     #[command(flatten)]
+    pub models: ModelArguments,
+    #[command(flatten)]
     pub transform: TransformArguments,
 }
 
 /// What may be loaded.
 #[derive(Args)]
-#[command(next_help_heading = "Memory [default: from the environment, then from the settings]")]
-pub struct MemoryArguments {
+#[command(next_help_heading = "Models [default: from the environment, then from the settings]")]
+pub struct ModelArguments {
     /// Refuse a model that takes more (400MB, 1.5GB) before it is read
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub largest_model: Option<u64>,

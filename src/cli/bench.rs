@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::arguments::BenchArguments;
+use super::places::preferred_places;
 use super::progress::Bar;
 use super::{print, say};
 use crate::format::{bytes_or_unknown, error_chain};
@@ -17,7 +18,7 @@ const DEFAULT_ARCH: &str = "convnext_tiny";
 pub fn run(arguments: BenchArguments) -> ExitCode {
     print(match &arguments.measure_case {
         Some(case) => measure_case(case),
-        None if arguments.memory => bench_memory(&arguments),
+        None if arguments.predictions => bench_memory(&arguments),
         None => bench_all(arguments),
     })
 }
@@ -25,7 +26,7 @@ pub fn run(arguments: BenchArguments) -> ExitCode {
 /// The child's side: one measurement, for the program that started it.
 fn measure_case(case: &str) -> Result<String, BoxError> {
     let case = serde_json::from_str(case)?;
-    let answer: ChildAnswer = bench::measure(&case, &doctor::default_folder(), &JobContext::detached())
+    let answer: ChildAnswer = bench::measure(&case, &preferred_places()?, &JobContext::detached())
         .map_err(|error| error_chain(error.as_ref()));
     Ok(serde_json::to_string(&answer)?)
 }
@@ -113,6 +114,7 @@ fn config(arguments: BenchArguments) -> BenchConfig {
         device: arguments.device.choice(),
         rounds: arguments.rounds,
         seconds: arguments.seconds,
+        memory: arguments.memory.choice(),
     }
 }
 

@@ -65,6 +65,7 @@ fn config(arguments: ClassifyArguments) -> ClassifyConfig {
         threshold: arguments.threshold,
         fresh: arguments.fresh,
         logits: arguments.logits,
+        memory: arguments.memory.choice(),
     }
 }
 

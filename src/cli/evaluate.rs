@@ -40,6 +40,7 @@ pub fn run(arguments: EvaluateArguments) -> ExitCode {
         batch_size: arguments.batch_size,
         device: arguments.device.choice(),
         precision: arguments.precision.into(),
+        memory: arguments.memory.choice(),
     };
     let bar = Bar::start("Evaluating");
     let outcome = worker::run(|| {

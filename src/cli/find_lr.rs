@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::places::preferred_places;
 use super::plot::plot;
 use super::progress::Bar;
 use super::train_arguments::FindRateArguments;
 use super::{CannotWrite, INTERRUPTED, failed, print, stop_on_interrupt, train};
 use crate::format::{count, duration};
-use crate::jobs::Places;
 use crate::jobs::find_rate::{FindRateConfig, FindRateSummary, find_rate, save_report};
 use crate::train::RatePoint;
 use crate::worker::{self, JobContext, Outcome};
@@ -23,7 +23,7 @@ pub fn run(arguments: FindRateArguments) -> ExitCode {
     }
     let bar = Bar::start("Reading model and photos");
     let outcome = worker::run(|| {
-        let summary = find_rate(&config, &Places::default(), &ctx, &mut |_| {
+        let summary = find_rate(&config, &preferred_places()?, &ctx, &mut |_| {
             bar.show_steps(&ctx.progress());
             Ok(())
         })?;

@@ -20,13 +20,18 @@ pub struct Preferred {
 
 impl Preferred {
     pub fn of(arguments: &ClassifyArguments) -> Self {
-        let memory = &arguments.memory;
+        let models = &arguments.models;
         Self {
-            largest_model: memory.largest_model,
-            light_model: memory.light_model.clone(),
+            largest_model: models.largest_model,
+            light_model: models.light_model.clone(),
             otherwise_largest: arguments.stdin.then_some(settings::SERVER_LARGEST_MODEL),
         }
     }
+}
+
+/// The same for a command without such flags.
+pub fn preferred_places() -> Result<Places, BoxError> {
+    places(&Preferred::default())
 }
 
 /// Fails for a variable of the environment that cannot be used; what is wrong in the settings is told and left out.

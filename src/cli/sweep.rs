@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
+use super::places::preferred_places;
 use super::progress::Bar;
 use super::train_arguments::SweepArguments;
 use super::{CannotWrite, INTERRUPTED, failed, print, say, stop_on_interrupt, train};
 use crate::format::{bytes_or_unknown, duration};
-use crate::jobs::Places;
 use crate::jobs::sweep::{ChildAnswer, SweepConfig, SweepRow, save_report, sweep, try_case};
 use crate::worker::{self, BoxError, JobContext, Outcome};
 
@@ -26,7 +26,7 @@ pub fn run(arguments: SweepArguments) -> ExitCode {
     }
     let mut rows = Vec::new();
     let outcome = worker::run(|| {
-        sweep(&config, &Places::default(), &ctx, &mut |row| {
+        sweep(&config, &preferred_places()?, &ctx, &mut |row| {
             let line = if json { serde_json::to_string(&row)? + "\n" } else { line(&row) };
             rows.push(row);
             bar.aside(|| super::write(&line))
@@ -47,7 +47,7 @@ pub fn run(arguments: SweepArguments) -> ExitCode {
 /// The child's side, for the program that started it.
 fn try_one(case: &str) -> Result<String, BoxError> {
     let case = serde_json::from_str(case)?;
-    let answer: ChildAnswer = try_case(&case, &Places::default(), &JobContext::detached())
+    let answer: ChildAnswer = try_case(&case, &preferred_places()?, &JobContext::detached())
         .map_err(|error| crate::format::error_chain(error.as_ref()));
     Ok(serde_json::to_string(&answer)?)
 }

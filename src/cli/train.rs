@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::places::preferred_places;
 use super::progress::Bar;
 use super::train_arguments::{TrainArguments, TrainSettings};
 use super::{INTERRUPTED, failed, print, say, stop_on_interrupt, usage};
 use crate::format::{bytes_or_unknown, count, counted, duration};
-use crate::jobs::Places;
+use crate::jobs::admission::MemoryChoice;
 use crate::jobs::train::{TrainEvent, TrainStart, TrainSummary, TrainTask, train};
 use crate::train::{EpochRecord, Record, TrainConfig};
 use crate::worker::{self, BoxError, JobContext, Outcome};
@@ -25,11 +26,16 @@ pub fn run(arguments: TrainArguments) -> ExitCode {
     if let Err(error) = stop_on_interrupt(&ctx) {
         return failed(&error.into());
     }
-    let mut output = Output { bar: Bar::start("Reading model and photos"), json, skipped: 0, ctx: ctx.clone() };
-    let outcome = worker::run(|| train(&task, &Places::default(), &ctx, &mut |event| output.take(event)));
+    let mut output =
+        Output { bar: Bar::start("Reading model and photos"), json, skipped: 0, held: None, ctx: ctx.clone() };
+    let outcome = worker::run(|| train(&task, &preferred_places()?, &ctx, &mut |event| output.take(event)));
     output.bar.finish();
     match outcome {
         Outcome::Finished(summary) => output.finished(&summary),
+        Outcome::Canceled if let Some(reason) = &output.held => {
+            say(&format!("error: {reason} with: galley train --resume {}", folder.display()));
+            ExitCode::FAILURE
+        }
         Outcome::Canceled => {
             say(&format!("stopped; continue with: galley train --resume {}", folder.display()));
             ExitCode::from(INTERRUPTED)
@@ -40,7 +46,8 @@ pub fn run(arguments: TrainArguments) -> ExitCode {
 
 fn task(arguments: TrainArguments) -> TrainTask {
     if let Some(folder) = arguments.resume {
-        return TrainTask::Resume { folder };
+        let memory = arguments.settings.memory.choice();
+        return TrainTask::Resume { folder, memory: (memory != MemoryChoice::default()).then_some(memory) };
     }
     let config = Box::new(checked(arguments.settings));
     TrainTask::Begin { config, folder: arguments.out.unwrap_or_else(|| PathBuf::from("run")) }
@@ -69,6 +76,8 @@ struct Output {
     bar: Bar,
     json: bool,
     skipped: u64,
+    /// Why the run had to leave off.
+    held: Option<String>,
     ctx: JobContext,
 }
 
@@ -79,6 +88,12 @@ impl Output {
             TrainEvent::Start(start) => self.start(&start),
             TrainEvent::Record(Record::Step(_)) => self.bar.show_steps(&self.ctx.progress()),
             TrainEvent::Record(Record::Epoch(epoch)) => self.epoch(&epoch)?,
+            TrainEvent::Record(Record::Guard(act)) => {
+                if self.json {
+                    let line = serde_json::to_string(&Record::Guard(act))? + "\n";
+                    self.bar.aside(|| super::write(&line))?;
+                }
+            }
             TrainEvent::Skipped { path, reason } => {
                 self.skipped += 1;
                 if self.skipped <= NAMED {
@@ -86,6 +101,11 @@ impl Output {
                 }
             }
             TrainEvent::Paused => self.aside("paused"),
+            TrainEvent::Held(reason) => {
+                // Nobody is there who could let it go on later.
+                self.held = Some(reason);
+                self.ctx.cancel();
+            }
         }
         Ok(())
     }

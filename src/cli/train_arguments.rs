@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::arguments::{Device, whole};
+use super::arguments::{Device, MemoryArguments, whole};
 use crate::data::{Augment, Duplicates};
 use crate::jobs::sweep::CHILD_OPTION;
 use crate::train::{CacheFeatures, ClassWeights, Course, Method, Preset, Recompute, TrainConfig, Unfreeze};
@@ -134,6 +134,11 @@ pub struct TrainSettings {
     /// Batches decoded ahead [default: 3]
     #[arg(long, value_name = "N", help_heading = "Memory")]
     pub batches_ahead: Option<usize>,
+    /// Make photos smaller where nothing else fits
+    #[arg(long, help_heading = "Memory")]
+    pub may_shrink_images: bool,
+    #[command(flatten)]
+    pub memory: MemoryArguments,
 
     /// Most training photos of each class
     #[arg(long, value_name = "N", help_heading = "Photos")]
@@ -344,6 +349,9 @@ impl TrainSettings {
             flush_train: self.flush_train.unwrap_or(base.flush_train),
             flush_val: self.flush_val.unwrap_or(base.flush_val),
             batches_ahead: self.batches_ahead.unwrap_or(base.batches_ahead),
+            memory_limit: self.memory.memory_limit,
+            may_shrink_images: self.may_shrink_images,
+            anyway: self.memory.anyway,
             optimizer: self.optimizer.map_or(base.optimizer, |name| match name {
                 MethodName::Adamw => Method::AdamW,
                 MethodName::Sgd => Method::Sgd,

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::augment::{Augment, Sample, Turn, mix};
 use super::ordered::Ordered;
@@ -44,7 +45,8 @@ pub struct Batch {
 pub struct Loader {
     plan: Arc<Plan>,
     threads: usize,
-    ahead: usize,
+    /// Batches; shared with the epochs that go on.
+    ahead: Arc<AtomicUsize>,
 }
 
 struct Plan {
@@ -60,7 +62,7 @@ type Row = Result<Sample, String>;
 
 impl Loader {
     /// The transform of `tiles` must give squares of one size. Without `augment` rows are what evaluating sees.
-    /// `ahead` batches at most are ready or in work; they are made by `threads` threads.
+    /// `ahead` batches at most are ready or in work; they are made by `threads` threads, which with 0 have a photo each.
     pub fn new(
         photos: Arc<[Photo]>,
         classes: usize,
@@ -71,7 +73,13 @@ impl Loader {
     ) -> Result<Self, DataError> {
         let size = tiles.transform().output_size().filter(|(height, width)| height == width);
         let (size, _) = size.ok_or(DataError::NoSquare)?;
-        Ok(Self { plan: Arc::new(Plan { photos, classes, size, tiles, augment }), threads, ahead })
+        let plan = Arc::new(Plan { photos, classes, size, tiles, augment });
+        Ok(Self { plan, threads, ahead: Arc::new(AtomicUsize::new(ahead)) })
+    }
+
+    /// Changes how many batches are made ahead, also in an epoch that goes on.
+    pub fn set_ahead(&self, batches: usize) {
+        self.ahead.store(batches, Ordering::Relaxed);
     }
 
     /// How many photos there are, readable or not.
@@ -103,7 +111,11 @@ impl Loader {
             let mut buffer = Vec::new();
             move |task: usize| plan.row(order.turn(indices[task]), &mut buffer)
         };
-        let ahead = self.ahead.max(1).saturating_mul(order.batch_size);
+        let (ahead, threads) = (self.ahead.clone(), self.threads);
+        let ahead = move || match ahead.load(Ordering::Relaxed) {
+            0 => threads.min(order.batch_size),
+            batches => batches.saturating_mul(order.batch_size),
+        };
         let rows = Ordered::start("tiles", self.threads, indices.len(), ahead, worker)?;
         Ok(Epoch { plan: self.plan.clone(), indices, rows, order, taken: 0 })
     }

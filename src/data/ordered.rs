@@ -15,7 +15,7 @@ pub(super) struct Ordered<T> {
 
 struct Shared<T> {
     tasks: usize,
-    ahead: usize,
+    ahead: Box<dyn Fn() -> usize + Send + Sync>,
     state: Mutex<State<T>>,
     /// Something was finished, and something may be begun.
     finished: Condvar,
@@ -32,15 +32,21 @@ struct State<T> {
 
 impl<T: Send + 'static> Ordered<T> {
     /// Starts tasks 0 to `tasks` on `threads` threads called `name`, each with a `worker` of its own. At most `ahead`
-    /// tasks are in work or wait to be taken.
-    pub fn start<W>(name: &str, threads: usize, tasks: usize, ahead: usize, worker: impl Fn() -> W) -> io::Result<Self>
+    /// tasks, asked before each, are in work or wait to be taken.
+    pub fn start<W>(
+        name: &str,
+        threads: usize,
+        tasks: usize,
+        ahead: impl Fn() -> usize + Send + Sync + 'static,
+        worker: impl Fn() -> W,
+    ) -> io::Result<Self>
     where
         W: FnMut(usize) -> T + Send + 'static,
     {
         let state = State { begun: 0, taken: 0, results: VecDeque::new(), stopped: false };
         let shared = Shared {
             tasks,
-            ahead: ahead.max(1),
+            ahead: Box::new(ahead),
             state: Mutex::new(state),
             finished: Condvar::new(),
             room: Condvar::new(),
@@ -100,7 +106,7 @@ impl<T> Shared<T> {
     fn begin(&self) -> Option<usize> {
         let mut state = self.lock();
         while !state.stopped && state.begun < self.tasks {
-            if state.begun - state.taken < self.ahead {
+            if state.begun - state.taken < (self.ahead)().max(1) {
                 state.begun += 1;
                 state.results.push_back(None);
                 return Some(state.begun - 1);
@@ -138,7 +144,7 @@ mod tests {
                 task * task
             }
         };
-        let results = Ordered::start("test", 4, 60, 3, worker).unwrap();
+        let results = Ordered::start("test", 4, 60, || 3, worker).unwrap();
         for (task, result) in results.enumerate() {
             assert!(begun.load(Ordering::SeqCst) <= task + 1 + 3);
             match result {
@@ -156,7 +162,7 @@ mod tests {
             let alive = alive.clone();
             move |task: usize| (task, Arc::strong_count(&alive))
         };
-        let mut results = Ordered::start("test", 2, usize::MAX, 4, worker).unwrap();
+        let mut results = Ordered::start("test", 2, usize::MAX, || 4, worker).unwrap();
         assert_eq!(results.next().unwrap().unwrap().0, 0);
         drop(results);
         assert_eq!(Arc::strong_count(&alive), 1);
@@ -164,6 +170,6 @@ mod tests {
 
     #[test]
     fn no_tasks_are_no_results() {
-        assert!(Ordered::start("test", 2, 0, 4, || |task: usize| task).unwrap().next().is_none());
+        assert!(Ordered::start("test", 2, 0, || 4, || |task: usize| task).unwrap().next().is_none());
     }
 }

@@ -36,6 +36,8 @@ pub enum Action {
     AddInputs(Vec<PathBuf>),
     RemoveInput(PathBuf),
     Start,
+    /// Classifies what was refused because it is predicted not to fit.
+    RunAnyway,
     SetPaused(bool),
     Cancel,
     Export(ExportTarget),
@@ -66,6 +68,7 @@ impl App {
             Action::AddInputs(paths) => self.classify.add_inputs(paths),
             Action::RemoveInput(path) => self.classify.inputs.retain(|input| *input != path),
             Action::Start => self.start(ctx),
+            Action::RunAnyway => self.classify.run_anyway(self.places.jobs.clone(), ctx),
             Action::SetPaused(paused) => self.classify.set_paused(paused),
             Action::Cancel => self.cancel(),
             Action::Export(target) => self.export(ctx, target),

@@ -8,6 +8,7 @@ use super::results::Results;
 use super::tasks;
 use crate::format;
 use crate::jobs::Places;
+use crate::jobs::admission;
 use crate::jobs::classify::{self, ClassifyConfig, ClassifyEvent, ClassifyJob, ClassifySummary, ModelSummary};
 use crate::worker::{Outcome, Progress};
 
@@ -34,6 +35,8 @@ pub struct Run {
     /// How many rows came from the journal.
     pub resumed: u64,
     pub notices: Vec<String>,
+    /// It was refused because it is predicted not to fit, and may be run anyway.
+    pub is_refused: bool,
     job: Option<ClassifyJob>,
 }
 
@@ -60,6 +63,7 @@ impl Run {
             progress: Progress::default(),
             resumed: 0,
             notices: Vec::new(),
+            is_refused: false,
             job: None,
         }
     }
@@ -111,7 +115,11 @@ impl Run {
             }
         }
         match if ended_before && emptied { job.take_outcome() } else { None } {
-            Some(outcome) => self.state = ended(outcome),
+            Some(outcome) => {
+                let refusal = admission::refusal_of(&outcome);
+                self.is_refused = refusal.is_some();
+                self.state = refusal.map_or_else(|| ended(outcome), RunState::Failed);
+            }
             None => self.job = Some(job),
         }
     }

@@ -27,6 +27,8 @@ pub enum TrainAction {
     Start,
     Begin(PathBuf),
     Resume(PathBuf),
+    /// Runs what was refused because it is predicted not to fit.
+    RunAnyway,
     SetPaused(bool),
     Stop,
     StartSweep,
@@ -53,6 +55,7 @@ impl App {
             TrainAction::Start => self.start_training(ctx),
             TrainAction::Begin(folder) => self.train.begin(folder, self.places.jobs.clone(), ctx),
             TrainAction::Resume(folder) => self.train.resume(folder, self.places.jobs.clone(), ctx),
+            TrainAction::RunAnyway => self.train.run_anyway(self.places.jobs.clone(), ctx),
             TrainAction::SetPaused(paused) => self.train.set_paused(paused),
             TrainAction::Stop => self.train.stop(),
             TrainAction::StartSweep => self.train.start_sweep(self.places.jobs.clone(), ctx),

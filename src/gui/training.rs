@@ -9,14 +9,16 @@ use egui::Context;
 use super::tasks;
 use crate::format;
 use crate::jobs::Places;
+use crate::jobs::admission::{self, MemoryChoice};
 use crate::jobs::curves::Curves;
 use crate::jobs::train::{self, TrainEvent, TrainJob, TrainStart, TrainSummary, TrainTask};
+use crate::train::TrainConfig;
 use crate::worker::{Outcome, Progress};
 
 /// How long a frame may spend on taking records; the rest waits in the job's queue.
 const DRAIN: Duration = Duration::from_millis(4);
 
-/// Photos that cannot be read are listed up to so many; all are counted.
+/// Photos that cannot be read, and notices, are listed up to so many; all photos are counted.
 const LISTED: usize = 100;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -34,7 +36,11 @@ pub enum TrainState {
 
 pub struct Training {
     pub folder: PathBuf,
+    /// What was started; none of a run that is fed by hand.
+    task: Option<TrainTask>,
     pub state: TrainState,
+    /// It was refused because it is predicted not to fit, and may be run anyway.
+    pub is_refused: bool,
     /// What the run is about, once its model and photos are known.
     pub start: Option<Box<TrainStart>>,
     pub curves: Curves,
@@ -53,6 +59,7 @@ impl Training {
         let ctx = ctx.clone();
         let mut training = Self::without_job(task.folder().to_owned());
         training.curves = curves;
+        training.task = Some(task.clone());
         match train::start(task, places, move || super::wake(&ctx)) {
             Ok(job) => training.job = Some(job),
             Err(error) => training.state = TrainState::Failed(error.to_string()),
@@ -64,7 +71,9 @@ impl Training {
     pub fn without_job(folder: PathBuf) -> Self {
         Self {
             folder,
+            task: None,
             state: TrainState::Running,
+            is_refused: false,
             start: None,
             curves: Curves::default(),
             notices: Vec::new(),
@@ -74,6 +83,19 @@ impl Training {
             pace: Pace::default(),
             job: None,
         }
+    }
+
+    /// The same task for one who wants it in spite of the prediction.
+    pub fn task_anyway(&self) -> Option<TrainTask> {
+        Some(match self.task.clone()? {
+            TrainTask::Begin { config, folder } => {
+                TrainTask::Begin { config: Box::new(TrainConfig { anyway: true, ..*config }), folder }
+            }
+            TrainTask::Resume { folder, memory } => {
+                let memory = Some(MemoryChoice { anyway: true, ..memory.unwrap_or_default() });
+                TrainTask::Resume { folder, memory }
+            }
+        })
     }
 
     /// True until the job has ended.
@@ -130,7 +152,11 @@ impl Training {
             self.pace.note(Instant::now(), self.progress.done);
         }
         match if ended_before && emptied { job.take_outcome() } else { None } {
-            Some(outcome) => self.state = ended(outcome),
+            Some(outcome) => {
+                let refusal = admission::refusal_of(&outcome);
+                self.is_refused = refusal.is_some();
+                self.state = refusal.map_or_else(|| ended(outcome), TrainState::Failed);
+            }
             None => self.job = Some(job),
         }
         self.job.is_none()
@@ -150,9 +176,14 @@ impl Training {
                 }
             }
             TrainEvent::Notice(notice) => {
-                if !self.notices.contains(&notice) {
+                if !self.notices.contains(&notice) && self.notices.len() < LISTED {
                     self.notices.push(notice);
                 }
+            }
+            // The job has paused itself.
+            TrainEvent::Held(reason) => {
+                self.state = TrainState::Paused;
+                self.notices.push(reason);
             }
             // The window shows what it knows of the device beside its pages.
             TrainEvent::DeviceNotice(_) | TrainEvent::Paused => {}

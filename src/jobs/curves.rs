@@ -94,6 +94,7 @@ impl Curves {
                 self.epochs.retain(|other| other.epoch < epoch.epoch);
                 self.epochs.push(*epoch);
             }
+            Record::Guard(_) => {}
         }
     }
 

@@ -15,9 +15,11 @@ use crate::device::DeviceChoice;
 use crate::format::error_chain;
 use crate::images::Input;
 use crate::jobs::Places;
+use crate::jobs::admission::MemoryChoice;
 use crate::jobs::decoding::Loader;
 use crate::jobs::doctor::{self, Prepared};
-use crate::jobs::models::{Lent, Wanted};
+use crate::jobs::inference::ToLoad;
+use crate::jobs::models::Lent;
 use crate::memory::heap;
 use crate::ops;
 use crate::predict::{Answer, Classifier, Evaluation, Loading, ModelSource, Precision, TransformOverrides};
@@ -36,6 +38,7 @@ pub struct EvaluateConfig {
     pub device: DeviceChoice,
     pub precision: Precision,
     pub transform: TransformOverrides,
+    pub memory: MemoryChoice,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -71,10 +74,19 @@ pub fn evaluate(config: &EvaluateConfig, places: &Places, ctx: &JobContext) -> R
     let started = Instant::now();
     let Prepared { chosen, mut notices } = doctor::prepare(config.device, &places.verdicts, ctx)?;
     ctx.report(Progress { phase: "Reading model and photos".to_owned(), ..Progress::default() });
-    let loading = Loading { precision: config.precision, ..Loading::default() };
-    let labels = config.labels.as_deref();
-    let wanted = Wanted { source: &config.model, labels, transform: &config.transform, loading };
-    let Lent { classifier, instead } = places.models.lend(&wanted, &chosen, ctx)?;
+    let to_load = ToLoad {
+        model: &config.model,
+        labels: config.labels.as_deref(),
+        transform: &config.transform,
+        loading: Loading { precision: config.precision, ..Loading::default() },
+        batch_size: config.batch_size.max(1),
+        threads: 0,
+        mode: "evaluate",
+        choice: config.memory,
+    };
+    let (predicted, notice) = to_load.admit(format!("{config:?}"), &chosen, places)?;
+    notices.extend(notice);
+    let Lent { classifier, instead } = places.models.lend(&to_load.wanted(), &chosen, ctx)?;
     notices.extend(instead.map(|(_, notice)| notice));
     let options = DataOptions { validation_fraction: 0.0, ..DataOptions::default() };
     let dataset = Dataset::open(&config.data, None, &options)?;
@@ -98,6 +110,9 @@ pub fn evaluate(config: &EvaluateConfig, places: &Places, ctx: &JobContext) -> R
         return Err(EvaluateError::NoneKnown(first(&theirs), first(&names)).into());
     }
     let answers = answers(config, &classifier, photos, &mut skipped, ctx)?;
+    if let Some(Err(error)) = predicted.map(|predicted| predicted.record(None, &places.journal)) {
+        notices.push(format!("What the evaluation took was not noted: {}", error_chain(&error)));
+    }
     ops::release(&chosen.device)?;
     heap::release();
     if let (true, Some((_, reason))) = (answers.is_empty(), skipped.first()) {

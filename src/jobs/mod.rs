@@ -1,5 +1,6 @@
 //! What the program can do, each as a plain function plus a context, and as a job on its own thread.
 
+pub mod admission;
 pub mod bench;
 pub mod brought;
 pub mod classify;
@@ -9,8 +10,10 @@ pub mod doctor;
 pub mod evaluate;
 pub mod export;
 pub mod find_rate;
+pub mod inference;
 pub mod inspect;
 pub mod models;
+pub mod peaks;
 pub mod runs;
 pub mod sweep;
 pub mod thumbnails;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::device::{self, Chosen};
 use crate::format::{bytes, duration};
-use crate::memory::heap;
 use crate::memory::shelf::{Loan, Shelf, ShelfError, ShelfLimits};
+use crate::memory::{self, heap};
 use crate::predict::{self, Classifier, FileState, Loading, ModelSource, Precision, TransformOverrides, Unloaded};
 use crate::settings::{MemorySetting, MemorySettings};
 use crate::worker::{BoxError, Canceled, JobContext};
@@ -81,6 +81,7 @@ impl Models {
     pub fn follow(&self, settings: &MemorySettings) {
         self.light.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&settings.light_model);
         self.shelf.set_limits(settings.shelf_limits());
+        memory::set_limit(settings.limit);
     }
 
     fn light(&self) -> Option<PathBuf> {
@@ -112,17 +113,15 @@ impl Models {
         }
     }
 
+    /// Whether lending it now needs no reading.
+    pub fn holds(&self, wanted: &Wanted<'_>, chosen: &Chosen) -> bool {
+        self.shelf.find(&ModelKey::of(wanted, chosen)).is_some_and(|loan| loan.changed_file().is_none())
+    }
+
     /// The same, and never another model.
     pub fn lend_exactly(&self, wanted: &Wanted<'_>, chosen: &Chosen, ctx: &JobContext) -> Result<ModelLoan, BoxError> {
         let Wanted { source, labels, transform, loading } = *wanted;
-        let key = ModelKey {
-            source: source.clone(),
-            labels: labels.map(Path::to_owned),
-            files: predict::states(source, labels),
-            transform: *transform,
-            loading,
-            device: chosen.name,
-        };
+        let key = ModelKey::of(wanted, chosen);
         // What the same names meant before they were written anew is of no use any more.
         self.shelf.unload(|other| other.is_outdated_by(&key));
         if let Some(loan) = self.shelf.find(&key) {
@@ -155,6 +154,18 @@ impl Models {
 }
 
 impl ModelKey {
+    fn of(wanted: &Wanted<'_>, chosen: &Chosen) -> Self {
+        let Wanted { source, labels, transform, loading } = *wanted;
+        Self {
+            source: source.clone(),
+            labels: labels.map(Path::to_owned),
+            files: predict::states(source, labels),
+            transform: *transform,
+            loading,
+            device: chosen.name,
+        }
+    }
+
     /// The same but for files that were written since.
     fn is_outdated_by(&self, other: &Self) -> bool {
         self.files != other.files && self.source == other.source && self.labels == other.labels

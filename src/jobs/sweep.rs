@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::{Dataset, Split};
 use crate::format;
 use crate::jobs::Places;
+use crate::jobs::admission::MemoryChoice;
 use crate::jobs::doctor;
 use crate::jobs::train;
 use crate::memory;
@@ -88,7 +89,7 @@ pub fn sweep(
         ctx.report(Progress { phase, done: done as u64, total, per_second: None });
         let max_photos = photos.min(batch_size * (sweep.steps + 1));
         let config = TrainConfig { batch_size, max_photos: Some(max_photos), ..config.clone() };
-        let budget = memory::read().budget();
+        let budget = MemoryChoice::of(&config).allowance().budget(&memory::read(), None).map(|budget| budget.bytes);
         let answer = in_child(&Case { config, steps: sweep.steps }, ctx)?;
         on_row(row(batch_size, answer, budget, photos))?;
     }
@@ -187,7 +188,7 @@ fn row(batch_size: usize, answer: ChildAnswer, budget: Option<u64>, photos: usiz
         predicted_bytes: Some(tried.predicted_bytes),
         peak_bytes: tried.peak_bytes,
         recomputed_blocks: Some(tried.recomputed_blocks),
-        problem: exceeded.then(|| "it took more memory than was free".to_owned()),
+        problem: exceeded.then(|| "it took more memory than it may".to_owned()),
     }
 }
 

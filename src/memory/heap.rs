@@ -12,6 +12,9 @@ static ALLOCATOR: Counting = Counting;
 static LIVE: AtomicU64 = AtomicU64::new(0);
 static PEAK: AtomicU64 = AtomicU64::new(0);
 
+/// Highest `LIVE` since somebody took it.
+static RECENT: AtomicU64 = AtomicU64::new(0);
+
 /// Bytes allocated and not freed.
 pub fn live() -> u64 {
     LIVE.load(Relaxed)
@@ -25,6 +28,11 @@ pub fn peak() -> u64 {
 /// Starts the peak anew from what is live now.
 pub fn reset_peak() {
     PEAK.store(live(), Relaxed);
+}
+
+/// Highest [`live`] since the last call. For one listener at a time: the job that guards its memory.
+pub fn take_recent_peak() -> u64 {
+    RECENT.swap(live(), Relaxed).max(live())
 }
 
 /// Sets glibc's allocator up for buffers that come and go: blocks up to 1 GB stay in one heap and are reused instead of
@@ -54,6 +62,9 @@ fn grew(bytes: usize) {
     // Most allocations set no record: a plain read first keeps the shared line from bouncing between cores.
     if live > PEAK.load(Relaxed) {
         PEAK.fetch_max(live, Relaxed);
+    }
+    if live > RECENT.load(Relaxed) {
+        RECENT.fetch_max(live, Relaxed);
     }
 }
 
@@ -117,5 +128,7 @@ mod tests {
         drop(block);
         assert!(live() < before + BLOCK / 2);
         assert!(peak() >= before + BLOCK / 2);
+        assert!(take_recent_peak() >= before + BLOCK / 2);
+        assert!(take_recent_peak() < before + BLOCK / 2, "what was taken is over");
     }
 }

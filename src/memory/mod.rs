@@ -1,8 +1,14 @@
 //! What this process uses and what it may use, each figure under its name; one that cannot be had is `None` and shown
 //! as "unknown", never 0.
 
+mod budget;
+mod calibration;
+#[cfg(target_os = "linux")]
+mod groups;
+pub mod guard;
 pub mod heap;
 mod plan;
+mod pressure;
 pub mod shelf;
 mod system;
 mod tally;
@@ -11,9 +17,11 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-use system::Gauges;
-
+pub use budget::{Allowance, Bound, Budget, set_limit};
+pub use calibration::Calibration;
 pub use plan::Plan;
+pub use pressure::Pressure;
+use system::Gauges;
 pub use tally::{F32, Held, Node, Outline, Peak, Place, Tally};
 
 /// One reading of every figure the memory strip shows, in bytes.
@@ -30,34 +38,66 @@ pub struct Reading {
     /// What the system could give without swapping.
     pub system_available: Option<u64>,
     pub system_total: Option<u64>,
-    /// The limit of the container or control group on this process, where there is one.
+    /// The tightest limit of the container or control groups on this process, where there is one.
     pub limit: Option<u64>,
+    /// What these groups have left, of which others may be part; page cache that can be dropped counts as left.
+    pub group_free: Option<u64>,
+}
+
+/// How the system is off, beside what it has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Strain {
+    pub pressure: Option<Pressure>,
+    /// Bytes that the system has written to swap since it started.
+    pub swapped_out: Option<u64>,
 }
 
 impl Reading {
-    /// The budget line: the container's limit, or the footprint plus what the system could still give, if that is less.
+    /// The budget line: the container's limit, or the footprint plus what container and system could still give, if that
+    /// is less.
     pub fn budget(&self) -> Option<u64> {
-        let reachable = self.footprint.zip(self.system_available).map(|(used, free)| used + free);
-        [self.limit, reachable].into_iter().flatten().min()
+        let reachable = |free: Option<u64>| Some(self.footprint? + free?);
+        [self.limit, reachable(self.group_free), reachable(self.system_available)].into_iter().flatten().min()
     }
 }
 
 /// Reads every figure now. Takes about a millisecond, so once a second is cheap.
 pub fn read() -> Reading {
+    read_with(system::own_use())
+}
+
+/// The same in a fifth of the time, for jobs that look many times a second: on Linux the footprint is the resident size
+/// plus swap, which counts what is shared with other processes as own.
+pub fn read_often() -> Reading {
+    read_with(system::own_use_roughly())
+}
+
+fn read_with((footprint, peak): (Option<u64>, Option<u64>)) -> Reading {
+    with_gauges(|gauges| {
+        gauges.refresh();
+        let (limit, group_free) = gauges.group();
+        Reading {
+            footprint,
+            peak,
+            heap_live: heap::live(),
+            heap_peak: heap::peak(),
+            system_available: gauges.available(),
+            system_total: gauges.total(),
+            limit,
+            group_free,
+        }
+    })
+}
+
+/// Reads signs of a shortage now.
+pub fn strain() -> Strain {
+    Strain { pressure: with_gauges(|gauges| gauges.pressure()), swapped_out: pressure::swapped_out() }
+}
+
+fn with_gauges<T>(read: impl FnOnce(&mut Gauges) -> T) -> T {
     static GAUGES: Mutex<Option<Gauges>> = Mutex::new(None);
     let mut gauges = GAUGES.lock().unwrap_or_else(PoisonError::into_inner);
-    let gauges = gauges.get_or_insert_with(Gauges::new);
-    let (footprint, peak) = system::own_use();
-    gauges.refresh();
-    Reading {
-        footprint,
-        peak,
-        heap_live: heap::live(),
-        heap_peak: heap::peak(),
-        system_available: gauges.available(),
-        system_total: gauges.total(),
-        limit: gauges.limit(),
-    }
+    read(gauges.get_or_insert_with(Gauges::new))
 }
 
 #[cfg(test)]
@@ -72,6 +112,8 @@ mod tests {
         assert_eq!(reading(Some(120), Some(100)).budget(), Some(120));
         assert_eq!(reading(Some(120), None).budget(), Some(120));
         assert_eq!(reading(None, None).budget(), None);
+        let in_group = Reading { group_free: Some(20), ..reading(Some(120), Some(100)) };
+        assert_eq!(in_group.budget(), Some(70));
     }
 
     #[test]
@@ -79,8 +121,9 @@ mod tests {
         const BLOCK: usize = 256 << 20;
         let before = read();
         let block = std::hint::black_box(vec![1u8; BLOCK]);
-        let after = read();
+        let (after, roughly) = (read(), read_often());
         drop(block);
+        assert!(roughly.footprint.unwrap() >= BLOCK as u64);
         let grown = after.footprint.unwrap().saturating_sub(before.footprint.unwrap());
         assert!(grown as usize > BLOCK / 2, "grew by {grown}");
         assert!(after.peak.unwrap() as usize >= BLOCK);

@@ -1,23 +1,31 @@
 //! Asks the operating system: this process's footprint and peak, the system's free memory, the container's limit.
 
-use sysinfo::{MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, System};
+use sysinfo::{MemoryRefreshKind, System};
+
+#[cfg(target_os = "linux")]
+use super::groups::{GroupMemory, Groups};
+use super::pressure::{self, Pressure};
 
 /// The system's side of a reading, kept open between readings; empty on a system the library does not know.
 pub struct Gauges {
     system: Option<System>,
-    own: Pid,
+    #[cfg(target_os = "linux")]
+    groups: Option<Groups>,
 }
 
 impl Gauges {
     pub fn new() -> Self {
-        Self { system: System::new().ok(), own: Pid::from_u32(std::process::id()) }
+        Self {
+            system: System::new().ok(),
+            #[cfg(target_os = "linux")]
+            groups: Groups::of_this_process(),
+        }
     }
 
     pub fn refresh(&mut self) {
-        let Some(system) = &mut self.system else { return };
-        system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
-        let own = ProcessesToUpdate::Some(&[self.own]);
-        system.refresh_processes_specifics(own, false, ProcessRefreshKind::nothing().without_tasks());
+        if let Some(system) = &mut self.system {
+            system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+        }
     }
 
     pub fn available(&self) -> Option<u64> {
@@ -28,10 +36,30 @@ impl Gauges {
         known(self.system.as_ref()?.total_memory())
     }
 
-    /// The control group's limit on this process; `None` when it is no tighter than the machine itself.
-    pub fn limit(&self) -> Option<u64> {
-        let limit = self.system.as_ref()?.process(self.own)?.cgroup_limits()?.total_memory;
-        known(limit).filter(|limit| Some(*limit) < self.total())
+    /// The control groups' tightest limit, and what they have left; none when it is no tighter than the machine itself.
+    /// The library would not count page cache as free, and it does not know the limit `memory.high`.
+    #[cfg(target_os = "linux")]
+    pub fn group(&self) -> (Option<u64>, Option<u64>) {
+        let GroupMemory { limit, free } = self.groups.as_ref().map(Groups::read).unwrap_or_default();
+        let is_tight = limit.zip(self.total()).is_none_or(|(limit, total)| limit < total);
+        if is_tight { (limit, free) } else { (None, None) }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub fn group(&self) -> (Option<u64>, Option<u64>) {
+        (None, None)
+    }
+
+    /// Of the own control group where it is told, else of the system.
+    #[cfg(target_os = "linux")]
+    pub fn pressure(&self) -> Option<Pressure> {
+        let own = self.groups.as_ref().and_then(Groups::pressure_file).and_then(|file| pressure::pressure(&file));
+        own.or_else(|| pressure::pressure("/proc/pressure/memory".as_ref()))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub fn pressure(&self) -> Option<Pressure> {
+        pressure::pressure()
     }
 }
 
@@ -63,9 +91,22 @@ pub fn own_use() -> (Option<u64>, Option<u64>) {
     (footprint, field_bytes(&status, "VmHWM:"))
 }
 
+/// The same without looking at every page, which takes milliseconds when there are many: resident size plus swap.
+#[cfg(target_os = "linux")]
+pub fn own_use_roughly() -> (Option<u64>, Option<u64>) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let footprint = field_bytes(&status, "VmRSS:").map(|rss| rss + field_bytes(&status, "VmSwap:").unwrap_or(0));
+    (footprint, field_bytes(&status, "VmHWM:"))
+}
+
 #[cfg(not(any(target_os = "macos", target_os = "linux")))]
 pub fn own_use() -> (Option<u64>, Option<u64>) {
     (None, None)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub fn own_use_roughly() -> (Option<u64>, Option<u64>) {
+    own_use()
 }
 
 /// The bytes of a line `Name:   123 kB` of a proc file, where kB is 1,024 bytes.

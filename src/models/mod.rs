@@ -40,7 +40,7 @@ pub use detect::{detect, detect_with_hint};
 pub use initial::InitialWeights;
 pub use learn::{Backward, Found, Learn};
 pub use measure::{BlockCost, Trial, forward_operations, made_up_pixels};
-pub use named::{RandomWeights, named};
+pub use named::{Lighter, RandomWeights, lighter, named};
 pub use outline::{Back, LearnOutline, NetworkOutline};
 pub use parameter::Parameter;
 pub use precision::Precision;

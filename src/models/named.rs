@@ -32,6 +32,40 @@ pub fn named(name: &str, classes: usize) -> Result<Architecture, ModelError> {
     })
 }
 
+/// A network of a family, by its size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lighter {
+    pub name: String,
+    pub title: String,
+    /// Elements of all its weights.
+    pub weights: u64,
+}
+
+/// The networks of the same family with fewer weights, the heaviest first. A family shares the beginning of its names.
+pub fn lighter(architecture: &Architecture) -> Vec<Lighter> {
+    let kin = |name: &str| name.trim_start_matches("wide_").split(['_', '-']).next().unwrap_or_default().to_owned();
+    let letters = |name: &str| kin(name).trim_end_matches(|c: char| c.is_ascii_digit()).to_owned();
+    let weights = |architecture: &Architecture| -> Option<u64> {
+        let tensors = architecture.tensors().ok()?;
+        Some(tensors.iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum())
+    };
+    let Some(own) = weights(architecture) else { return Vec::new() };
+    let is_kin = |candidate: &Candidate| {
+        std::mem::discriminant(&candidate.family) == std::mem::discriminant(&architecture.family)
+            && letters(&candidate.name) == letters(&architecture.name)
+    };
+    let mut found: Vec<Lighter> = Vec::new();
+    for candidate in catalog::candidates().iter().filter(|candidate| is_kin(candidate)) {
+        let Ok(known) = named(&candidate.name, architecture.classes) else { continue };
+        let Some(weights) = weights(&known).filter(|weights| *weights < own) else { continue };
+        if found.iter().all(|one| one.name != known.name) {
+            found.push(Lighter { name: known.name, title: known.title, weights });
+        }
+    }
+    found.sort_by_key(|one| std::cmp::Reverse(one.weights));
+    found
+}
+
 /// The classifier as the network is published, its dropout left out.
 fn head(family: &Family, naming: Naming, classes: usize) -> Vec<HeadStep> {
     let root = family.head_root(naming);
@@ -144,6 +178,18 @@ mod tests {
         assert!(text.contains("ConvNext-Tiny") && text.contains("convnext_tiny,"), "{text}");
         let text = named("resnet-50", 10).unwrap_err().to_string();
         assert!(text.contains("resnet50"), "{text}");
+    }
+
+    #[test]
+    fn lighter_networks_are_of_the_family_and_the_heaviest_comes_first() {
+        let names = |name: &str| -> Vec<String> {
+            lighter(&named(name, 10).unwrap()).into_iter().map(|one| one.name).collect()
+        };
+        let tiny = names("convnext_tiny");
+        assert_eq!(tiny.first().map(String::as_str), Some("convnext_nano_ols"), "{tiny:?}");
+        assert!(tiny.contains(&"convnext_atto".to_owned()) && !tiny.iter().any(|name| name.starts_with("convnextv2")));
+        assert_eq!(names("resnet34"), ["resnet18"]);
+        assert!(names("resnet18").is_empty());
     }
 
     #[test]

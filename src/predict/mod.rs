@@ -117,6 +117,16 @@ pub enum PredictError {
     Tensor(#[from] candle_core::Error),
 }
 
+impl PredictError {
+    /// True for what may go well when it is tried once more.
+    pub fn is_of_device(&self) -> bool {
+        match self {
+            Self::Tensor(error) | Self::Forward(ModelError::Compute(error)) => device::is_failure(error),
+            _ => false,
+        }
+    }
+}
+
 /// Size and modification time: what changes when a file is written anew.
 pub type FileState = (u64, SystemTime);
 

@@ -43,7 +43,7 @@ pub fn run_page(
 fn epochs(metrics: &[Record]) -> impl Iterator<Item = &EpochRecord> {
     metrics.iter().filter_map(|record| match record {
         Record::Epoch(epoch) => Some(epoch),
-        Record::Step(_) => None,
+        Record::Step(_) | Record::Guard(_) => None,
     })
 }
 
@@ -51,7 +51,7 @@ fn curves(metrics: &[Record]) -> String {
     let of_steps = |value: fn(&StepRecord) -> f64| -> Vec<(f64, f64)> {
         let point = |record: &Record| match record {
             Record::Step(step) => Some((step.step as f64 + 1.0, value(step))),
-            Record::Epoch(_) => None,
+            Record::Epoch(_) | Record::Guard(_) => None,
         };
         metrics.iter().filter_map(point).collect()
     };

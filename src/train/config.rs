@@ -93,7 +93,7 @@ pub struct TrainConfig {
     pub epochs: usize,
     /// Photos whose gradients make one step.
     pub batch_size: usize,
-    /// Photos computed at once; none computes the whole batch at once.
+    /// Photos computed at once; none computes the whole batch at once, or as much of it as fits.
     pub micro_batch: Option<usize>,
     /// Side of the network's input; none is the checkpoint's own.
     pub image_size: Option<u32>,
@@ -112,8 +112,14 @@ pub struct TrainConfig {
     /// The device's cache is given back every so many batches; 0: only when memory asks.
     pub flush_train: usize,
     pub flush_val: usize,
-    /// Batches decoded ahead.
+    /// Batches decoded ahead, at most.
     pub batches_ahead: usize,
+    /// The most the process may take, in bytes; none is what the system has.
+    pub memory_limit: Option<u64>,
+    /// Photos may be made smaller where nothing else fits.
+    pub may_shrink_images: bool,
+    /// Run also what is predicted not to fit.
+    pub anyway: bool,
 
     pub optimizer: Method,
     /// The learning rate at its height.
@@ -171,6 +177,9 @@ impl Default for TrainConfig {
             flush_train: 5,
             flush_val: 3,
             batches_ahead: 3,
+            memory_limit: None,
+            may_shrink_images: false,
+            anyway: false,
             optimizer: optimizer.method,
             lr: 3e-4,
             weight_decay: optimizer.weight_decay,
@@ -233,7 +242,7 @@ impl TrainConfig {
         whole("batch-size", self.batch_size, 1, 256, "from 1 to 256")?;
         whole("micro-batch", self.micro_batch.unwrap_or(1), 1, 256, "from 1 to 256")?;
         whole("image-size", self.image_size.unwrap_or(224) as usize, 32, 1024, "from 32 to 1,024 pixels")?;
-        whole("batches-ahead", self.batches_ahead, 1, 64, "from 1 to 64")?;
+        whole("batches-ahead", self.batches_ahead, 0, 64, "from 0 to 64")?;
         whole("per-class", self.per_class.unwrap_or(1), 1, usize::MAX, "1 or more")?;
         whole("max-photos", self.max_photos.unwrap_or(1), 1, usize::MAX, "1 or more")?;
         whole("patience", self.patience.unwrap_or(1), 1, usize::MAX, "1 or more")?;

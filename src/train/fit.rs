@@ -8,13 +8,15 @@ use candle_core::{Device, Tensor};
 use rayon::ThreadPool;
 
 use super::config::TrainConfig;
-use super::run::{EpochRecord, Record, RunFolder, StepRecord};
+use super::run::{EpochRecord, GuardRecord, Record, RunFolder, StepRecord};
 use super::snapshot::{self, Best, Position};
 use super::supply::{Features, Frozen, Supply};
-use super::trainer::{Examples, Score, Trainer};
+use super::trainer::{Examples, Pace as _, Score, Trainer};
+use super::watch::Watch;
 use super::{Paths, TrainError};
 use crate::data::random::Random;
 use crate::data::{Batch, EpochOrder, Split};
+use crate::memory::guard::Act;
 use crate::memory::{self, heap};
 use crate::models::{Network, Weights};
 use crate::ops;
@@ -39,6 +41,8 @@ pub struct Session {
     /// Computes; its threads have deep stacks.
     pub compute: ThreadPool,
     pub device: Device,
+    /// Over the memory, while steps are taken.
+    pub watch: Watch,
 }
 
 /// What a run tells while it goes on.
@@ -59,6 +63,15 @@ pub enum Ended {
     Finished(Finished),
     /// A snapshot was written; open it again to go on.
     Paused,
+    /// The same because of this: going on at once would end the same way.
+    Held(GuardRecord),
+}
+
+/// How the rest of an epoch went.
+enum Passed {
+    /// To its end. It waited so long for photos.
+    Whole(Duration),
+    Until(Ended),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -80,8 +93,10 @@ impl Session {
                 return Ok(Ended::Paused);
             }
             let started = Instant::now();
-            let Some(waited) = self.train_epoch(ctx, tell)? else { return Ok(Ended::Paused) };
-            self.finish_epoch(started, waited, ctx, tell)?;
+            match self.train_epoch(ctx, tell)? {
+                Passed::Whole(waited) => self.finish_epoch(started, waited, ctx, tell)?,
+                Passed::Until(ended) => return Ok(ended),
+            }
         }
         Ok(self.finished(false))
     }
@@ -116,16 +131,12 @@ impl Session {
         self.validation.is_some() && self.config.patience.is_some_and(|patience| since >= patience as u64)
     }
 
-    /// The rest of an epoch. Says how long it waited for photos; `None` when it was paused before the end.
-    fn train_epoch(
-        &mut self,
-        ctx: &JobContext,
-        tell: &mut dyn FnMut(FitEvent),
-    ) -> Result<Option<Duration>, TrainError> {
+    /// The rest of an epoch.
+    fn train_epoch(&mut self, ctx: &JobContext, tell: &mut dyn FnMut(FitEvent)) -> Result<Passed, TrainError> {
         let batches = self.train.batches(self.config.batch_size);
         let rates = self.config.learning_rates(batches);
         let mut epoch = self.train.epoch(self.order(true, self.position.batch as usize))?;
-        let (mut waited, mut last_snapshot) = (Duration::ZERO, Instant::now());
+        let (mut waited, mut last_snapshot, mut held) = (Duration::ZERO, Instant::now(), None);
         loop {
             let asked = Instant::now();
             let Some(batch) = epoch.next() else { break };
@@ -136,7 +147,10 @@ impl Session {
             // The schedule counts batches, so that a batch without a step moves it too.
             let place = self.position.epoch * batches as u64 + self.position.batch;
             if batch.labels.len() >= self.fewest_photos() {
-                let record = self.step(&batch, rates.rate(place))?;
+                let stepped = self.step(&batch, rates.rate(place));
+                // Also of a step that failed in the end.
+                held = self.note_acts(tell)?;
+                let record = stepped.inspect_err(|error| self.keep_before(error))?;
                 self.folder.write(&Record::Step(record))?;
                 tell(FitEvent::Record(Record::Step(record)));
             }
@@ -149,10 +163,10 @@ impl Session {
                 per_second: None,
             });
             self.flush(self.config.flush_train, done)?;
-            if ctx.is_canceled() || ctx.is_paused() {
+            if ctx.is_canceled() || ctx.is_paused() || held.is_some() {
                 self.snapshot()?;
                 ctx.is_canceled().then(|| ctx.check()).transpose()?;
-                return Ok(None);
+                return Ok(Passed::Until(held.map_or(Ended::Paused, Ended::Held)));
             }
             let minutes = self.config.snapshot_minutes;
             if minutes > 0.0 && last_snapshot.elapsed().as_secs_f64() > 60.0 * minutes {
@@ -160,7 +174,30 @@ impl Session {
                 last_snapshot = Instant::now();
             }
         }
-        Ok(Some(waited))
+        Ok(Passed::Whole(waited))
+    }
+
+    /// Writes down what was done about the memory, and does what is to be done between steps. Returns what the run is to
+    /// be held for, if it is.
+    fn note_acts(&mut self, tell: &mut dyn FnMut(FitEvent)) -> Result<Option<GuardRecord>, TrainError> {
+        let mut held = None;
+        for record in self.watch.take_done() {
+            self.folder.write(&Record::Guard(record))?;
+            tell(FitEvent::Record(Record::Guard(record)));
+            held = held.or((record.act == Act::Pause).then_some(record));
+        }
+        let ahead = self.watch.batches_ahead();
+        std::iter::once(&self.train).chain(&self.validation).for_each(|supply| supply.set_ahead(ahead));
+        (self.position.at_once, self.position.batches_ahead) = (Some(self.watch.at_once()), Some(ahead));
+        Ok(held)
+    }
+
+    /// Saves what there was before a step that the device fails at for good: nothing of the step is in it.
+    fn keep_before(&self, error: &TrainError) {
+        if matches!(error, TrainError::Device { .. }) {
+            // The failure is what will be told. A device that cannot even hand out its weights leaves the last snapshot.
+            drop(self.snapshot());
+        }
     }
 
     /// What is left of an epoch may be a single photo, which batch norms cannot learn from.
@@ -185,17 +222,27 @@ impl Session {
 
     pub(super) fn step(&mut self, batch: &Batch, rate: f64) -> Result<StepRecord, TrainError> {
         let shape = self.train.shape();
-        let Self { config, trainer, position, compute, device, .. } = self;
+        let Self { config, trainer, position, compute, device, watch, .. } = self;
         let examples = examples(batch, &shape);
-        let micro_batch = config.micro_batch.unwrap_or(config.batch_size);
         let depths = skip_chances(&trainer.network, config.drop_path);
         let (seed, epoch) = (config.seed, position.epoch);
         let paths = |first: usize, count: usize| {
             let photos = &batch.indices[first..first + count];
             skips(&depths, photos, [seed, epoch], device)
         };
-        let stepped = compute.install(|| trainer.step(examples, micro_batch, rate, paths));
+        watch.begin(position.steps, epoch);
+        let stepped = loop {
+            match compute.install(|| trainer.step(examples, &mut *watch, rate, paths)) {
+                Err(error) if error.is_of_device() && watch.failed() => {}
+                stepped => break stepped,
+            }
+        };
         let stepped = stepped.map_err(|error| match error {
+            error if error.is_of_device() => {
+                let (step, at_once, last) = (position.steps, watch.at_once(), self.folder.last());
+                let snapshot = last.exists().then_some(last);
+                TrainError::Device { step, at_once, snapshot, source: Box::new(error) }
+            }
             TrainError::LossNotFinite | TrainError::GradientNotFinite => {
                 let step = position.steps;
                 let layer = compute.install(|| trainer.first_bad_layer(examples));
@@ -280,8 +327,9 @@ impl Session {
         tell: &mut dyn FnMut(FitEvent),
     ) -> Result<(Score, u64), TrainError> {
         let (mut whole, mut top5) = (Score::default(), 0);
-        let micro_batch = self.config.micro_batch.unwrap_or(self.config.batch_size);
-        let (order, shape) = (EpochOrder { batch_size: micro_batch, ..self.order(false, 0) }, validation.shape());
+        let batch_size = self.watch.at_once().min(self.config.batch_size);
+        let (order, shape) = (EpochOrder { batch_size, ..self.order(false, 0) }, validation.shape());
+        let trainer = &self.trainer;
         for (batch, done) in validation.epoch(order)?.zip(1..) {
             if ctx.is_canceled() {
                 self.trainer.exchange_average()?;
@@ -294,7 +342,7 @@ impl Session {
             if batch.labels.is_empty() {
                 continue;
             }
-            let (score, logits) = self.compute.install(|| self.trainer.evaluate(examples(&batch, &shape)))?;
+            let (score, logits) = self.compute.install(|| trainer.evaluate(examples(&batch, &shape)))?;
             whole.add(score);
             let is_among = |(row, label): &(&Vec<f32>, &u32)| {
                 let own = row[**label as usize];

@@ -17,6 +17,7 @@ mod segments;
 pub mod snapshot;
 mod supply;
 mod trainer;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -25,14 +26,18 @@ pub use find_rate::{RatePoint, RateSearch, RatesTried};
 pub use fit::{Ended, Finished, FitEvent, Session};
 pub use loss::Loss;
 pub use optimizer::{Method, Optimizer, OptimizerSettings};
-pub use run::{EpochRecord, Record, RunError, RunFolder, RunRecord, StepRecord, read_metrics, read_record};
+pub use run::{
+    EpochRecord, GuardRecord, Record, RunError, RunFolder, RunRecord, StepRecord, read_metrics, read_record,
+};
 pub use schedule::{Course, Schedule};
 pub use segments::{Paths, Segments};
 pub use snapshot::{Best, Position};
 pub use supply::Supply;
-pub use trainer::{Examples, Score, Stepped, Trainer};
+pub use trainer::{Examples, Pace, Score, Stepped, Trainer};
+pub use watch::{Source, Watch};
 
 use crate::checkpoint::CheckpointError;
+use crate::device;
 use crate::models::ModelError;
 use crate::worker::Canceled;
 
@@ -57,6 +62,13 @@ pub enum TrainError {
         snapshot: Option<PathBuf>,
         source: Box<TrainError>,
     },
+    #[error(
+        "the device failed at step {} again and again, also with {at_once} photos at once; {}", .step + 1,
+        resume(.snapshot)
+    )]
+    Device { step: u64, at_once: usize, snapshot: Option<PathBuf>, source: Box<TrainError> },
+    #[error("the device failed while weights moved; continue the run from its last snapshot")]
+    Halfway { source: Box<TrainError> },
     #[error("no weight has moved since the run began, so there is nothing to save: is the learning rate too small?")]
     NothingLearned,
     #[error("the tensor {tensor} holds values that are no numbers, so it was not saved")]
@@ -76,6 +88,16 @@ pub enum TrainError {
     Model(#[from] ModelError),
     #[error("failed to compute a training step")]
     Compute(#[from] candle_core::Error),
+}
+
+impl TrainError {
+    /// True for what may go well when it is done once more.
+    fn is_of_device(&self) -> bool {
+        match self {
+            Self::Compute(error) | Self::Model(ModelError::Compute(error)) => device::is_failure(error),
+            _ => false,
+        }
+    }
 }
 
 fn resume(snapshot: &Option<PathBuf>) -> String {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::TrainConfig;
 use crate::checkpoint::save_atomically;
+use crate::memory::guard::{Act, Cause};
 
 /// What a run was begun with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,12 +59,26 @@ pub struct EpochRecord {
     pub peak_bytes: Option<u64>,
 }
 
+/// What was done to stay within the memory.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct GuardRecord {
+    /// The step under way, from 0, and its epoch.
+    pub step: u64,
+    pub epoch: u64,
+    pub act: Act,
+    pub cause: Cause,
+    /// Photos computed at once, and batches decoded ahead, from then on.
+    pub at_once: usize,
+    pub batches_ahead: usize,
+}
+
 /// A line of the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Record {
     Step(StepRecord),
     Epoch(EpochRecord),
+    Guard(GuardRecord),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -225,7 +240,11 @@ mod tests {
         run.write(&step(0)).unwrap();
         let bytes = run.sync().unwrap();
         run.write(&step(1)).unwrap();
-        assert_eq!(read_metrics(folder.path()).unwrap(), [step(0), step(1)]);
+        let cause = Cause::Swap { speed: 0.1 + 0.2 };
+        let guard =
+            Record::Guard(GuardRecord { step: 1, epoch: 0, act: Act::DropAhead, cause, at_once: 2, batches_ahead: 0 });
+        run.write(&guard).unwrap();
+        assert_eq!(read_metrics(folder.path()).unwrap(), [step(0), step(1), guard]);
         drop(run);
         let (mut run, read) = RunFolder::open(folder.path()).unwrap();
         assert_eq!(read, record());

@@ -272,36 +272,3 @@ fn of_images(path: &Tensor, xs: &Tensor) -> Result<Tensor, TrainError> {
     shape[0] = xs.dim(0)?;
     Ok(path.reshape(shape)?)
 }
-
-impl Segments {
-    /// Which blocks to recompute so that the others keep at most `room` bytes: the largest first. `costs` are what each keeps.
-    pub fn that_fit(costs: &[u64], room: u64) -> Vec<bool> {
-        let mut recompute = vec![false; costs.len()];
-        let mut left: u64 = costs.iter().sum();
-        let mut by_size: Vec<usize> = (0..costs.len()).collect();
-        by_size.sort_by_key(|index| std::cmp::Reverse(costs[*index]));
-        for index in by_size {
-            if left <= room {
-                break;
-            }
-            recompute[index] = true;
-            left = left.saturating_sub(costs[index]);
-        }
-        recompute
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_largest_blocks_are_recomputed_until_the_rest_fits() {
-        let costs = [30, 100, 5, 60];
-        let fit = |room| Segments::that_fit(&costs, room);
-        assert_eq!(fit(195), [false; 4]);
-        assert_eq!(fit(194), [false, true, false, false]);
-        assert_eq!(fit(50), [false, true, false, true]);
-        assert_eq!(fit(0), [true; 4]);
-    }
-}

@@ -21,6 +21,7 @@ const POSITION: &str = "galley.training";
 
 /// How far a run has come.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Position {
     /// Whole epochs behind, and batches of the next.
     pub epoch: u64,
@@ -34,6 +35,10 @@ pub struct Position {
     pub best: Option<Best>,
     /// A number of the weights before training, to tell whether they have moved.
     pub initial: u64,
+    /// Photos computed at once, and batches decoded ahead: memory may have asked for fewer than the settings say. None in
+    /// snapshots of before it could.
+    pub at_once: Option<usize>,
+    pub batches_ahead: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -47,6 +47,13 @@ impl Supply {
         }
     }
 
+    /// Changes how many batches of photos are made ahead.
+    pub fn set_ahead(&self, batches: usize) {
+        if let Self::Photos(loader) = self {
+            loader.set_ahead(batches);
+        }
+    }
+
     /// The batches of an epoch. Those of features hold them in place of pixels.
     pub fn epoch(&self, order: EpochOrder) -> Result<Box<dyn Iterator<Item = Batch>>, TrainError> {
         match self {

@@ -1,5 +1,7 @@
 //! One step of training after the other: a batch in, its loss out, the weights moved.
 
+use std::ops::Range;
+
 use candle_core::{Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +51,34 @@ impl Score {
     /// From 0 to 1.
     pub fn accuracy(&self) -> f64 {
         self.correct as f64 / self.photos.max(1) as f64
+    }
+}
+
+/// Decides from micro-batch to micro-batch how many photos are computed at once. A number is always the same.
+pub trait Pace {
+    fn at_once(&self) -> usize;
+
+    /// Hears of a micro-batch of so many photos that is done. An error ends the step.
+    fn computed(&mut self, photos: usize) -> candle_core::Result<()>;
+}
+
+impl<P: Pace + ?Sized> Pace for &mut P {
+    fn at_once(&self) -> usize {
+        (**self).at_once()
+    }
+
+    fn computed(&mut self, photos: usize) -> candle_core::Result<()> {
+        (**self).computed(photos)
+    }
+}
+
+impl Pace for usize {
+    fn at_once(&self) -> usize {
+        *self
+    }
+
+    fn computed(&mut self, _photos: usize) -> candle_core::Result<()> {
+        Ok(())
     }
 }
 
@@ -111,29 +141,58 @@ impl Trainer {
         self.segments.first
     }
 
-    /// One step over a batch, `micro_batch` photos at a time: the same step, but for batch norms, which see the photos of a
-    /// micro-batch only. No weight moves before every gradient is there.
+    /// One step over a batch, as many photos at a time as `pace` says: the same step, but for batch norms, which see the
+    /// photos of a micro-batch only. No weight moves before every gradient is there: until then a step that fails leaves
+    /// nothing behind, and may be done once more.
     ///
     /// Needs a deep stack: a block's graph is walked by recursion.
     pub fn step(
         &mut self,
         examples: Examples,
-        micro_batch: usize,
+        pace: impl Pace,
         rate: f64,
         paths: impl Fn(usize, usize) -> Result<Paths, TrainError>,
     ) -> Result<Stepped, TrainError> {
+        let statistics = self.statistics()?;
+        let (gradients, score) = match self.gradients(examples, pace, paths) {
+            Ok(computed) => computed,
+            Err(error) => {
+                self.put_back(&statistics).map_err(|source| TrainError::Halfway { source: Box::new(source) })?;
+                return Err(error);
+            }
+        };
+        if !score.loss.is_finite() {
+            return Err(TrainError::LossNotFinite);
+        }
+        let moved = scoped(|| {
+            let norm = self.optimizer.step(&self.network, &gradients, rate)?;
+            self.follow_average()?;
+            Ok(norm)
+        });
+        let gradient_norm = moved.map_err(|error| match error {
+            TrainError::GradientNotFinite => error,
+            error => TrainError::Halfway { source: Box::new(error) },
+        })?;
+        Ok(Stepped { score, gradient_norm })
+    }
+
+    /// The gradients of a whole batch, computed and done with.
+    fn gradients(
+        &mut self,
+        examples: Examples,
+        mut pace: impl Pace,
+        paths: impl Fn(usize, usize) -> Result<Paths, TrainError>,
+    ) -> Result<(Gradients, Score), TrainError> {
         let Self { network, segments, loss, device, .. } = self;
         let mut gradients = Gradients::new(network.learned.len());
         let classes = network.architecture.classes;
         let wanted = loss.wanted(examples.targets, classes);
         let count = examples.labels.len();
         let mut score = Score { photos: count as u64, ..Score::default() };
-        // Parts as equal as can be: a batch norm learns little from a photo that is left alone.
-        let parts = count.div_ceil(micro_batch.max(1)).max(1);
-        for part in 0..parts {
-            let (first, end) = (count * part / parts, count * (part + 1) / parts);
-            let taken = end - first;
-            let labels = &examples.labels[first..end];
+        let mut parts = Parts::of(0, count, pace.at_once());
+        while let Some(part) = parts.next(pace.at_once()) {
+            let (first, taken) = (part.start, part.len());
+            let labels = &examples.labels[part];
             scoped(|| {
                 let pixels = examples.tensor(first, taken, device)?;
                 let mut found = None;
@@ -148,17 +207,25 @@ impl Trainer {
                 score.correct += correct.to_scalar::<f32>()? as u64;
                 Ok::<_, TrainError>(())
             })?;
+            pace.computed(taken)?;
         }
-        if !score.loss.is_finite() {
-            return Err(TrainError::LossNotFinite);
+        // What failed on the device must be known before the weights move.
+        scoped(|| device.synchronize())?;
+        Ok((gradients, score))
+    }
+
+    /// The running statistics, which a step moves as it goes forward.
+    fn statistics(&self) -> Result<Vec<Tensor>, TrainError> {
+        // candle's `copy` shares the memory on Metal.
+        let copy = |parameter: &Parameter| parameter.var.as_detached_tensor().force_contiguous();
+        Ok(self.network.running.iter().map(copy).collect::<Result<_, _>>()?)
+    }
+
+    fn put_back(&self, statistics: &[Tensor]) -> Result<(), TrainError> {
+        for (parameter, before) in self.network.running.iter().zip(statistics) {
+            parameter.var.set(before)?;
         }
-        let gradient_norm = scoped(|| {
-            self.device.synchronize()?;
-            let norm = self.optimizer.step(&self.network, &gradients, rate)?;
-            self.follow_average()?;
-            Ok::<_, TrainError>(norm)
-        })?;
-        Ok(Stepped { score, gradient_norm })
+        Ok(())
     }
 
     fn follow_average(&self) -> Result<(), TrainError> {
@@ -226,11 +293,70 @@ impl Trainer {
     }
 }
 
+/// The photos of a batch in parts as equal as can be: a batch norm learns little from a photo that is left alone.
+struct Parts {
+    /// What the parts are of, and how many photos each has at most.
+    whole: Range<usize>,
+    size: usize,
+    parts: usize,
+    taken: usize,
+}
+
+impl Parts {
+    fn of(first: usize, end: usize, size: usize) -> Self {
+        let parts = (end - first).div_ceil(size.max(1)).max(1);
+        Self { whole: first..end, size, parts, taken: 0 }
+    }
+
+    fn bound(&self, part: usize) -> usize {
+        self.whole.start + self.whole.len() * part / self.parts
+    }
+
+    /// The next part. When parts are to have another size, what is left is divided anew.
+    fn next(&mut self, size: usize) -> Option<Range<usize>> {
+        if self.taken == self.parts {
+            return None;
+        }
+        if size != self.size {
+            *self = Self::of(self.bound(self.taken), self.whole.end, size);
+        }
+        self.taken += 1;
+        Some(self.bound(self.taken - 1)..self.bound(self.taken))
+    }
+}
+
 impl Examples<'_> {
     /// The values of some photos on the device.
     fn tensor(&self, first: usize, count: usize, device: &Device) -> Result<Tensor, TrainError> {
         let photo: usize = self.shape.iter().product();
         let values = &self.values[first * photo..(first + count) * photo];
         Ok(Tensor::from_slice(values, [&[count], self.shape].concat(), device)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(count: usize, sizes: impl Fn(usize) -> usize) -> Vec<usize> {
+        let mut parts = Parts::of(0, count, sizes(0));
+        let mut done = 0;
+        let mut lengths = Vec::new();
+        while let Some(part) = parts.next(sizes(done)) {
+            assert_eq!(part.start, done, "parts follow each other");
+            done = part.end;
+            lengths.push(part.len());
+        }
+        assert_eq!(done, count);
+        lengths
+    }
+
+    #[test]
+    fn parts_are_as_equal_as_can_be_and_what_is_left_is_divided_anew() {
+        assert_eq!(parts(16, |_| 16), [16]);
+        assert_eq!(parts(16, |_| 3), [2, 3, 3, 2, 3, 3]);
+        assert_eq!(parts(5, |_| 100), [5]);
+        assert_eq!(parts(16, |done| if done < 8 { 8 } else { 4 }), [8, 4, 4]);
+        assert_eq!(parts(9, |done| if done < 3 { 4 } else { 1 }), [3, 1, 1, 1, 1, 1, 1]);
     }
 }

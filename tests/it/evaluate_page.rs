@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use egui::accesskit::Role;
 use egui_kittest::kittest::Queryable as _;
 use galley::gui::{Action, EvaluateAction};
+use galley::jobs::Places;
 use galley::jobs::evaluate::{EvaluateConfig, evaluate};
 use galley::predict::{Evaluation, Judged};
 use galley::worker::JobContext;
@@ -18,7 +19,8 @@ fn test_photos() -> PathBuf {
 
 fn without_a_window(data: PathBuf, verdicts: &Path) -> Evaluation {
     let config = EvaluateConfig { data, batch_size: 8, ..EvaluateConfig::default() };
-    let places = galley::jobs::Places { verdicts: verdicts.to_owned(), ..Default::default() };
+    let places =
+        Places { verdicts: verdicts.to_owned(), journal: verdicts.join("evaluated.sqlite"), ..Places::default() };
     evaluate(&config, &places, &JobContext::detached()).unwrap().evaluation
 }
 

@@ -58,6 +58,7 @@ fn an_evaluation_is_written_as_a_page_with_its_worst_photos() {
         .args(["evaluate", kitchen.at("photos").to_str().unwrap(), "--json", "--report"])
         .arg(kitchen.at("report.html"))
         .env("GALLEY_VERDICTS", kitchen.at("verdicts"))
+        .env("GALLEY_JOURNAL", kitchen.at("journal.sqlite"))
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));

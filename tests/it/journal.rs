@@ -5,7 +5,7 @@ use std::slice::from_ref;
 use std::sync::Arc;
 
 use galley::images::transform::Transform;
-use galley::journal::{Journal, JournalError, PhotoIdentity, RunState, Stored};
+use galley::journal::{Journal, JournalError, Peak, PeakKind, PhotoIdentity, RunState, Stored};
 
 fn photo(path: &str, size: u64, modified: i64) -> PhotoIdentity {
     PhotoIdentity { path: path.into(), size, modified }
@@ -170,4 +170,64 @@ fn a_journal_damaged_in_the_middle_is_an_error_and_not_a_wrong_answer() {
     std::fs::write(&path, bytes).unwrap();
     let found = Journal::open(&path).and_then(|journal| journal.find(classifier, &batch[1000].0, 1));
     assert!(matches!(found, Err(JournalError::Damaged { .. })), "{found:?}");
+}
+
+/// As the first version of Galley made it.
+const FIRST_SCHEMA: &str = "
+    CREATE TABLE models (
+        path BLOB PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, sha256 BLOB NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE classifiers (
+        id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, model_sha256 BLOB NOT NULL, labels TEXT NOT NULL,
+        transform TEXT NOT NULL
+    );
+    CREATE TABLE runs (
+        id INTEGER PRIMARY KEY, classifier INTEGER NOT NULL REFERENCES classifiers, config TEXT NOT NULL,
+        state TEXT NOT NULL, started INTEGER NOT NULL, finished INTEGER, recorded INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE TABLE predictions (
+        classifier INTEGER NOT NULL REFERENCES classifiers, photo BLOB NOT NULL, size INTEGER NOT NULL,
+        modified INTEGER NOT NULL, run INTEGER NOT NULL REFERENCES runs, at INTEGER NOT NULL,
+        classes TEXT, reason TEXT, PRIMARY KEY (classifier, photo)
+    ) WITHOUT ROWID;
+    INSERT INTO classifiers VALUES (1, x'01', x'02', '[]', '{}');
+    INSERT INTO runs VALUES (1, 1, '{}', 'finished', 5, 6, 1);
+    INSERT INTO predictions VALUES (1, CAST('/a.jpg' AS BLOB), 10, 5, 1, 6, '[[3,0.5]]', NULL);
+    PRAGMA user_version = 1;
+";
+
+fn peak(network: &str, predicted: u64, footprint: Option<u64>) -> Peak {
+    Peak {
+        kind: PeakKind { network: network.to_owned(), mode: "train".to_owned(), device: "CPU".to_owned() },
+        config: r#"{"batch-size":8}"#.to_owned(),
+        items: vec![("weights".to_owned(), predicted - 1), ("step".to_owned(), 1)],
+        predicted,
+        heap: 90,
+        footprint,
+        anyway: predicted > 1000,
+        at: 0,
+    }
+}
+
+#[test]
+fn a_journal_of_before_peaks_were_kept_opens_and_takes_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.sqlite");
+    rusqlite::Connection::open(&path).unwrap().execute_batch(FIRST_SCHEMA).unwrap();
+    let journal = Journal::open(&path).unwrap();
+    assert_eq!(journal.find(1, &photo("/a.jpg", 10, 5), 1).unwrap(), Some(Stored::Classes(vec![(3, 0.5)])));
+    assert_eq!(journal.peaks(None, 9).unwrap(), []);
+    let peaks =
+        [peak("convnext_atto", 100, Some(110)), peak("resnet18", 2000, None), peak("convnext_atto", 200, Some(230))];
+    peaks.iter().for_each(|peak| journal.record_peak(peak).unwrap());
+    drop(journal);
+    let journal = Journal::open(&path).unwrap();
+    let timeless = |peaks: Vec<Peak>| -> Vec<Peak> {
+        assert!(peaks.iter().all(|peak| peak.at > 1_700_000_000));
+        peaks.into_iter().map(|peak| Peak { at: 0, ..peak }).collect()
+    };
+    let [first, other, last] = peaks;
+    assert_eq!(timeless(journal.peaks(None, 2).unwrap()), [last.clone(), other.clone()]);
+    assert_eq!(timeless(journal.peaks(Some(&first.kind), 9).unwrap()), [last, first]);
+    assert_eq!((other.measured(), other.anyway), (90, true), "of an unknown footprint the heap is what is known");
 }

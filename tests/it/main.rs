@@ -7,6 +7,8 @@ mod bench;
 mod checkpoint;
 mod classify;
 mod cli;
+#[cfg(target_os = "linux")]
+mod control_group;
 mod data;
 mod decoding_memory;
 mod doctor;
@@ -15,6 +17,7 @@ mod evaluate_page;
 mod evaluations;
 mod export;
 mod gradients;
+mod guard;
 mod hostile_checkpoints;
 mod hostile_images;
 mod images;

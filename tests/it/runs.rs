@@ -97,7 +97,7 @@ impl Kitchen {
     }
 
     fn resume(&self, run: &str) -> TrainTask {
-        TrainTask::Resume { folder: self.at(run) }
+        TrainTask::Resume { folder: self.at(run), memory: None }
     }
 
     /// The run's metrics without what the clock says.
@@ -121,7 +121,7 @@ impl Kitchen {
         checkpoint.tensors().iter().map(|info| (info.name.clone(), checkpoint.read_f32(&info.name).unwrap())).collect()
     }
 
-    fn assert_same_runs(&self, one: &str, other: &str) {
+    pub fn assert_same_runs(&self, one: &str, other: &str) {
         assert_eq!(self.metrics(one), self.metrics(other));
         for file in ["last.safetensors", "best.safetensors"] {
             assert!(self.tensors(&format!("{one}/{file}")) == self.tensors(&format!("{other}/{file}")), "{file}");
@@ -129,7 +129,7 @@ impl Kitchen {
     }
 }
 
-fn start(events: &[TrainEvent]) -> &TrainStart {
+pub fn start(events: &[TrainEvent]) -> &TrainStart {
     let start = events.iter().find_map(|event| match event {
         TrainEvent::Start(start) => Some(&**start),
         _ => None,
@@ -157,7 +157,7 @@ fn a_run_learns_and_leaves_a_checkpoint_that_everyone_can_open() {
         .iter()
         .filter_map(|record| match record {
             Record::Epoch(epoch) => Some(epoch.train_loss),
-            Record::Step(_) => None,
+            Record::Step(_) | Record::Guard(_) => None,
         })
         .collect();
     assert!(losses[7] < 0.8 * losses[0], "{losses:?}");
@@ -331,6 +331,7 @@ fn kill_and_resume(kitchen: &Kitchen, run: &str, more: &str) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_galley"));
         command.args(arguments).stderr(Stdio::null()).stdout(Stdio::null());
         command.env("GALLEY_TILES", kitchen.at("tiles")).env("GALLEY_VERDICTS", kitchen.at("verdicts"));
+        command.env("GALLEY_JOURNAL", kitchen.at("journal.sqlite"));
         Running(command.spawn().unwrap())
     };
     let (photos, run) = (kitchen.at("photos"), kitchen.at(run));
@@ -426,6 +427,7 @@ fn a_sweep_tries_every_batch_size_in_a_process_of_its_own() {
         .arg(kitchen.at("sweep.html"))
         .env("GALLEY_TILES", kitchen.at("tiles"))
         .env("GALLEY_VERDICTS", kitchen.at("verdicts"))
+        .env("GALLEY_JOURNAL", kitchen.at("journal.sqlite"))
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -455,6 +457,7 @@ fn a_search_for_the_rate_finds_one_that_learns_and_leaves_nothing_behind() {
         .arg(kitchen.at("rates.html"))
         .env("GALLEY_TILES", kitchen.at("tiles"))
         .env("GALLEY_VERDICTS", kitchen.at("verdicts"))
+        .env("GALLEY_JOURNAL", kitchen.at("journal.sqlite"))
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -477,7 +480,7 @@ fn a_search_for_the_rate_finds_one_that_learns_and_leaves_nothing_behind() {
         .iter()
         .filter_map(|record| match record {
             Record::Epoch(epoch) => Some(epoch.train_loss),
-            Record::Step(_) => None,
+            Record::Step(_) | Record::Guard(_) => None,
         })
         .collect();
     assert!(losses[5] < 0.9 * losses[0], "{losses:?}");

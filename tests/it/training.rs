@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use galley::models::{self, Network, RandomWeights, Strictness, Weights};
-use galley::train::{Examples, Loss, OptimizerSettings, Segments, Trainer};
+use galley::train::{Examples, Loss, OptimizerSettings, Pace, Segments, Trainer};
 use serde::Deserialize;
 
 use crate::networks::{info, reference};
@@ -182,4 +182,67 @@ fn what_frozen_blocks_make_of_a_photo_does_not_depend_on_its_batch() {
             assert!(whole.iter().copied().eq(parts), "{} in parts of {size}", steps.name);
         }
     }
+}
+
+/// Computes so many photos at once, and fails after so many micro-batches.
+struct Failing {
+    at_once: usize,
+    left: usize,
+}
+
+impl Pace for Failing {
+    fn at_once(&self) -> usize {
+        self.at_once
+    }
+
+    fn computed(&mut self, _photos: usize) -> candle_core::Result<()> {
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                Ok(())
+            }
+            None => candle_core::bail!("the device failed"),
+        }
+    }
+}
+
+#[test]
+fn photos_count_the_same_in_micro_batches_of_different_size() {
+    let steps = references().into_iter().find(|steps| steps.name.contains("convnext")).unwrap();
+    let (pixels, shape) = (steps.pixels(0), [steps.side, steps.side, 3]);
+    let photo: usize = shape.iter().product();
+    let step = |micro_batch: usize| {
+        let mut trainer = steps.trainer(WHOLE);
+        let classes = trainer.network.architecture.classes;
+        let mut targets = vec![0.0; 3 * classes];
+        (0..3).for_each(|image| targets[image * classes + image] = 1.0);
+        let examples = Examples { values: &pixels[..3 * photo], shape: &shape, targets: &targets, labels: &[0, 1, 2] };
+        let stepped = trainer.step(examples, micro_batch, 1e-2, |_, _| Ok(Vec::new())).unwrap();
+        (stepped.score.mean_loss(), stepped.gradient_norm)
+    };
+    // Of two photos and one: were each part to count the same, the one photo would count double.
+    let (whole, parts) = (step(3), step(2));
+    assert!((whole.0 - parts.0).abs() < 1e-6 * whole.0, "{whole:?} {parts:?}");
+    assert!((whole.1 - parts.1).abs() < 1e-4 * whole.1, "{whole:?} {parts:?}");
+}
+
+#[test]
+fn a_step_that_fails_leaves_nothing_behind() {
+    let steps = references().into_iter().find(|steps| steps.name.contains("resnet18")).unwrap();
+    let mut trainer = steps.trainer(WHOLE);
+    let before = weights_of(&trainer);
+    let labels: Vec<u32> = (0..steps.batch as u32).collect();
+    let classes = trainer.network.architecture.classes;
+    let targets = vec![1.0 / classes as f32; steps.batch * classes];
+    let (pixels, shape) = (steps.pixels(0), [steps.side, steps.side, 3]);
+    let examples = Examples { values: &pixels, shape: &shape, targets: &targets, labels: &labels };
+    for left in [0, 1] {
+        let failing = Failing { at_once: 2, left };
+        trainer.step(examples, failing, 0.1, |_, _| Ok(Vec::new())).unwrap_err();
+        // Weights, and the statistics of batch norms, which go along with the forward pass.
+        assert!(weights_of(&trainer) == before);
+        assert_eq!(trainer.optimizer.steps(), 0);
+    }
+    trainer.step(examples, Failing { at_once: 2, left: 9 }, 0.1, |_, _| Ok(Vec::new())).unwrap();
+    assert!(weights_of(&trainer) != before);
 }

@@ -68,7 +68,7 @@ pub fn survey(dataset: &Dataset, tiles: &Arc<Tiles>, threads: usize, ctx: &JobCo
     let mut survey = Survey::default();
     let mut files: HashMap<[u8; 32], Vec<usize>> = HashMap::new();
     let mut fingerprints = Vec::new();
-    for (index, looked) in Ordered::start("survey", threads, photos.len(), AHEAD, worker)?.enumerate() {
+    for (index, looked) in Ordered::start("survey", threads, photos.len(), || AHEAD, worker)?.enumerate() {
         ctx.check()?;
         match looked.unwrap_or_else(|_| Err("the decoder failed on this file (an internal error)".to_owned())) {
             Ok(look) => {

@@ -1,6 +1,5 @@
 //! Measures one configuration in this process, the way a classification or a run computes it.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rayon::ThreadPool;
@@ -11,6 +10,8 @@ use crate::checkpoint::Checkpoint;
 use crate::device::Chosen;
 use crate::images::transform::Transform;
 use crate::jobs::doctor::{self, Prepared};
+use crate::jobs::inference::Inference;
+use crate::jobs::{Places, train};
 use crate::memory::{self, heap};
 use crate::models::{self, Architecture, BlockCost, Network, RandomWeights, Trial, Weights};
 use crate::ops::work;
@@ -33,15 +34,19 @@ const STACK_BYTES: usize = 64 << 20;
 const SHARE_FOR_BLOCKS: f64 = 0.3;
 
 /// Fails when the network cannot be had, and when the job is canceled.
-pub fn measure(case: &Case, verdicts: &Path, ctx: &JobContext) -> Result<Measurement, BoxError> {
-    let Prepared { chosen, notices } = doctor::prepare(case.device, verdicts, ctx)?;
-    let before = memory::read();
+pub fn measure(case: &Case, places: &Places, ctx: &JobContext) -> Result<Measurement, BoxError> {
+    let Prepared { chosen, notices } = doctor::prepare(case.device, &places.verdicts, ctx)?;
+    let before = memory::read_often();
+    let admitted = admit(case, &chosen, places)?;
     heap::reset_peak();
     let (network, transform) = network(case, &chosen)?;
     let architecture = network.architecture.clone();
     let usual = transform.output_size().map(|(height, width)| height.max(width));
     let image = case.image.or(usual).unwrap_or(224);
     let plan = super::memory::plan(case, &architecture, image, &chosen)?;
+    if case.work == Work::Training {
+        train::admit_steps(&architecture, image, case.batch, case.recompute, (before, case.memory), &chosen)?;
+    }
     let compute = rayon::ThreadPoolBuilder::new().num_threads(case.threads).stack_size(STACK_BYTES).build()?;
     let measured = match case.work {
         Work::Inference => inference(case, network, image, &chosen, &compute, ctx)?,
@@ -50,6 +55,7 @@ pub fn measure(case: &Case, verdicts: &Path, ctx: &JobContext) -> Result<Measure
     let Measured { seconds, gflops, peak_bytes, heap_bytes, blocks } = measured;
     let heap_bytes = heap_bytes.saturating_sub(before.heap_live);
     let predicted_peak_bytes = before.peak.map(|peak| peak + plan.bytes());
+    let notices = notices.into_iter().chain(admitted).collect();
     Ok(Measurement {
         network: architecture.name,
         title: architecture.title,
@@ -67,6 +73,30 @@ pub fn measure(case: &Case, verdicts: &Path, ctx: &JobContext) -> Result<Measure
         blocks,
         notices,
     })
+}
+
+/// Fails unless passes of inference fit; a sentence when they run anyway.
+fn admit(case: &Case, chosen: &Chosen, places: &Places) -> Result<Option<String>, BoxError> {
+    if case.work == Work::Training {
+        return Ok(None);
+    }
+    let architecture = match &case.network {
+        BenchNetwork::Arch(name) => models::named(name, CLASSES)?,
+        BenchNetwork::File(path) => predict::recognise(&Checkpoint::open(path)?)?,
+    };
+    let usual = architecture.default_transform().output_size().map_or(0, |(height, width)| height.max(width));
+    let inference = Inference {
+        architecture: &architecture,
+        stored: &[],
+        precision: case.precision,
+        batch_size: case.batch,
+        side: case.image.unwrap_or(usual),
+        waiting: 0,
+        is_loaded: false,
+        threads: if case.threads > 0 { case.threads } else { rayon::current_num_threads() },
+    };
+    let settings = serde_json::to_string(case)?;
+    Ok(inference.admit("bench", settings, case.memory, chosen, &places.journal)?.1)
 }
 
 /// What a pass or step took.

@@ -2,6 +2,7 @@
 
 use super::{BenchNetwork, Case, Measurement, Work, median};
 use crate::device::{Chosen, DeviceChoice};
+use crate::jobs::admission::MemoryChoice;
 use crate::jobs::train::Forecast;
 use crate::memory::{Place, Plan};
 use crate::models::{Architecture, Precision};
@@ -35,6 +36,7 @@ pub(super) fn cases(threads: usize) -> Vec<Case> {
                     threads,
                     device: DeviceChoice::Cpu,
                     seconds: 0.0,
+                    memory: MemoryChoice::default(),
                 });
             };
             add(Work::Inference, Precision::F32, 1, false);

@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use crate::device::DeviceChoice;
+use crate::jobs::admission::MemoryChoice;
 use crate::jobs::doctor;
 use crate::memory::Plan;
 use crate::models::Precision;
@@ -44,6 +45,7 @@ pub struct BenchConfig {
     pub rounds: usize,
     /// Measuring time of one configuration in one round.
     pub seconds: f64,
+    pub memory: MemoryChoice,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -79,6 +81,8 @@ pub struct Case {
     pub threads: usize,
     pub device: DeviceChoice,
     pub seconds: f64,
+    #[serde(default)]
+    pub memory: MemoryChoice,
 }
 
 /// What was measured of one configuration: medians of times, the highest peak.
@@ -181,6 +185,7 @@ fn cases(config: &BenchConfig) -> Vec<Case> {
             threads: config.threads,
             device: config.device,
             seconds: config.seconds,
+            memory: config.memory,
         })
         .collect()
 }

@@ -12,11 +12,15 @@ pub use stream::{Answer, Echo, StreamEvent, StreamSummary, stream};
 use serde::{Deserialize, Serialize};
 
 use self::run::Run;
+pub(super) use self::run::look_ahead;
 use crate::device::{Chosen, DeviceChoice};
-use crate::format::{count, counted};
+use crate::format::{count, counted, error_chain};
 use crate::jobs::Places;
+use crate::jobs::admission::MemoryChoice;
 use crate::jobs::doctor::{self, Prepared};
+use crate::jobs::inference::ToLoad;
 use crate::jobs::models::{Lent, ModelLoan, Wanted};
+use crate::jobs::peaks::Predicted;
 use crate::journal::Journal;
 use crate::memory::heap;
 use crate::ops;
@@ -47,6 +51,7 @@ pub struct ClassifyConfig {
     pub fresh: bool,
     /// Keep every photo's logits (implies `fresh`).
     pub logits: bool,
+    pub memory: MemoryChoice,
 }
 
 impl Default for ClassifyConfig {
@@ -65,6 +70,7 @@ impl Default for ClassifyConfig {
             threshold: 0.0,
             fresh: false,
             logits: false,
+            memory: MemoryChoice::default(),
         }
     }
 }
@@ -151,8 +157,25 @@ pub fn classify(
     }
     ctx.report(Progress { phase: "Reading model".to_owned(), ..Progress::default() });
     let journal = Journal::open(&places.journal)?;
+    let to_load = ToLoad {
+        model: &config.model,
+        labels: config.labels.as_deref(),
+        transform: &config.transform,
+        loading: Loading { strictness: config.strictness, precision: config.precision },
+        batch_size: config.batch_size,
+        threads: config.threads,
+        mode: "classify",
+        choice: config.memory,
+    };
+    let (predicted, notice) = to_load.admit(Predicted::config_of(config), &chosen, places)?;
+    if let Some(notice) = notice {
+        on_event(ClassifyEvent::Notice(notice))?;
+    }
     let (config, classifier) = lend(config, &chosen, places, ctx, on_event)?;
-    let summary = Run::start(&config, journal, classifier, ctx, on_event)?.go();
+    let (summary, highest) = Run::start(&config, journal, classifier, ctx, on_event)?.go();
+    if let Some(Err(error)) = predicted.map(|predicted| predicted.record(highest, &places.journal)) {
+        on_event(ClassifyEvent::Notice(format!("What the run took was not noted: {}", error_chain(&error))))?;
+    }
     // The window lives on after a run: its footprint should not stay at the run's peak.
     let released = ops::release(&chosen.device);
     heap::release();

@@ -18,11 +18,16 @@ use crate::images::{ImageError, Input};
 use crate::jobs::decoding::{Loader, Pending};
 use crate::jobs::models::ModelLoan;
 use crate::journal::{Journal, PhotoIdentity, RunState, Stored};
+use crate::memory::guard::Act;
 use crate::predict::{ModelSource, Precision, Prediction, Row, RowResult, STARTER, top_k};
+use crate::train::{GuardRecord, Pace as _, Watch};
 use crate::worker::{BoxError, Canceled, Job, JobContext};
 
 /// Network inputs that wait for their batch take at most so much memory together.
 const LOOK_AHEAD_BYTES: usize = 64_000_000;
+
+/// Batches whose photos are decoded while one is computed.
+const BATCHES_AHEAD: usize = 1;
 
 /// Rows that need no computing are handed on at least so often.
 const MOST_ROWS_AT_ONCE: usize = 64;
@@ -37,6 +42,8 @@ pub struct Run<'a> {
     kept_classes: usize,
     compute: ThreadPool,
     threads: usize,
+    /// Over the memory; says how many photos go through the network together.
+    watch: Watch,
     ctx: &'a JobContext,
     on_event: &'a mut dyn FnMut(ClassifyEvent) -> Result<(), BoxError>,
     pace: Pace,
@@ -92,8 +99,12 @@ impl<'a> Run<'a> {
         let threads = threads_of(config);
         let inputs = config.inputs.clone();
         let counting = Job::start("count", || (), move |ctx, _| Ok(scan::count(&inputs, ctx)?))?;
+        let watch = Watch::new(config.batch_size, 1, BATCHES_AHEAD, classifier.device())
+            .without_pause()
+            .over(Some(config.memory.allowance()));
         Ok(Self {
             config,
+            watch,
             journal,
             journal_classifier,
             kept_classes: config.top_k.min(description.labels.len()),
@@ -108,9 +119,14 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Classifies everything, and notes in the journal how it ended.
-    pub fn go(mut self) -> Result<ClassifySummary, BoxError> {
+    /// Classifies everything, and notes in the journal how it ended. Also returns the highest footprint that was read.
+    pub fn go(mut self) -> (Result<ClassifySummary, BoxError>, Option<u64>) {
         let result = self.classify_all();
+        let highest = self.watch.highest();
+        (self.end(result), highest)
+    }
+
+    fn end(mut self, result: Result<(), BoxError>) -> Result<ClassifySummary, BoxError> {
         let state = match &result {
             Ok(()) => RunState::Finished,
             Err(error) if crate::format::chain(&**error).any(|error| error.is::<Canceled>()) => RunState::Canceled,
@@ -125,21 +141,23 @@ impl<'a> Run<'a> {
 
     fn classify_all(&mut self) -> Result<(), BoxError> {
         let loader = Loader::start(self.threads, self.classifier.description.transform)?;
-        let look_ahead = look_ahead(self.config, &self.classifier.description.transform, self.threads);
+        let look_ahead = look_ahead(self.config.batch_size, &self.classifier.description.transform, self.threads);
         let mut scan = Scan::new(self.config.inputs.clone(), self.ctx.clone());
         let mut waiting = VecDeque::new();
         let mut batch = Vec::new();
         let mut inputs = 0;
         loop {
             // Enough for the next batch to be decoded while this one is computed, and no more.
-            while waiting.len() < look_ahead {
+            let most = if self.watch.batches_ahead() == 0 { 1 } else { look_ahead };
+            while waiting.len() < most {
                 let Some(found) = scan.next() else { break };
                 waiting.extend(self.place(found, &loader)?);
             }
             let Some(place) = waiting.pop_front() else { break };
             batch.push(arrive(place));
             inputs += usize::from(matches!(batch.last(), Some(Outcome::Decoded { .. })));
-            if inputs == self.config.batch_size || batch.len() >= MOST_ROWS_AT_ONCE.max(self.config.batch_size) {
+            let batch_size = self.watch.at_once();
+            if inputs >= batch_size || batch.len() >= MOST_ROWS_AT_ONCE.max(batch_size) {
                 self.finish(std::mem::take(&mut batch))?;
                 inputs = 0;
             }
@@ -215,7 +233,8 @@ impl<'a> Run<'a> {
         self.tell(rows)
     }
 
-    fn logits(&self, batch: &[Outcome]) -> Result<Vec<Vec<f32>>, BoxError> {
+    /// A row per photo that was decoded. What fails on the device is tried again with fewer photos at once.
+    fn logits(&mut self, batch: &[Outcome]) -> Result<Vec<Vec<f32>>, BoxError> {
         let inputs: Vec<&Input> = batch
             .iter()
             .filter_map(|outcome| match outcome {
@@ -223,11 +242,23 @@ impl<'a> Run<'a> {
                 _ => None,
             })
             .collect();
-        if inputs.is_empty() {
-            return Ok(Vec::new());
+        let mut rows = Vec::with_capacity(inputs.len());
+        while rows.len() < inputs.len() {
+            let next = &inputs[rows.len()..(rows.len() + self.watch.at_once()).min(inputs.len())];
+            let classifier = &*self.classifier;
+            match self.compute.install(|| classifier.logits(next)) {
+                Ok(more) => {
+                    rows.extend(more);
+                    self.watch.computed(next.len())?;
+                }
+                Err(error) if error.is_of_device() && self.watch.failed() => {}
+                Err(error) => return Err(error.into()),
+            }
         }
-        let classifier = &*self.classifier;
-        Ok(self.compute.install(|| classifier.logits(&inputs))?)
+        for act in self.watch.take_done() {
+            (self.on_event)(ClassifyEvent::Notice(sentence(&act)))?;
+        }
+        Ok(rows)
     }
 
     /// Sends rows in their order, in runs of resumed and of new ones.
@@ -262,10 +293,10 @@ pub fn threads_of(config: &ClassifyConfig) -> usize {
 }
 
 /// How many photos may be decoded before their batch is computed: few, when inputs are large.
-pub fn look_ahead(config: &ClassifyConfig, transform: &Transform, threads: usize) -> usize {
+pub fn look_ahead(batch_size: usize, transform: &Transform, threads: usize) -> usize {
     let (height, width) = transform.output_size().unwrap_or((4096, 4096));
     let fitting = LOOK_AHEAD_BYTES / (height * width * 3 * size_of::<f32>()).max(1);
-    (config.batch_size + 2 * threads).min(fitting).max(1)
+    (batch_size + 2 * threads).min(fitting).max(1)
 }
 
 /// What a photo's logits mean.
@@ -276,6 +307,16 @@ pub fn result_of(logits: Vec<f32>, labels: &[Arc<str>], config: &ClassifyConfig)
     }
     let predictions = top_k(&logits, labels, config.top_k);
     RowResult::Ok { predictions, logits: config.logits.then_some(logits) }
+}
+
+/// What was done about the memory and why.
+fn sentence(act: &GuardRecord) -> String {
+    let (reason, at_once) = (act.reason(), act.at_once);
+    match act.act {
+        Act::Flush => format!("Caches were emptied, because {reason}"),
+        Act::Halve => format!("From now on {at_once} photos at once, because {reason}"),
+        Act::DropAhead | Act::Pause => format!("From now on no photos are decoded ahead, because {reason}"),
+    }
 }
 
 /// Waits for a photo's turn to be ready.

@@ -99,7 +99,7 @@ pub fn stream(
     let threads = threads_of(&config);
     let transform = classifier.description.transform;
     let loader = Arc::new(Loader::start(threads, transform)?);
-    let (sender, arriving) = sync_channel(look_ahead(&config, &transform, threads));
+    let (sender, arriving) = sync_channel(look_ahead(config.batch_size, &transform, threads));
     let asking = loader.clone();
     worker::background("lines", move || read_lines(lines, &asking, &sender))?;
     let stream = Stream {

@@ -1,23 +1,28 @@
 //! Trains: a checkpoint and a folder of photos become a run, which can be paused, canceled, killed and continued.
 
+mod arrange;
 mod judge;
 mod look;
 mod open;
 mod plan;
 mod report;
+mod solve;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+pub(super) use arrange::{BESIDE, admit_steps};
 pub use judge::evaluate_best;
 pub use look::{LookJob, Previewed, look, preview, start_look};
 pub use plan::{Forecast, ForecastJob, MemoryPlan, forecast, start_forecast};
 
 use crate::data::Split;
 use crate::format::error_chain;
-use crate::jobs::Places;
+use crate::jobs::admission::MemoryChoice;
 use crate::jobs::doctor::{self, Prepared};
 use crate::jobs::evaluate::Tiled;
+use crate::jobs::peaks::Predicted;
+use crate::jobs::{Places, peaks};
 use crate::memory::heap;
 use crate::ops;
 use crate::train::{Ended, Finished, FitEvent, Record, RunError, Session, TrainConfig};
@@ -29,14 +34,14 @@ use open::Opened;
 pub enum TrainTask {
     /// A new run in this folder.
     Begin { config: Box<TrainConfig>, folder: PathBuf },
-    /// The run of this folder, from its last snapshot.
-    Resume { folder: PathBuf },
+    /// The run of this folder, from its last snapshot; none takes the run's own choice about memory.
+    Resume { folder: PathBuf, memory: Option<MemoryChoice> },
 }
 
 impl TrainTask {
     pub fn folder(&self) -> &Path {
         match self {
-            Self::Begin { folder, .. } | Self::Resume { folder } => folder,
+            Self::Begin { folder, .. } | Self::Resume { folder, .. } => folder,
         }
     }
 }
@@ -54,6 +59,10 @@ pub struct TrainStart {
     pub trained_blocks: usize,
     /// Blocks that are computed twice.
     pub recomputed_blocks: usize,
+    /// Photos computed at once.
+    pub at_once: usize,
+    /// Whether batch norms learn, which see no more photos than these together.
+    pub has_batch_norms: bool,
     /// Elements that learn.
     pub parameters: u64,
     pub image_size: usize,
@@ -81,6 +90,8 @@ pub enum TrainEvent {
     DeviceNotice(String),
     /// A snapshot is written and the device is free.
     Paused,
+    /// The same, and the job has paused itself: memory ran out in a way that nothing helps against. Why, for people.
+    Held(String),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -134,32 +145,59 @@ pub fn train(
     let mut task = task.clone();
     let folder = task.folder().to_owned();
     loop {
-        if let Some((finished, report)) = run(&task, places, ctx, on_event)? {
-            return Ok(TrainSummary { folder, finished, report, seconds: started.elapsed().as_secs_f64() });
+        match run(&task, places, ctx, on_event)? {
+            Passed::Whole(finished, report) => {
+                return Ok(TrainSummary { folder, finished, report, seconds: started.elapsed().as_secs_f64() });
+            }
+            Passed::Paused => on_event(TrainEvent::Paused)?,
+            Passed::Held(reason) => {
+                ctx.set_paused(true);
+                on_event(TrainEvent::Held(reason))?;
+            }
         }
-        on_event(TrainEvent::Paused)?;
         ctx.check()?;
-        task = TrainTask::Resume { folder: folder.clone() };
+        let memory = match task {
+            TrainTask::Begin { .. } => None,
+            TrainTask::Resume { memory, .. } => memory,
+        };
+        task = TrainTask::Resume { folder: folder.clone(), memory };
     }
 }
 
-/// Until the end, after which there is a report, or until a pause.
+/// How far a run went.
+enum Passed {
+    /// To its end, after which there is a report.
+    Whole(Finished, Option<PathBuf>),
+    Paused,
+    Held(String),
+}
+
+/// Until the end or a pause.
 fn run(
     task: &TrainTask,
     places: &Places,
     ctx: &JobContext,
     on_event: &mut dyn FnMut(TrainEvent) -> Result<(), BoxError>,
-) -> Result<Option<(Finished, Option<PathBuf>)>, BoxError> {
+) -> Result<Passed, BoxError> {
     let choice = match task {
         TrainTask::Begin { config, .. } => config.device,
-        TrainTask::Resume { folder } => crate::train::read_record(folder)?.config.device,
+        TrainTask::Resume { folder, .. } => crate::train::read_record(folder)?.config.device,
     };
     let Prepared { chosen, notices } = doctor::prepare(choice, &places.verdicts, ctx)?;
     for notice in notices {
         on_event(TrainEvent::DeviceNotice(notice))?;
     }
     ctx.report(Progress { phase: "Reading model and photos".to_owned(), ..Progress::default() });
-    let Opened { mut session, start, training, validating, tiles, notices } = open::open(task, places, &chosen, ctx)?;
+    let Opened { mut session, start, training, validating, tiles, notices, plan, before } =
+        open::open(task, places, &chosen, ctx)?;
+    let predicted = Predicted {
+        kind: peaks::kind(&session.trainer.network.architecture.name, "train", &chosen),
+        config: Predicted::config_of(&start.config),
+        items: plan.memory.items().into_iter().chain([("program", BESIDE)]).collect(),
+        anyway: start.config.anyway,
+        before,
+    };
+    let (batch_size, has_batch_norms) = (start.config.batch_size, start.has_batch_norms);
     for notice in notices {
         on_event(TrainEvent::Notice(notice))?;
     }
@@ -167,7 +205,14 @@ fn run(
     let mut failure = None;
     let ended = session.fit(ctx, &mut |event| {
         let event = match event {
-            FitEvent::Record(record) => TrainEvent::Record(record),
+            FitEvent::Record(record) => {
+                if let Record::Guard(act) = &record
+                    && failure.is_none()
+                {
+                    failure = on_event(TrainEvent::Notice(act.sentence(batch_size, has_batch_norms))).err();
+                }
+                TrainEvent::Record(record)
+            }
             FitEvent::Skipped { photo, split, reason } => {
                 let photos = if split == Split::Train { &training } else { &validating };
                 TrainEvent::Skipped { path: photos[photo].path.clone(), reason }
@@ -180,7 +225,12 @@ fn run(
             ctx.cancel();
         }
     });
+    let highest = session.watch.highest();
     drop(session);
+    // A journal that cannot be written is no reason for a run to fail.
+    if let Err(error) = predicted.record(highest, &places.journal) {
+        on_event(TrainEvent::Notice(format!("What the run took was not noted: {}", error_chain(&error))))?;
+    }
     let released = ops::release(&chosen.device);
     heap::release();
     if let Some(failure) = failure {
@@ -188,18 +238,22 @@ fn run(
     }
     let ended = ended?;
     released?;
-    let Ended::Finished(finished) = ended else { return Ok(None) };
+    let finished = match ended {
+        Ended::Finished(finished) => finished,
+        Ended::Paused => return Ok(Passed::Paused),
+        Ended::Held(act) => return Ok(Passed::Held(act.sentence(batch_size, has_batch_norms))),
+    };
     // The run is whole without its report, so nothing that is wrong with that fails it, but a cancel.
     let written = worker::run(|| report::write(task.folder(), Tiled { photos: validating, tiles }, &chosen, ctx));
     match written {
-        Outcome::Finished(path) => return Ok(Some((finished, Some(path)))),
+        Outcome::Finished(path) => return Ok(Passed::Whole(finished, Some(path))),
         Outcome::Canceled => ctx.check()?,
         Outcome::Failed(error) => {
             let reason = error_chain(&*error);
             on_event(TrainEvent::Notice(format!("The run is done, but its report could not be written: {reason}")))?;
         }
     }
-    Ok(Some((finished, None)))
+    Ok(Passed::Whole(finished, None))
 }
 
 /// The same as a job on its own thread. `wake` is called whenever there is something to see.

@@ -6,21 +6,25 @@ use std::sync::Arc;
 
 use rayon::ThreadPoolBuilder;
 
-use super::plan::Forecast;
+use super::arrange::{Answer, Arranged, Asked, Before, about_going_on};
+use super::plan::MemoryPlan;
+use super::solve::fewest_at_once;
 use super::{TrainJobError, TrainStart, TrainTask};
 use crate::checkpoint::{Checkpoint, ElementType};
 use crate::data::random::rank;
 use crate::data::{self, Dataset, Duplicates, Loader, Photo, Split, Survey, Tiles};
 use crate::device::Chosen;
-use crate::format::{self, count, counted};
+use crate::format::{count, counted};
 use crate::images::transform::{Resize, Transform};
-use crate::jobs::Places;
-use crate::memory::{self, Place};
+use crate::jobs::admission::MemoryChoice;
+use crate::jobs::{Places, peaks};
+use crate::journal::PeakKind;
+use crate::memory::{self, Reading, heap};
 use crate::models::{self, Architecture, InitialWeights, Network, Strictness, Weights};
 use crate::predict::{self, ModelSource, TransformOverrides};
 use crate::train::{
     ClassWeights, Loss, Position, RunFolder, RunRecord, Segments, Session, Supply, TrainConfig, Trainer, Unfreeze,
-    snapshot,
+    Watch, snapshot,
 };
 use crate::worker::{BoxError, JobContext};
 
@@ -37,13 +41,23 @@ pub struct Opened {
     pub tiles: Arc<Tiles>,
     /// What a person should know.
     pub notices: Vec<String>,
+    pub plan: MemoryPlan,
+    /// The memory before the run took any.
+    pub before: Reading,
 }
 
 pub fn open(task: &TrainTask, places: &Places, chosen: &Chosen, ctx: &JobContext) -> Result<Opened, BoxError> {
     match task {
         TrainTask::Begin { config, folder } => begin(config, folder, places, chosen, ctx),
-        TrainTask::Resume { folder } => resume(folder, places, chosen),
+        TrainTask::Resume { folder, memory } => resume(folder, *memory, places, chosen),
     }
+}
+
+/// The memory before a run takes any of it, and what runs of the same kind took.
+fn before(choice: MemoryChoice, kind: &PeakKind, places: &Places) -> Before {
+    heap::release();
+    heap::reset_peak();
+    Before { reading: memory::read_often(), choice, calibration: peaks::calibration(kind, &places.journal) }
 }
 
 fn begin(
@@ -62,8 +76,31 @@ fn begin(
         ..config.clone()
     };
     let model = Model::of(&config)?;
+    let kind = peaks::kind(&model.architecture.name, "train", chosen);
+    let before = before(MemoryChoice::of(&config), &kind, places);
     let mut dataset = dataset(&config)?;
     let is_known = model.take_order(&mut dataset);
+    // Before photos are looked at, which may take long, and before the folder: a wrong choice leaves nothing behind.
+    let new_head = (!is_known).then_some(dataset.classes.len());
+    let architecture = model.architecture_of(new_head)?;
+    let asked = Asked {
+        config: &config,
+        architecture: &architecture,
+        side: model.side(),
+        photos: dataset.part(Split::Train).count() + dataset.part(Split::Validation).count(),
+        before: &before,
+        chosen,
+    };
+    let arranged = match asked.arrange()? {
+        Answer::Runs(arranged) => *arranged,
+        Answer::WithSmaller(side) => {
+            drop((model, dataset));
+            let smaller = TrainConfig { image_size: Some(side), may_shrink_images: false, ..config };
+            let mut opened = begin(&smaller, folder, places, chosen, ctx)?;
+            opened.notices.push(format!("Photos of {side} pixels are used, as they may be smaller to fit"));
+            return Ok(opened);
+        }
+    };
     let mut notices = model.notices.clone();
     notices.extend(dataset.notes.iter().cloned());
     notices.extend(dataset.skipped.iter().map(|one| format!("Left out {}: {}", one.path.display(), one.reason)));
@@ -89,12 +126,12 @@ fn begin(
         let (before, now) = (count(before), count(now));
         notices.push(format!("The classifier is new: the checkpoint's {before} classes are not these {now}"));
     }
-    // Before the folder, so that a wrong choice leaves nothing behind.
-    let new_head = (!is_known).then_some(record.classes.len());
     let network = model.network(&record.config, new_head, chosen)?;
     let folder = RunFolder::create(folder, &record)?;
     let position = Position { initial: snapshot::fingerprint(&network.learned)?, ..Position::default() };
-    session(Parts { record, model, dataset, tiles, network, folder, position, notices }, chosen)
+    let parts =
+        Parts { record, model, dataset, tiles, network, folder, position, notices, arranged, before: before.reading };
+    session(parts, chosen)
 }
 
 /// What the survey found, as sentences.
@@ -123,7 +160,7 @@ fn findings(survey: &Survey, dataset: &Dataset, duplicates: Duplicates) -> Vec<S
     notices
 }
 
-fn resume(folder: &Path, places: &Places, chosen: &Chosen) -> Result<Opened, BoxError> {
+fn resume(folder: &Path, memory: Option<MemoryChoice>, places: &Places, chosen: &Chosen) -> Result<Opened, BoxError> {
     let (mut folder, record) = RunFolder::open(folder)?;
     let config = &record.config;
     let last = folder.last();
@@ -132,18 +169,33 @@ fn resume(folder: &Path, places: &Places, chosen: &Chosen) -> Result<Opened, Box
         true => Model::open(&ModelSource::File(last.clone()), config)?,
         false => Model::of(config)?,
     };
+    let kind = peaks::kind(&model.architecture.name, "train", chosen);
+    let before = before(memory.unwrap_or(MemoryChoice::of(config)), &kind, places);
     let dataset = dataset_of(&record)?.ok_or(TrainJobError::PhotosChanged { last: last.clone() })?;
     let is_known = has_snapshot || model.labels == record.classes;
     let new_head = (!is_known).then_some(record.classes.len());
+    let (architecture, side) = (model.architecture_of(new_head)?, model.side());
     let network = model.network(&record.config, new_head, chosen)?;
     let position = match &model.position {
         Some(position) if has_snapshot => position.clone(),
         _ => Position { initial: snapshot::fingerprint(&network.learned)?, ..Position::default() },
     };
+    let mut notices: Vec<String> = about_going_on(config, position.at_once).into_iter().collect();
+    // As it was left: batch norms, and the last bits of gradients, depend on how many photos are computed at once.
+    let arrange = |micro_batch| {
+        let batches_ahead = position.batches_ahead.unwrap_or(config.batches_ahead);
+        let config = &TrainConfig { micro_batch, batches_ahead, may_shrink_images: false, ..config.clone() };
+        let photos = dataset.part(Split::Train).count() + dataset.part(Split::Validation).count();
+        Asked { config, architecture: &architecture, side, photos, before: &before, chosen }.arrange()
+    };
+    // There may be less memory than there was.
+    let answer = arrange(position.at_once.or(config.micro_batch)).or_else(|_| arrange(config.micro_batch))?;
+    let Answer::Runs(arranged) = answer else { unreachable!("photos of a run that goes on may not become smaller") };
     folder.cut(position.metrics_bytes)?;
-    let mut notices = Vec::new();
     let tiles = tiles(places, &model.transform, &dataset, &mut notices)?;
-    let parts = Parts { record, model, dataset, tiles, network, folder, position, notices };
+    let before = before.reading;
+    let arranged = *arranged;
+    let parts = Parts { record, model, dataset, tiles, network, folder, position, notices, arranged, before };
     let mut opened = session(parts, chosen)?;
     if has_snapshot {
         let (checkpoint, session) = (Checkpoint::open(&last)?, &mut opened.session);
@@ -244,6 +296,19 @@ impl Model {
         self.architecture.classes
     }
 
+    /// Its architecture, with a new classifier of so many classes unless its own stays.
+    fn architecture_of(&self, new_head: Option<usize>) -> Result<Architecture, BoxError> {
+        Ok(match new_head {
+            Some(classes) => self.architecture.with_classes(classes)?,
+            None => self.architecture.clone(),
+        })
+    }
+
+    /// Of the network's input; 0 where it is not one size.
+    fn side(&self) -> usize {
+        self.transform.output_size().map_or(0, |(height, _)| height)
+    }
+
     pub(super) fn open(source: &ModelSource, config: &TrainConfig) -> Result<Self, BoxError> {
         let checkpoint = predict::open(source)?;
         let architecture = predict::recognise(&checkpoint)?;
@@ -313,33 +378,29 @@ struct Parts {
     folder: RunFolder,
     position: Position,
     notices: Vec<String>,
+    arranged: Arranged,
+    /// The memory before the run took any.
+    before: Reading,
 }
 
 fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
-    let Parts { record, model, dataset, tiles, network, folder, position, mut notices } = parts;
+    let Parts { record, model, dataset, tiles, network, folder, mut position, mut notices, arranged, before } = parts;
     let RunRecord { config, classes, .. } = record;
+    let Arranged { layout, plan, first, parameters, has_batch_norms, keeps_features, allowance, notices: about_memory } =
+        arranged;
+    notices.extend(about_memory);
     let compute = ThreadPoolBuilder::new().stack_size(STACK_BYTES).thread_name(|n| format!("train {n}")).build()?;
     let transform = model.transform;
     let part = |split: Split| dataset.part(split).cloned().collect::<Vec<Photo>>();
     let (training, validating) = (part(Split::Train), part(Split::Validation));
     let threads = compute.current_num_threads();
     let loader = |photos: &[Photo], augment| {
-        Loader::new(photos.into(), classes.len(), tiles.clone(), augment, threads, config.batches_ahead)
+        Loader::new(photos.into(), classes.len(), tiles.clone(), augment, threads, layout.batches_ahead)
     };
     let validation = if validating.is_empty() { None } else { Some(Supply::Photos(loader(&validating, None)?)) };
     let train = Supply::Photos(loader(&training, Some(config.augment))?);
     let side = transform.output_size().map_or(0, |(height, _)| height);
-    let first = config.unfreeze.first(network.blocks.len());
-    let budget = memory::read();
-    let free = budget.budget().unwrap_or(u64::MAX).saturating_sub(budget.footprint.unwrap_or(0));
-    let place = Place { threads, is_metal: chosen.device.is_metal() };
-    let plan = Forecast::new(&network.architecture, first, side, place)?.plan(
-        &config,
-        training.len() + validating.len(),
-        free,
-    );
-    let keeps_features = plan.memory.features > 0;
-    notices.extend(about_features(&config, first, plan.feature_bytes, keeps_features));
+    (position.at_once, position.batches_ahead) = (Some(layout.at_once), Some(layout.batches_ahead));
     let counts = |split| dataset.class_counts(split);
     let start = TrainStart {
         model: network.architecture.title.clone(),
@@ -348,9 +409,11 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
         blocks: network.blocks.len(),
         trained_blocks: network.blocks.len() - first,
         recomputed_blocks: plan.recomputed_blocks,
-        parameters: network.learned.iter().map(|parameter| parameter.var.elem_count() as u64).sum(),
+        parameters,
         predicted_bytes: plan.bytes(),
-        feature_bytes: keeps_features.then_some(plan.feature_bytes),
+        feature_bytes: keeps_features.then_some(plan.memory.features),
+        at_once: layout.at_once,
+        has_batch_norms,
         image_size: side,
         steps_per_epoch: train.batches(config.batch_size),
         epoch: position.epoch,
@@ -365,34 +428,34 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
         ("trained_on".to_owned(), trained_on(&start)),
     ]);
     let loss = Loss { label_smoothing: config.label_smoothing, class_weights: class_weights(&config, &start) };
-    let segments = Segments { first, recompute: plan.recompute };
+    let watch = Watch::new(
+        layout.at_once,
+        fewest_at_once(config.batch_size, has_batch_norms),
+        layout.batches_ahead,
+        &chosen.device,
+    )
+    .over(allowance);
+    let segments = Segments { first, recompute: layout.recompute };
     let mut trainer = Trainer::new(network, segments, loss, config.optimizer_settings(), &chosen.device)?;
     if let Some(share) = config.ema {
         trainer.keep_average(share)?;
     }
     let (base, device) = (model.weights, chosen.device.clone());
-    let session =
-        Session { config, trainer, base, train, validation, keeps_features, about, position, folder, compute, device };
-    Ok(Opened { session, start, training, validating, tiles, notices })
-}
-
-/// Whether epochs need the frozen blocks, as a sentence, where a person can do something about it.
-fn about_features(config: &TrainConfig, frozen: usize, bytes: u64, keeps: bool) -> Option<String> {
-    if keeps {
-        return None;
-    }
-    if bytes > 0 {
-        return Some(format!(
-            "The frozen blocks compute every photo anew in each epoch: to keep what they make of them takes {}, more \
-             than a quarter of the free memory",
-            format::bytes(bytes)
-        ));
-    }
-    (config.unfreeze == Unfreeze::Head && frozen > 0 && config.augment.changes_photos()).then(|| {
-        "Photos are changed at random, so the frozen blocks compute each of them anew in every epoch; without \
-         mirroring and random parts (--flip 0 --random-crop false) they do so once, and epochs take seconds"
-            .to_owned()
-    })
+    let session = Session {
+        config,
+        trainer,
+        base,
+        train,
+        validation,
+        keeps_features,
+        about,
+        position,
+        folder,
+        compute,
+        device,
+        watch,
+    };
+    Ok(Opened { session, start, training, validating, tiles, notices, plan, before })
 }
 
 fn trained_on(start: &TrainStart) -> String {

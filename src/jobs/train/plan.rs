@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
+use super::arrange::lay_out;
 use super::open::Model;
+use super::solve::Layout;
 use crate::device::{self, DeviceChoice};
 use crate::memory::{F32, Peak, Place, Plan, Tally};
 use crate::models::{Architecture, NetworkOutline, Precision};
-use crate::train::outline::{self, StepShape};
-use crate::train::{Method, Recompute, Segments, TrainConfig};
+use crate::train::outline::{self, StepCost, StepShape};
+use crate::train::{Method, Recompute, TrainConfig};
 use crate::worker::{BoxError, Job, JobContext};
-
-/// The part of the free memory that kept activations may take.
-const SHARE_FOR_ACTIVATIONS: f64 = 0.5;
 
 /// The part of the free memory that features of frozen blocks may take.
 const SHARE_FOR_FEATURES: f64 = 0.25;
@@ -21,33 +20,24 @@ const SHARE_FOR_FEATURES: f64 = 0.25;
 pub struct Forecast {
     network: Arc<NetworkOutline>,
     /// The first block that learns.
-    first: usize,
+    pub(super) first: usize,
     /// Side of the network's input unless another is chosen.
     side: usize,
     place: Place,
 }
 
 /// What a run takes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MemoryPlan {
     pub memory: Plan,
-    /// By block: computed twice.
-    pub recompute: Vec<bool>,
-    /// Blocks that learn and are computed twice.
+    /// Blocks that are computed twice.
     pub recomputed_blocks: usize,
-    /// Of what the frozen blocks make of all photos, whether it is kept or not.
-    pub feature_bytes: u64,
 }
 
 impl MemoryPlan {
     pub fn bytes(&self) -> u64 {
         self.memory.bytes()
     }
-}
-
-/// Photos that are computed at once.
-fn at_once(config: &TrainConfig) -> usize {
-    config.micro_batch.unwrap_or(config.batch_size).min(config.batch_size)
 }
 
 impl Forecast {
@@ -59,66 +49,78 @@ impl Forecast {
         Ok(Self { network, first, side, place })
     }
 
-    /// What a run takes that trains and validates with so many photos, where `free` bytes are to be had. Of photos that are too
-    /// small for the network no step is counted: such a run does not begin.
+    /// What a run takes that trains and validates with so many photos, where `free` bytes are to be had, in the fastest
+    /// layout that fits, or else in the leanest. Of photos that are too small for the network no step is counted: such a run
+    /// does not begin.
     pub fn plan(&self, config: &TrainConfig, photos: usize, free: u64) -> MemoryPlan {
+        let of_all = self.feature_bytes(config, self.side(config)) * photos as u64;
+        let features = if may_keep(of_all, free) { of_all } else { 0 };
+        lay_out(config, self, (self.side(config), features), free, free).plan
+    }
+
+    /// What a run takes in a layout that keeps so many bytes of features, with photos of this side.
+    pub(super) fn in_layout(&self, config: &TrainConfig, layout: &Layout, side: usize, features: u64) -> MemoryPlan {
         let Self { network, first, .. } = self;
-        let recompute = self.recompute(config, free);
-        let step = outline::step(network, self.shape(config, &recompute), self.place).unwrap_or_default();
-        let feature_bytes = self.feature_bytes(config) * photos as u64;
-        let is_kept = feature_bytes > 0 && feature_bytes as f64 <= free as f64 * SHARE_FOR_FEATURES;
+        let step = self.step(config, layout, side);
         let learned = F32 * network.learned(*first);
         let moments = if config.optimizer == Method::AdamW { 2 } else { 1 };
-        let side = self.side(config) as u64;
         let memory = Plan {
             weights: network.bytes(),
             optimizer: learned * (moments + u64::from(config.ema.is_some())),
-            photos: ((config.batches_ahead + 1) * config.batch_size) as u64 * side * side * 3 * F32,
-            features: if is_kept { feature_bytes } else { 0 },
+            photos: ((layout.batches_ahead + 1) * config.batch_size * side * side * 3) as u64 * F32,
+            features,
             ..Plan::default()
         };
         // Reading the network takes more for a moment than training a small batch of it.
         let reading = network.load_peak.saturating_sub(memory.bytes() + step.peak.workspace);
         let peak = Peak { tensors: step.peak.tensors.max(reading), ..step.peak };
         let memory = memory.with_peak(peak, learned, step.kept.iter().sum());
-        let recomputed_blocks = recompute[(*first).min(recompute.len())..].iter().filter(|twice| **twice).count();
-        MemoryPlan { memory, recompute, recomputed_blocks, feature_bytes }
+        MemoryPlan { memory, recomputed_blocks: layout.recomputed_blocks() }
     }
 
-    /// By block: whether it is computed twice where `free` bytes are to be had.
-    fn recompute(&self, config: &TrainConfig, free: u64) -> Vec<bool> {
-        let none = vec![false; self.network.blocks.len()];
-        match config.recompute {
-            Recompute::None => none,
-            Recompute::All => vec![true; none.len()],
-            Recompute::Auto => {
-                let room = (free as f64 * SHARE_FOR_ACTIVATIONS) as u64;
-                let step = outline::step(&self.network, self.shape(config, &none), self.place).unwrap_or_default();
-                if step.kept.is_empty() { none } else { Segments::that_fit(&step.kept, room) }
-            }
-        }
+    /// By block: what it keeps of a batch of photos of this side, if it is not computed twice.
+    pub(super) fn kept(&self, config: &TrainConfig, side: usize) -> Vec<u64> {
+        let blocks = self.network.blocks.len();
+        let layout = Layout { at_once: config.batch_size, recompute: vec![false; blocks], batches_ahead: 0 };
+        let kept = self.step(config, &layout, side).kept;
+        if kept.is_empty() { vec![0; blocks] } else { kept }
     }
 
-    fn shape<'a>(&self, config: &TrainConfig, recompute: &'a [bool]) -> StepShape<'a> {
-        let side = self.side(config);
-        StepShape {
+    fn step(&self, config: &TrainConfig, layout: &Layout, side: usize) -> StepCost {
+        let shape = StepShape {
             first: self.first,
-            recompute,
-            at_once: at_once(config),
+            recompute: &layout.recompute,
+            at_once: layout.at_once,
             batch: config.batch_size,
             photo: [side, side, 3],
             drops_paths: config.drop_path > 0.0,
-        }
+        };
+        outline::step(&self.network, shape, self.place).unwrap_or_default()
     }
 
-    /// Of what the frozen blocks make of one photo, if that may be kept.
-    fn feature_bytes(&self, config: &TrainConfig) -> u64 {
+    /// Of what the frozen blocks make of one photo of this side, if that may be kept.
+    pub(super) fn feature_bytes(&self, config: &TrainConfig, side: usize) -> u64 {
         if !config.may_cache_features(self.first) {
             return 0;
         }
-        let side = self.side(config);
         let photo = Tally::new(self.place).tensor(&[1, side, side, 3]);
         self.network.features(self.first, &photo).map_or(0, |features| F32 * features.elements() as u64)
+    }
+
+    /// Whether the network takes photos of this side.
+    pub(super) fn takes(&self, side: usize) -> bool {
+        let photo = Tally::new(self.place).tensor(&[1, side, side, 3]);
+        self.network.blocks.iter().try_fold(photo, |xs, block| block.outline(xs)).is_ok()
+    }
+
+    /// Elements that learn.
+    pub(super) fn parameters(&self) -> u64 {
+        self.network.learned(self.first)
+    }
+
+    /// Whether batch norms learn: what they compute depends on how many photos they see at once.
+    pub(super) fn has_batch_norms(&self) -> bool {
+        self.network.blocks.iter().any(|block| block.looks_at_all)
     }
 
     /// Settings near these with which a run fits into `free` bytes and whose steps are the same: blocks computed twice as
@@ -145,6 +147,16 @@ impl Forecast {
     fn side(&self, config: &TrainConfig) -> usize {
         config.image_size.map_or(self.side, |side| side as usize)
     }
+}
+
+/// Whether features of all photos may be kept where `free` bytes are to be had.
+pub(super) fn may_keep(features: u64, free: u64) -> bool {
+    features > 0 && features as f64 <= free as f64 * SHARE_FOR_FEATURES
+}
+
+/// Photos that are computed at once.
+fn at_once(config: &TrainConfig) -> usize {
+    config.micro_batch.unwrap_or(config.batch_size).min(config.batch_size)
 }
 
 pub type ForecastJob = Job<Forecast, ()>;

@@ -23,6 +23,7 @@ use crate::gui::theme::{Palette, STEP};
 use crate::gui::view::{Query, View};
 use crate::gui::widgets::{self, Weight};
 use crate::jobs::Places;
+use crate::jobs::admission::MemoryChoice;
 use crate::jobs::brought::Brought;
 use crate::jobs::classify::ClassifyConfig;
 use crate::settings::Settings;
@@ -114,6 +115,14 @@ impl Classify {
         self.add_inputs(paths);
     }
 
+    /// Starts what was refused because it is predicted not to fit.
+    pub fn run_anyway(&mut self, places: Places, ctx: &Context) {
+        let Some(run) = self.run.as_ref().filter(|run| run.is_refused) else { return };
+        let memory = MemoryChoice { anyway: true, ..run.config.memory };
+        let config = ClassifyConfig { memory, ..run.config.clone() };
+        self.show(Run::start(config, places, ctx));
+    }
+
     pub fn start(&mut self, places: Places, ctx: &Context) {
         let mut config = ClassifyConfig { inputs: self.inputs.clone(), ..self.config.clone() };
         let goes_on = std::mem::take(&mut self.goes_on);
@@ -186,7 +195,7 @@ fn main_ui(ui: &mut Ui, page: &mut Classify, actions: &mut Vec<Action>) {
     if let RunState::Failed(reason) = &run.state
         && run.results.is_empty()
     {
-        return failed_ui(ui, reason, actions);
+        return failed_ui(ui, reason, run.is_refused, actions);
     }
     filters::filters_ui(ui, run, &mut page.query, page.view.order().len(), actions);
     ui.add_space(4.0);
@@ -261,9 +270,12 @@ fn no_rows_ui(ui: &mut Ui, run: &Run) {
     }
 }
 
-fn failed_ui(ui: &mut Ui, reason: &str, actions: &mut Vec<Action>) {
+fn failed_ui(ui: &mut Ui, reason: &str, is_refused: bool, actions: &mut Vec<Action>) {
     widgets::empty_state(ui, Icon::CircleAlert, "Nothing could be classified", reason, |ui| {
         widgets::centered_row(ui, "failed", |ui| {
+            if is_refused && widgets::button(ui, Weight::Plain, Icon::Play, "Run anyway").clicked() {
+                actions.push(Action::RunAnyway);
+            }
             if widgets::button(ui, Weight::Plain, Icon::FolderPlus, "Choose other photos…").clicked() {
                 actions.push(Action::Ask(Ask::Folders));
             }

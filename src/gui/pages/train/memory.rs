@@ -7,6 +7,7 @@ use crate::format;
 use crate::gui::tasks::Leaving;
 use crate::gui::theme::Palette;
 use crate::gui::widgets::{self, Weight};
+use crate::jobs::admission::MemoryChoice;
 use crate::jobs::train::{self, Forecast, ForecastJob, MemoryPlan};
 use crate::memory::Reading;
 use crate::train::{Recompute, TrainConfig, Unfreeze};
@@ -88,14 +89,15 @@ pub fn memory_ui(
         None if is_busy => return drop(widgets::note(ui, "What it will take is measured when the run is over")),
         None => return drop(widgets::note(ui, "Measuring what it will take…")),
     };
-    let free = reading.budget().map(|budget| budget.saturating_sub(reading.footprint.unwrap_or(0)));
+    let budget = MemoryChoice::of(config).allowance().budget(reading, None).map(|budget| budget.bytes);
+    let free = budget.map(|budget| budget.saturating_sub(reading.footprint.unwrap_or(0)));
     let plan = forecast.plan(config, photos, free.unwrap_or(u64::MAX));
     if is_busy {
         let text = format!("Will take about {} besides the window", format::bytes(plan.bytes()));
         return drop(widgets::note(ui, text).on_hover_text(details(&plan)));
     }
     let peak = plan.bytes() + reading.footprint.unwrap_or(0);
-    peak_ui(ui, &plan, peak, reading.budget());
+    peak_ui(ui, &plan, peak, budget);
     let Some(free) = free.filter(|free| plan.bytes() > *free) else { return };
     widgets::alert(ui, Icon::TriangleAlert, Palette::of(ui).warning, &advice(forecast, config, photos, free));
     if let Some(fitting) = forecast.that_fits(config, photos, free)

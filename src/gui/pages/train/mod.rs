@@ -188,7 +188,15 @@ impl Train {
 
     pub fn resume(&mut self, folder: PathBuf, places: Places, ctx: &Context) {
         if !self.is_training() {
-            self.run(TrainTask::Resume { folder }, places, ctx);
+            self.run(TrainTask::Resume { folder, memory: None }, places, ctx);
+        }
+    }
+
+    /// Starts the run that was refused, in spite of its prediction.
+    pub fn run_anyway(&mut self, places: Places, ctx: &Context) {
+        let task = self.training.as_ref().filter(|training| training.is_refused).and_then(Training::task_anyway);
+        if let Some(task) = task {
+            self.run(task, places, ctx);
         }
     }
 

@@ -46,7 +46,10 @@ fn status_ui(ui: &mut Ui, training: &Training, actions: &mut Vec<Action>) {
         if is_done && widgets::button(ui, Weight::Plain, Icon::Target, "Evaluate this model").clicked() {
             actions.push(Action::Evaluate(EvaluateAction::Run(training.folder.clone())));
         }
-        let can_go_on = matches!(training.state, TrainState::Stopped | TrainState::Failed(_));
+        if training.is_refused && widgets::button(ui, Weight::Plain, Icon::Play, "Run anyway").clicked() {
+            actions.push(Action::Train(TrainAction::RunAnyway));
+        }
+        let can_go_on = matches!(training.state, TrainState::Stopped | TrainState::Failed(_)) && !training.is_refused;
         if can_go_on && widgets::button(ui, Weight::Plain, Icon::Play, "Continue this run").clicked() {
             actions.push(Action::Train(TrainAction::Resume(training.folder.clone())));
         }
@@ -103,8 +106,8 @@ fn start_ui(ui: &mut Ui, start: &TrainStart, folder: &std::path::Path) {
     let classes = format::count(start.classes.len() as u64);
     widgets::fact(ui, "Photos", &format!("{train} to train on, {validation} to validate with, {classes} classes"));
     let config = &start.config;
-    let at_once = config.micro_batch.filter(|micro| *micro < config.batch_size);
-    let at_once = at_once.map_or(String::new(), |micro| format!(", {micro} at once"));
+    let at_once = Some(start.at_once).filter(|at_once| *at_once < config.batch_size);
+    let at_once = at_once.map_or(String::new(), |at_once| format!(", {at_once} at once"));
     widgets::fact(ui, "Batches", &format!("of {}{at_once}, {} an epoch", config.batch_size, start.steps_per_epoch));
     let (trained, blocks) = (start.trained_blocks, start.blocks);
     let learns = format!("{trained} of {blocks} blocks, {} parameters", format::count(start.parameters));

@@ -1,0 +1,193 @@
+//! What classifying takes of the memory, and whether it may begin.
+
+use std::path::Path;
+
+use candle_core::Device;
+
+use super::Places;
+use super::admission::{DoesNotFit, MemoryChoice, Remedy};
+use super::classify::look_ahead;
+use super::models::Wanted;
+use super::peaks::{self, Predicted};
+use super::train::BESIDE;
+use crate::checkpoint::TensorInfo;
+use crate::device::{self, Chosen};
+use crate::format::count;
+use crate::memory::{self, F32, Place, Plan, heap};
+use crate::models::{self, Architecture, Precision};
+use crate::predict::{self, Loading, ModelSource, TransformOverrides};
+use crate::worker::BoxError;
+
+/// A job that takes photos through a network.
+#[derive(Clone, Copy)]
+pub struct Inference<'a> {
+    pub architecture: &'a Architecture,
+    /// The tensors of its file; none of a network without one.
+    pub stored: &'a [TensorInfo],
+    pub precision: Precision,
+    pub batch_size: usize,
+    /// Of the photos as network input, in pixels.
+    pub side: usize,
+    /// Photos as network input that wait for their batch.
+    pub waiting: usize,
+    /// That compute.
+    pub threads: usize,
+    /// Whether the weights are in memory already.
+    pub is_loaded: bool,
+}
+
+impl Inference<'_> {
+    /// What it takes beside what the process has. A network that cannot take such photos counts with its weights alone: the
+    /// job will say why it cannot.
+    pub fn plan(&self, device: &Device) -> Plan {
+        let Self { architecture, stored, precision, batch_size, side, waiting, threads, is_loaded } = *self;
+        let Ok(network) = architecture.outline(stored, None, precision, device) else { return Plan::default() };
+        let place = Place { is_metal: device.is_metal(), ..Place::cpu(threads) };
+        let peak = network.inference([batch_size, side, side, 3], place).unwrap_or_default();
+        let weights = if is_loaded { 0 } else { network.bytes() };
+        let photos = (waiting * side * side * 3) as u64 * F32;
+        Plan { weights, photos, ..Plan::default() }.with_peak(peak, 0, 0)
+    }
+
+    /// Fails with [`DoesNotFit`] when the prediction is above the budget, unless it is to run anyway: then the second is
+    /// a sentence about that. `config` are the job's settings, for the journal.
+    pub fn admit(
+        &self,
+        mode: &str,
+        config: String,
+        choice: MemoryChoice,
+        chosen: &Chosen,
+        journal: &Path,
+    ) -> Result<(Predicted, Option<String>), BoxError> {
+        heap::release();
+        heap::reset_peak();
+        let (before, kind) = (memory::read_often(), peaks::kind(&self.architecture.name, mode, chosen));
+        let calibration = peaks::calibration(&kind, journal);
+        let device = device::memory(&chosen.device);
+        let device_free = device.map(|memory| memory.recommended.saturating_sub(memory.allocated));
+        let peak = |bytes: u64| {
+            let beside = bytes + BESIDE;
+            let corrected = calibration.map_or(beside, |calibration| calibration.corrected(beside));
+            before.footprint.unwrap_or(0) + corrected
+        };
+        let plan = self.plan(&chosen.device);
+        let predicted = Predicted { kind, config, items: plan.items().to_vec(), anyway: choice.anyway, before };
+        let Some(budget) = choice.allowance().budget(&before, device_free) else { return Ok((predicted, None)) };
+        if peak(plan.bytes()) <= budget.bytes {
+            return Ok((predicted, None));
+        }
+        let fits = |bytes: u64| Some(peak(bytes)).filter(|bytes| *bytes <= budget.bytes);
+        let remedies = self.remedies(&chosen.device, &fits);
+        let refused = DoesNotFit { predicted: peak(plan.bytes()), budget, remedies };
+        match choice.anyway {
+            true => Ok((predicted, Some(format!("{}. It runs anyway, as you chose", refused.reason())))),
+            false => Err(refused.into()),
+        }
+    }
+
+    /// What would fit, the smallest change first.
+    fn remedies(&self, device: &Device, fits: &dyn Fn(u64) -> Option<u64>) -> Vec<Remedy> {
+        let with = |batch_size: usize, precision: Precision, change: String| {
+            let fewer = Inference { batch_size, precision, ..*self };
+            let bytes = fits(fewer.plan(device).bytes())?;
+            Some(Remedy { change, bytes })
+        };
+        let halves = || std::iter::successors(Some(self.batch_size), |size| (*size > 1).then_some(size / 2));
+        let smaller = |precision: Precision, option: &str| {
+            halves().find_map(|size| {
+                let batch = format!("--batch-size {size}");
+                let options = if size < self.batch_size { [batch.as_str(), option] } else { ["", option] };
+                with(size, precision, options.join(" ").trim().to_owned())
+            })
+        };
+        let same = smaller(self.precision, "");
+        let int8 = smaller(Precision::Int8, "--precision int8");
+        let int4 = smaller(Precision::Int4, "--precision int4").filter(|_| int8.is_none());
+        let lighter = models::lighter(self.architecture).into_iter().find_map(|one| {
+            let architecture = &models::named(&one.name, self.architecture.classes).ok()?;
+            let other = Inference { architecture, stored: &[], is_loaded: false, ..*self };
+            let bytes = fits(other.plan(device).bytes())?;
+            Some(Remedy { change: format!("{} ({} weights)", one.name, count(one.weights)), bytes })
+        });
+        [same, int8, int4, lighter].into_iter().flatten().collect()
+    }
+}
+
+/// A model to be loaded for a job.
+pub struct ToLoad<'a> {
+    pub model: &'a ModelSource,
+    pub labels: Option<&'a Path>,
+    pub transform: &'a TransformOverrides,
+    pub loading: Loading,
+    pub batch_size: usize,
+    /// 0: one per core.
+    pub threads: usize,
+    pub mode: &'a str,
+    pub choice: MemoryChoice,
+}
+
+impl ToLoad<'_> {
+    pub fn wanted(&self) -> Wanted<'_> {
+        Wanted { source: self.model, labels: self.labels, transform: self.transform, loading: self.loading }
+    }
+
+    /// The same for a model that is still to be loaded. One that cannot be opened is admitted: loading it says why.
+    pub fn admit(
+        &self,
+        config: String,
+        chosen: &Chosen,
+        places: &Places,
+    ) -> Result<(Option<Predicted>, Option<String>), BoxError> {
+        let Ok(checkpoint) = predict::open(self.model) else { return Ok((None, None)) };
+        let Ok(architecture) = predict::recognise(&checkpoint) else { return Ok((None, None)) };
+        let Ok(described) = predict::describe(&checkpoint, &architecture, None, self.transform) else {
+            return Ok((None, None));
+        };
+        let side = described.transform.output_size().map_or(0, |(height, width)| height.max(width));
+        let threads = match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let inference = Inference {
+            architecture: &architecture,
+            stored: checkpoint.tensors(),
+            precision: self.loading.precision,
+            batch_size: self.batch_size,
+            side,
+            waiting: look_ahead(self.batch_size, &described.transform, threads),
+            threads,
+            is_loaded: places.models.holds(&self.wanted(), chosen),
+        };
+        let (predicted, notice) = inference.admit(self.mode, config, self.choice, chosen, &places.journal)?;
+        Ok((Some(predicted), notice))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_grows_with_batch_and_side_and_shrinks_with_bits() {
+        let architecture = &models::named("convnext_tiny", 101).unwrap();
+        let asked = Inference {
+            architecture,
+            stored: &[],
+            precision: Precision::Stored,
+            batch_size: 8,
+            side: 224,
+            waiting: 12,
+            threads: 2,
+            is_loaded: false,
+        };
+        let bytes = |inference: Inference| inference.plan(&Device::Cpu).bytes();
+        // Weights of 27.9 million parameters; peaks of the process were 164 MB and 78 MB with its own 12 MB.
+        let f32 = bytes(asked);
+        assert!((125_000_000..164_000_000).contains(&f32), "{f32}");
+        let int8 = bytes(Inference { precision: Precision::Int8, ..asked });
+        assert!((40_000_000..78_000_000).contains(&int8), "{int8}");
+        assert!(bytes(Inference { precision: Precision::Int4, ..asked }) < int8);
+        assert!(bytes(Inference { batch_size: 32, ..asked }) > f32 && bytes(Inference { side: 320, ..asked }) > f32);
+        assert!(bytes(Inference { is_loaded: true, ..asked }) < f32 - 100_000_000);
+    }
+}

@@ -1,0 +1,59 @@
+//! What jobs were predicted to take and took: kept in the journal, and what the next prediction is corrected by.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::device::Chosen;
+use crate::journal::{Journal, JournalError, Peak, PeakKind};
+use crate::memory::{self, Calibration, Reading, heap};
+
+/// So many of the last jobs of a kind correct the next prediction.
+const LAST: usize = 20;
+
+pub fn kind(network: &str, mode: &str, chosen: &Chosen) -> PeakKind {
+    PeakKind { network: network.to_owned(), mode: mode.to_owned(), device: chosen.name.to_owned() }
+}
+
+/// None where there were too few such jobs, or no journal can be read.
+pub fn calibration(kind: &PeakKind, journal: &Path) -> Option<Calibration> {
+    // Only to read what may be there: a job that needs no journal makes none.
+    let journal = journal.exists().then(|| Journal::open(journal).ok()).flatten()?;
+    let peaks = journal.peaks(Some(kind), LAST).ok()?;
+    Calibration::of(&peaks.iter().map(|peak| (peak.predicted, peak.measured())).collect::<Vec<_>>())
+}
+
+/// A prediction that a job goes by.
+pub struct Predicted {
+    pub kind: PeakKind,
+    /// The job's settings.
+    pub config: String,
+    /// By what takes it, in bytes, beside what the process had.
+    pub items: Vec<(&'static str, u64)>,
+    pub anyway: bool,
+    /// The memory before the job took any.
+    pub before: Reading,
+}
+
+impl Predicted {
+    pub fn config_of(config: &impl Serialize) -> String {
+        serde_json::to_string(config).unwrap_or_default()
+    }
+
+    /// Notes what the job took. `highest` is the highest footprint that was read meanwhile.
+    pub fn record(self, highest: Option<u64>, journal: &Path) -> Result<(), JournalError> {
+        let Self { kind, config, items, anyway, before } = self;
+        let footprint = highest.max(memory::read_often().footprint);
+        let peak = Peak {
+            kind,
+            config,
+            predicted: items.iter().map(|(_, bytes)| bytes).sum(),
+            items: items.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect(),
+            heap: heap::peak().saturating_sub(before.heap_live),
+            footprint: footprint.zip(before.footprint).map(|(peak, before)| peak.saturating_sub(before)),
+            anyway,
+            at: 0,
+        };
+        Journal::open(journal)?.record_peak(&peak)
+    }
+}
