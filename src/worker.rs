@@ -230,7 +230,8 @@ pub fn run<T>(work: impl FnOnce() -> Result<T, BoxError>) -> Outcome<T> {
     }
 }
 
-fn is_canceled(error: &(dyn Error + 'static)) -> bool {
+/// True when a [`Canceled`] is in the error's chain.
+pub fn is_canceled(error: &(dyn Error + 'static)) -> bool {
     crate::format::chain(error).any(|error| error.is::<Canceled>())
 }
 

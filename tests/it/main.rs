@@ -10,6 +10,7 @@ mod cli;
 mod data;
 mod decoding_memory;
 mod doctor;
+mod downloads;
 #[cfg(feature = "window")]
 mod evaluate_page;
 mod evaluations;
