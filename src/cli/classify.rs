@@ -6,7 +6,7 @@ use super::arguments::{ClassifyArguments, Lenient};
 use super::inspect::transform_text;
 use super::progress::Bar;
 use super::rows::{RowPrinter, RowStyle};
-use super::{DONE_WITH_SKIPS, INTERRUPTED, failed, say, stop_on_interrupt, usage};
+use super::{DONE_WITH_SKIPS, INTERRUPTED, download, failed, say, stop_on_interrupt, usage};
 use crate::export::{ExportOptions, ExportTarget, Exporter, Row};
 use crate::format::{count, counted, duration};
 use crate::jobs::Places;
@@ -24,8 +24,13 @@ pub fn run(arguments: ClassifyArguments) -> ExitCode {
     if let Err(error) = stop_on_interrupt(&ctx) {
         return failed(&error.into());
     }
+    let model = match download::model(arguments.model.as_deref(), &ctx) {
+        Outcome::Finished(model) => model,
+        Outcome::Canceled => return ExitCode::from(INTERRUPTED),
+        Outcome::Failed(error) => return failed(&error),
+    };
     let mut output = Output::new(&arguments, targets, ctx.clone());
-    let config = config(arguments);
+    let config = config(arguments, model);
     let outcome = worker::run(|| {
         let summary = classify(&config, &Places::default(), &ctx, &mut |event| output.take(event))?;
         output.finish_exports()?;
@@ -43,10 +48,10 @@ pub fn run(arguments: ClassifyArguments) -> ExitCode {
     }
 }
 
-fn config(arguments: ClassifyArguments) -> ClassifyConfig {
+fn config(arguments: ClassifyArguments, model: ModelSource) -> ClassifyConfig {
     ClassifyConfig {
         transform: arguments.transform.overrides(),
-        model: arguments.model.map_or(ModelSource::Starter, ModelSource::File),
+        model,
         labels: arguments.labels,
         inputs: arguments.inputs,
         top_k: arguments.top_k.unwrap_or(ClassifyConfig::default().top_k),

@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use super::arguments::EvaluateArguments;
 use super::progress::Bar;
-use super::{DONE_WITH_SKIPS, INTERRUPTED, failed, print, say, stop_on_interrupt, usage};
+use super::{DONE_WITH_SKIPS, INTERRUPTED, download, failed, print, say, stop_on_interrupt, usage};
 use crate::format::counted;
 use crate::jobs::doctor;
 use crate::jobs::evaluate::{EvaluateConfig, EvaluateSummary, EvaluateTask, evaluate, save_report};
-use crate::predict::{ClassScore, Evaluation, ModelSource};
+use crate::predict::{ClassScore, Evaluation};
 use crate::worker::{self, BoxError, JobContext, Outcome};
 
 /// Rows of the lists of mistakes.
@@ -27,10 +27,15 @@ pub fn run(arguments: EvaluateArguments) -> ExitCode {
     if let Err(error) = stop_on_interrupt(&ctx) {
         return failed(&error.into());
     }
+    let model = match download::model(arguments.model.as_deref(), &ctx) {
+        Outcome::Finished(model) => model,
+        Outcome::Canceled => return ExitCode::from(INTERRUPTED),
+        Outcome::Failed(error) => return failed(&error),
+    };
     let json = arguments.json;
     let config = EvaluateConfig {
         transform: arguments.transform.overrides(),
-        model: arguments.model.map_or(ModelSource::Starter, ModelSource::File),
+        model,
         labels: arguments.labels,
         data: arguments.data,
         batch_size: arguments.batch_size,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use egui::Context;
 
 use super::dialogs::{self, Ask};
+pub use super::download_actions::DownloadAction;
 pub use super::evaluate_actions::EvaluateAction;
 use super::library::Sheet;
 pub use super::train_actions::TrainAction;
@@ -45,6 +46,7 @@ pub enum Action {
     Failed(String),
     Train(TrainAction),
     Evaluate(EvaluateAction),
+    Download(DownloadAction),
 }
 
 impl App {
@@ -73,12 +75,13 @@ impl App {
             Action::Failed(reason) => self.toasts.error(reason),
             Action::Train(action) => self.apply_to_training(ctx, action),
             Action::Evaluate(action) => self.apply_to_evaluation(ctx, action),
+            Action::Download(action) => self.apply_to_downloads(ctx, action),
         }
     }
 
     fn show(&mut self, ctx: &Context, page: Page) {
         self.page = page;
-        if page == Page::Models {
+        if page == Page::Models && !self.downloads.is_open {
             let selected = self.library.selected().source.clone();
             self.select_model(ctx, &selected);
         }
@@ -117,6 +120,7 @@ impl App {
         match self.page {
             Page::Train => self.train.stop(),
             Page::Evaluate => self.evaluate.cancel(),
+            Page::Models if self.downloads.is_active() => self.downloads.cancel(),
             Page::Models | Page::Classify => self.classify.cancel(),
         }
     }
@@ -153,7 +157,8 @@ impl App {
         self.select_model(ctx, &ModelSource::File(path.to_owned()));
     }
 
-    fn select_model(&mut self, ctx: &Context, source: &ModelSource) {
+    pub(super) fn select_model(&mut self, ctx: &Context, source: &ModelSource) {
+        self.downloads.is_open = false;
         self.library.select(source);
         let model = self.library.selected_mut();
         if matches!(model.sheet, Sheet::Unread) {

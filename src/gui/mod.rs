@@ -2,6 +2,8 @@
 
 mod actions;
 mod dialogs;
+mod download_actions;
+mod downloads;
 mod drops;
 mod evaluate_actions;
 mod library;
@@ -25,7 +27,8 @@ use std::time::{Duration, Instant};
 use egui::{CentralPanel, Context, Frame, Key, KeyboardShortcut, Margin, Modifiers, Panel, RichText, Ui, vec2};
 use lucide_icons::Icon;
 
-pub use actions::{Action, EvaluateAction, TrainAction};
+pub use actions::{Action, DownloadAction, EvaluateAction, TrainAction};
+use downloads::Downloads;
 use drops::Hover;
 use library::Library;
 use pages::classify::Classify;
@@ -90,6 +93,7 @@ pub struct App {
     is_saving: bool,
     page: Page,
     library: Library,
+    downloads: Downloads,
     classify: Classify,
     train: Train,
     evaluate: Evaluate,
@@ -117,6 +121,7 @@ impl App {
             saved: settings.clone(),
             is_saving: false,
             library,
+            downloads: Downloads::default(),
             classify: Classify::new(&settings, brought::sample_photos()),
             train: Train::new(config, brought::sample_photos()),
             evaluate: Evaluate::new(brought::sample_photos()),
@@ -144,6 +149,8 @@ impl App {
         actions.extend(self.classify.poll(ctx));
         actions.extend(self.train.poll(&self.places.jobs, ctx));
         self.evaluate.poll();
+        let arrived = self.downloads.poll();
+        actions.extend(arrived.map(|path| Action::Download(DownloadAction::Arrived(path))));
         for action in actions {
             self.apply(ctx, action);
         }
@@ -193,7 +200,7 @@ impl App {
         let palette = Palette::of(ui);
         let frame = Frame::new().fill(palette.page).inner_margin(Margin::symmetric(24, 20));
         CentralPanel::default().frame(frame).show(ui, |ui| match self.page {
-            Page::Models => pages::models::page_ui(ui, &mut self.library, &mut self.actions),
+            Page::Models => pages::models::page_ui(ui, &mut self.library, &mut self.downloads, &mut self.actions),
             Page::Classify => pages::classify::page_ui(ui, &mut self.classify, &self.library, &mut self.actions),
             Page::Train => {
                 let reading = self.strip.latest();
@@ -356,6 +363,7 @@ impl App {
             && self.classify.is_settled()
             && self.train.is_settled()
             && !self.evaluate.is_running()
+            && !self.downloads.is_active()
     }
 }
 
@@ -383,10 +391,12 @@ impl eframe::App for App {
         }
         self.classify.cancel();
         self.train.stop();
+        self.downloads.cancel();
         self.tasks.abandon(deadline);
         self.classify.abandon(deadline);
         self.train.abandon(deadline);
         self.evaluate.abandon(deadline);
+        self.downloads.abandon(deadline);
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Places {
     pub verdicts: PathBuf,
     /// The folder of photos that were resized for training.
     pub tiles: PathBuf,
+    /// The folder of downloaded models.
+    pub models: PathBuf,
 }
 
 impl Default for Places {
@@ -35,6 +37,7 @@ impl Default for Places {
             journal: crate::journal::default_path(),
             verdicts: doctor::default_folder(),
             tiles: train::default_tiles(),
+            models: download::default_folder(),
         }
     }
 }

@@ -35,6 +35,7 @@ fn rows_of_photos() {
         journal: folder.path().join("journal.sqlite"),
         verdicts: folder.path().to_owned(),
         tiles: folder.path().join("tiles"),
+        models: folder.path().join("models"),
     };
     let places = Places { jobs, runs: "/nonexistent/runs".into(), settings: None };
     let mut app = App::new(&ctx, Settings::default(), places, Vec::new());
@@ -67,6 +68,7 @@ fn beside_a_run() {
         journal: folder.path().join("journal.sqlite"),
         verdicts: folder.path().to_owned(),
         tiles: folder.path().join("tiles"),
+        models: folder.path().join("models"),
     };
     let places = Places { jobs, runs: folder.path().join("runs"), settings: None };
     let mut app = App::new(&ctx, Settings::default(), places, Vec::new());

@@ -41,6 +41,7 @@ fn rows_in(
         journal: folder.path().join("journal.sqlite"),
         verdicts: folder.path().join("verdicts"),
         tiles: folder.path().join("tiles"),
+        models: folder.path().join("models"),
     };
     let model = ModelSource::File(model.to_owned());
     let config = ClassifyConfig { model, inputs, transform, top_k, precision, ..Default::default() };

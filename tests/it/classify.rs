@@ -51,7 +51,12 @@ impl Kitchen {
     }
 
     fn places(&self) -> Places {
-        Places { journal: self.at("journal.sqlite"), verdicts: self.at("verdicts"), tiles: self.at("tiles") }
+        Places {
+            journal: self.at("journal.sqlite"),
+            verdicts: self.at("verdicts"),
+            tiles: self.at("tiles"),
+            models: self.at("models"),
+        }
     }
 
     fn add_photo(&self, number: u32) {

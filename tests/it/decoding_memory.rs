@@ -2,7 +2,6 @@
 //! Each test runs again in a process of its own, where nothing else allocates, and measures the heap there.
 
 use std::io::Cursor;
-use std::process::Command;
 
 use galley::images::{ImageBudget, ImageError, Limits, decode_bytes};
 use galley::memory::heap;
@@ -10,27 +9,14 @@ use image::codecs::jpeg::JpegEncoder;
 use image::{DynamicImage, GrayImage, ImageBuffer, ImageFormat, RgbImage, RgbaImage};
 
 use super::hostile_images::webp_with_a_larger_frame;
-use super::support::test_data;
+use super::support::{self, test_data};
 
 /// A phone's twelve megapixels.
 const WIDTH: u32 = 4032;
 const HEIGHT: u32 = 3024;
 
-const ALONE: &str = "GALLEY_TEST_RUNS_ALONE";
-
 fn alone(test: &str, measure: impl FnOnce()) {
-    if std::env::var_os(ALONE).is_some() {
-        return measure();
-    }
-    let name = format!("decoding_memory::{test}");
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args([&name, "--exact", "--nocapture"])
-        .env(ALONE, "1")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    eprintln!("{said}");
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    support::alone(&format!("decoding_memory::{test}"), measure);
 }
 
 fn assert_within_permit(name: &str, bytes: &[u8], short_side: Option<u32>) {

@@ -1,7 +1,9 @@
 //! Downloads from a server that behaves as servers do: it cuts connections, stalls, lies about lengths, changes its
 //! file, leads elsewhere, asks for patience, and answers with pages.
 
-mod server;
+mod command;
+mod memory;
+pub mod server;
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,11 +12,16 @@ use std::time::{Duration, Instant};
 
 use galley::checkpoint::Checkpoint;
 use galley::format::error_chain;
+use galley::images::transform::Resize;
 use galley::jobs::brought::Brought;
-use galley::jobs::download::{Checksum, DownloadConfig, DownloadEvent, DownloadSummary, Patience, download, start};
+use galley::jobs::download::{
+    Checksum, DownloadConfig, DownloadEvent, DownloadSummary, Patience, catalog, download, start,
+};
+use galley::jobs::inspect::inspect;
 use galley::worker::{JobContext, Outcome};
 use sha2::{Digest as _, Sha256};
 
+use super::support::write_model;
 use server::{Reply, Request, Server};
 
 /// As a person's, only quick.
@@ -484,8 +491,13 @@ fn a_file_that_came_otherwise_is_never_overwritten() {
     });
     fs::write(kitchen.at("food.safetensors"), "a model of one's own").unwrap();
     let config = kitchen.config(&server.at("/food.safetensors"));
-    let error = kitchen.download(&config).unwrap_err();
-    assert!(error.contains("did not come from this address"), "{error}");
+    for has_part in [false, true] {
+        if has_part {
+            kitchen.leave_part(&config.address, &file[..20_000], "\"1\"", file.len());
+        }
+        let error = kitchen.download(&config).unwrap_err();
+        assert!(error.contains("did not come from this address"), "{error}");
+    }
     kitchen.assert_holds("food.safetensors", b"a model of one's own");
     // It is the one asked for when its checksum says so.
     fs::write(kitchen.at("food.safetensors"), &file).unwrap();
@@ -512,4 +524,27 @@ fn what_cannot_fit_on_the_disk_is_not_begun() {
     let error = kitchen.download(&kitchen.config(&server.at("/food.safetensors"))).unwrap_err();
     assert!(error.contains("not enough space: 1.15 EB"), "{error}");
     assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
+fn published_weights_come_with_their_labels_and_their_input() {
+    let mut kitchen = Kitchen::new();
+    write_model(&kitchen.at("served"), 1000, 5);
+    let file = fs::read(kitchen.at("served")).unwrap();
+    let server = Server::new(move |request| Reply::file(request, &file, "\"1\""));
+    let published = catalog().iter().find(|published| published.name == "squeezenet1_1.tv_in1k").unwrap();
+    let config = published.download_to(&kitchen.at("models"));
+    assert_eq!(config.checksum.as_ref().map(Checksum::digits), Some("b8a52dc0"));
+    let config = DownloadConfig { address: server.at("/served"), checksum: None, patience: QUICK, ..config };
+    let summary = kitchen.download(&config).unwrap();
+    assert_eq!(summary.path, published.path(&kitchen.at("models")));
+    let read = inspect(&summary.path).unwrap();
+    assert_eq!(read.notices, [""; 0]);
+    assert_eq!(
+        (read.labels.len(), read.labels[0].as_str(), read.labels[999].as_str()),
+        (1000, "tench", "toilet tissue")
+    );
+    let transform = read.transform.unwrap();
+    assert_eq!((transform.resize, transform.crop), (Resize::ShortSide(256), Some(224)));
+    assert!(read.transform_from.unwrap().contains("config.json"));
 }

@@ -10,6 +10,8 @@ mod cli;
 mod data;
 mod decoding_memory;
 mod doctor;
+#[cfg(feature = "window")]
+mod download_page;
 mod downloads;
 #[cfg(feature = "window")]
 mod evaluate_page;

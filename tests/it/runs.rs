@@ -47,7 +47,12 @@ impl Kitchen {
     }
 
     pub fn places(&self) -> Places {
-        Places { journal: self.at("journal.sqlite"), verdicts: self.at("verdicts"), tiles: self.at("tiles") }
+        Places {
+            journal: self.at("journal.sqlite"),
+            verdicts: self.at("verdicts"),
+            tiles: self.at("tiles"),
+            models: self.at("models"),
+        }
     }
 
     /// Small and quick, from the starter model, which has batch norms.

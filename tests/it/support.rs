@@ -1,6 +1,7 @@
 //! Where tests find their material.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The folder of real photos and checkpoints, named by `GALLEY_TEST_DATA`; without it the test says that it skips.
 pub fn test_data() -> Option<PathBuf> {
@@ -9,6 +10,22 @@ pub fn test_data() -> Option<PathBuf> {
         eprintln!("skipped: GALLEY_TEST_DATA is not set");
     }
     folder
+}
+
+/// Runs the test `name` again in a process of its own, where nothing else allocates, and `measure` only there.
+pub fn alone(name: &str, measure: impl FnOnce()) {
+    const ALONE: &str = "GALLEY_TEST_RUNS_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return measure();
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture"])
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    eprintln!("{said}");
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }
 
 /// A SqueezeNet 1.1 with seeded weights, as torchvision names them: small, quick, and with an opinion on every photo.

@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_digits_in_a_torchvision_name_are_a_checksum() {
-        let found = |text| address(text).checksum_in_name().map(|checksum| checksum.digits().to_owned());
+        let found = |text: &str| address(text).checksum_in_name().map(|checksum| checksum.digits().to_owned());
         let name = "resnet50-11ad3fa6.pth";
         assert_eq!(found(&format!("https://download.pytorch.org/models/{name}")).as_deref(), Some("11ad3fa6"));
         assert_eq!(found(&format!("https://a.org/models/{name}")), None);

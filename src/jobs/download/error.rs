@@ -55,7 +55,8 @@ pub enum DownloadError {
     WrongChecksum { found: String, expected: String, from: &'static str, address: String },
     #[error("what came from {address} is no model that Galley can open, and was deleted")]
     NoModel { address: String, source: CheckpointError },
-    #[error("{0}://: {1}")]
+    #[cfg(feature = "cloud")]
+    #[error("the store of {0} cannot be used: {1}")]
     Cloud(String, String),
 }
 

@@ -102,6 +102,14 @@ impl Source for Http {
             body: Box::new(response.into_body().into_reader()),
         }))
     }
+
+    fn broken(&self, error: &io::Error) -> Fault {
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<ureq::Error>());
+        match cause {
+            Some(ureq::Error::Timeout(_)) => Fault::passing("the server fell silent"),
+            _ => Fault::passing(format!("the connection broke ({error})")),
+        }
+    }
 }
 
 /// Certificates are checked as the system does, so that a company's own are good here too.

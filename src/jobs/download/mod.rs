@@ -2,19 +2,24 @@
 //! then given its name.
 
 mod address;
+mod catalog;
+#[cfg(feature = "cloud")]
+mod cloud;
 mod error;
 mod http;
+mod named;
 mod part;
 mod source;
 mod transfer;
 mod verify;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, save_atomically};
 use crate::format::error_chain;
 use crate::worker::{self, BoxError, Canceled, Job, JobContext};
 
@@ -24,7 +29,9 @@ use part::{Origin, Part};
 use source::{Answer, Ask, Reply, Source};
 use transfer::Transfer;
 
+pub use catalog::{Published, catalog};
 pub use error::DownloadError;
+pub use named::{MODEL_URL, default_folder, from_environment, named};
 pub use verify::Checksum;
 
 /// How long a download waits before it asks again or gives up.
@@ -69,7 +76,16 @@ pub struct DownloadConfig {
     pub name: Option<String>,
     /// Of the plain file, as far as it is known.
     pub checksum: Option<Checksum>,
+    /// Put beside the plain file before it gets its name.
+    pub companions: Vec<Companion>,
     pub patience: Patience,
+}
+
+/// A small file that says something about a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Companion {
+    pub name: String,
+    pub text: String,
 }
 
 impl DownloadConfig {
@@ -80,6 +96,7 @@ impl DownloadConfig {
             folder: folder.into(),
             name: None,
             checksum: None,
+            companions: Vec::new(),
             patience: Patience::default(),
         }
     }
@@ -124,10 +141,8 @@ pub fn download(
 ) -> Result<DownloadSummary, BoxError> {
     let plain = Address::parse(&config.address)?;
     if let Some(text) = &config.quantized {
-        let fetched = Address::parse(text)
-            .map_err(BoxError::from)
-            .and_then(|address| fetch(config, address, None, None, ctx, tell));
-        match fetched {
+        let quantized = DownloadConfig { patience: config.patience, ..DownloadConfig::new(text, &config.folder) };
+        match Address::parse(text).map_err(BoxError::from).and_then(|address| fetch(&quantized, address, ctx, tell)) {
             Err(error) if !worker::is_canceled(&*error) => {
                 let reason = error_chain(&*error);
                 let text = format!("the model in fewer bits cannot be had ({reason}); fetching the plain one");
@@ -136,33 +151,38 @@ pub fn download(
             fetched => return fetched,
         }
     }
-    fetch(config, plain, config.name.as_deref(), config.checksum.as_ref(), ctx, tell)
+    fetch(config, plain, ctx, tell)
 }
 
 fn fetch(
     config: &DownloadConfig,
     address: Address,
-    name: Option<&str>,
-    checksum: Option<&Checksum>,
     ctx: &JobContext,
     tell: &mut dyn FnMut(DownloadEvent),
 ) -> Result<DownloadSummary, BoxError> {
-    let target = config.folder.join(name.map_or_else(|| address.file_name(), str::to_owned));
+    let target = config.folder.join(config.name.clone().unwrap_or_else(|| address.file_name()));
     let write = |source| DownloadError::Write { path: config.folder.clone(), source };
     std::fs::create_dir_all(&config.folder).map_err(write)?;
-    let checksums: Vec<Checksum> = checksum.cloned().into_iter().chain(address.checksum_in_name()).collect();
-    let source = Http::new(address.clone(), &config.patience, ctx);
-    let mut fetch = Fetch { address, target, checksums, source: &source, patience: config.patience, ctx, tell };
-    fetch.run()
+    let source = source(&address, &config.patience, ctx)?;
+    let checksums = config.checksum.iter().cloned().chain(address.checksum_in_name()).collect();
+    Fetch { config, address, target, checksums, source: &*source, ctx, tell }.run()
+}
+
+fn source(address: &Address, patience: &Patience, ctx: &JobContext) -> Result<Box<dyn Source>, DownloadError> {
+    match address.url().scheme() {
+        #[cfg(feature = "cloud")]
+        "s3" | "gs" => Ok(Box::new(cloud::Cloud::new(address, patience, ctx)?)),
+        _ => Ok(Box::new(Http::new(address.clone(), patience, ctx))),
+    }
 }
 
 /// One address on its way to one file.
 struct Fetch<'a> {
+    config: &'a DownloadConfig,
     address: Address,
     target: PathBuf,
     checksums: Vec<Checksum>,
     source: &'a dyn Source,
-    patience: Patience,
     ctx: &'a JobContext,
     tell: &'a mut dyn FnMut(DownloadEvent),
 }
@@ -170,10 +190,10 @@ struct Fetch<'a> {
 impl Fetch<'_> {
     fn run(&mut self) -> Result<DownloadSummary, BoxError> {
         let mut first = None;
-        if self.target.exists() && !part::path_of(&self.target).exists() {
+        if self.target.exists() {
             match self.look_at_present()? {
                 Present::Same(summary) => return Ok(summary),
-                Present::Changed(answer) => first = Some(answer),
+                Present::Changed(answer) => first = answer,
             }
         }
         let mut part = Part::open(&self.target, &self.address)?;
@@ -193,6 +213,7 @@ impl Fetch<'_> {
             return Err(error.into());
         }
         let bytes = part.length();
+        self.write_companions()?;
         part.finish(sha256.clone())?;
         Ok(DownloadSummary { received, resumed, ..self.summary(bytes, sha256) })
     }
@@ -203,7 +224,7 @@ impl Fetch<'_> {
             source: self.source,
             address: self.address.shown(),
             part,
-            patience: self.patience,
+            patience: self.config.patience,
             ctx: self.ctx,
             tell: &mut *self.tell,
             checksum: None,
@@ -214,6 +235,14 @@ impl Fetch<'_> {
         let (received, checksum) = (transfer.received, transfer.checksum.take());
         self.checksums.extend(checksum);
         Ok(received)
+    }
+
+    fn write_companions(&self) -> Result<(), DownloadError> {
+        self.config.companions.iter().try_for_each(|Companion { name, text }| {
+            let path = self.config.folder.join(name);
+            let saved = save_atomically::<std::io::Error>(&path, |writer| writer.write_all(text.as_bytes()));
+            saved.map_err(|source| DownloadError::Write { path, source })
+        })
     }
 
     /// A finished file of this name: the one asked for, one that has changed since, or somebody else's.
@@ -227,10 +256,13 @@ impl Fetch<'_> {
         if !self.checksums.is_empty() && self.check(&sha256).is_ok() {
             return Ok(Present::Same(self.summary(bytes, sha256)));
         }
+        if part::path_of(&self.target).exists() {
+            return Ok(Present::Changed(None));
+        }
         match self.source.get(Ask::IfChanged(&validators)) {
             Ok(Reply::Body(answer)) if answer.from == 0 => {
                 self.notice("the file at the server has changed; fetching the new one");
-                return Ok(Present::Changed(answer));
+                return Ok(Present::Changed(Some(answer)));
             }
             Ok(Reply::Unchanged) => {}
             _ if self.ctx.is_canceled() => return Err(Canceled.into()),
@@ -278,6 +310,6 @@ impl Fetch<'_> {
 /// What a file of the name turned out to be.
 enum Present {
     Same(DownloadSummary),
-    /// The answer that brings the new one.
-    Changed(Answer),
+    /// With the answer that brings the new one, unless some of that has come already.
+    Changed(Option<Answer>),
 }

@@ -76,6 +76,8 @@ impl Part {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(DownloadError::Busy(target.to_owned())),
+            // Some network disks know no locks.
+            Err(TryLockError::Error(source)) if source.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(source)) => return Err(write(source)),
         }
         // Another download may have given it its name between the two steps.

@@ -1,6 +1,6 @@
 //! What a download asks of a server, whichever kind it is, and what may come back.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use super::error::Fault;
 use super::part::Validators;
@@ -44,7 +44,10 @@ pub trait Source {
     fn get(&self, ask: Ask) -> Result<Reply, Fault>;
 
     /// What becomes of an error in the middle of a body.
-    fn broken(&self, error: &std::io::Error) -> Fault {
-        Fault::passing(format!("the connection broke ({error})"))
+    fn broken(&self, error: &io::Error) -> Fault {
+        match error.kind() {
+            io::ErrorKind::TimedOut => Fault::passing("the server fell silent"),
+            _ => Fault::passing(format!("the connection broke ({error})")),
+        }
     }
 }

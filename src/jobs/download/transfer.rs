@@ -85,13 +85,14 @@ impl Transfer<'_> {
         self.report("Connecting", None);
         match self.source.get(if can_go_on { Ask::From(kept, &validators) } else { Ask::All })? {
             Reply::Body(answer) => self.receive(answer),
-            Reply::Beyond { total } if can_go_on && total == Some(kept) => Ok(Try::Whole),
             Reply::Beyond { total } if can_go_on && total > Some(kept) => {
                 Err(Fault::passing(format!("the server sends no more than the first {}", bytes(kept))))
             }
+            // A file of the same length may be another one, which a checksum tells.
+            Reply::Beyond { total } if can_go_on && total == Some(kept) && self.is_checked => Ok(Try::Whole),
             Reply::Beyond { .. } if can_go_on => {
                 self.part.begin(Validators::default(), None)?;
-                Err(Fault::passing("the file at the server is shorter than what was kept of it"))
+                Err(Fault::passing("the server has nothing that goes on from what was kept"))
             }
             Reply::Beyond { .. } | Reply::Unchanged => {
                 Err(Fault::passing("the server's answer does not fit the request"))
