@@ -235,7 +235,8 @@ pub fn background(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::
     std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
 }
 
-fn is_canceled(error: &(dyn Error + 'static)) -> bool {
+/// True when a [`Canceled`] is in the error's chain.
+pub fn is_canceled(error: &(dyn Error + 'static)) -> bool {
     crate::format::chain(error).any(|error| error.is::<Canceled>())
 }
 

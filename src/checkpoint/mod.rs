@@ -31,6 +31,9 @@ pub use error::CheckpointError;
 pub use save::save_atomically;
 pub use write::{Planned, save_safetensors};
 
+/// The ending of a download's name until it is whole: such a file is never opened as a model.
+pub const UNFINISHED: &str = "part";
+
 /// The kind of file, found from its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -139,6 +142,15 @@ struct Contents {
 impl Checkpoint {
     /// Fails for files that are no checkpoint, are damaged, or hold what Galley does not read, and says which.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        if path.extension().is_some_and(|ending| ending == UNFINISHED) {
+            let reason = "it is an unfinished download; start the same download again, and it goes on from there";
+            return Err(refused(reason).at(path));
+        }
+        Self::open_unfinished(path)
+    }
+
+    /// The same for a download that has arrived and has not been given its name.
+    pub fn open_unfinished(path: &Path) -> Result<Self, CheckpointError> {
         Source::open(path).and_then(|source| Self::from_source(path, source)).map_err(|fault| fault.at(path))
     }
 

@@ -11,6 +11,7 @@ use crate::format::parse_bytes;
 use crate::images::transform::{Interpolation, Resize};
 use crate::jobs::admission::MemoryChoice;
 use crate::jobs::bench::CHILD_OPTION;
+use crate::jobs::download::Checksum;
 use crate::predict::{Precision, Strictness, TransformOverrides};
 
 const EXAMPLES: &str = "\
@@ -22,6 +23,7 @@ Examples:
                                             fine-tune a checkpoint on a folder of photos per class
   galley find-lr --data photos --model food.pth
                                             which learning rate to train with
+  galley download convnext_tiny.fb_in1k     fetch published weights; --list names them
   galley inspect food.pth                   what a checkpoint holds
   galley bench --arch resnet50 --batch 1,8  how fast this machine classifies, and in how much memory
   galley doctor                             does every operation compute rightly on this machine";
@@ -46,6 +48,38 @@ pub enum Command {
     Evaluate(Box<EvaluateArguments>),
     Bench(Box<BenchArguments>),
     Doctor(DoctorArguments),
+    Download(DownloadArguments),
+}
+
+const DOWNLOAD_NOTES: &str = "\
+The download is tried again by itself when the connection breaks. Stopped or given up, it goes on where it was: run the
+same command again. A file that is there already is only fetched anew when it has changed at the server.
+
+Exit codes: 0 the model is there; 1 failed; 2 wrong usage; 130 stopped with Ctrl-C.
+GALLEY_MODELS names another folder for downloaded models.";
+
+/// Fetch a model: published weights by name, or any checkpoint by its address
+#[derive(Args)]
+#[command(after_help = DOWNLOAD_NOTES)]
+pub struct DownloadArguments {
+    /// A name from --list, or an address (https://…)
+    #[arg(required_unless_present = "list", value_name = "NAME|URL")]
+    pub model: Option<String>,
+    /// List the published weights Galley knows by name, and which are here
+    #[arg(long, conflicts_with_all = ["model", "quantized", "sha256"])]
+    pub list: bool,
+    /// Where the same model lies in fewer bits: tried first, and the plain one when it cannot be had
+    #[arg(long, value_name = "URL")]
+    pub quantized: Option<String>,
+    /// Folder for the model [default: the folder of models in the user's data]
+    #[arg(long, value_name = "FOLDER")]
+    pub to: Option<PathBuf>,
+    /// SHA-256 the plain file must have: all 64 digits, or the first 8 or more
+    #[arg(long, value_name = "HEX", value_parser = checksum)]
+    pub sha256: Option<Checksum>,
+    /// One JSON object about the model, or one per line of the list
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Show what a checkpoint holds: network, classes, sizes, input transform
@@ -88,7 +122,7 @@ pub struct EvaluateArguments {
     /// Folder of class folders, or a manifest (.csv, .jsonl)
     #[arg(value_name = "DATA")]
     pub data: PathBuf,
-    /// Checkpoint to evaluate [default: the starter model]
+    /// Checkpoint to evaluate [default: that of GALLEY_MODEL_URL, else the starter model]
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
     /// Class names: text with one per line, JSON or CSV [default: from the checkpoint or beside it]
@@ -234,7 +268,7 @@ pub struct ClassifyArguments {
     /// Read paths or JSON lines {"path": …, "id": …} from standard input until it ends, and answer each with a JSON line
     #[arg(long, conflicts_with_all = ["inputs", "out", "sort_into", "fresh"])]
     pub stdin: bool,
-    /// Checkpoint to classify with [default: the starter model]
+    /// Checkpoint to classify with [default: that of GALLEY_MODEL_URL, else the starter model]
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
     /// Class names: text with one per line, JSON or CSV [default: from the checkpoint or beside it]
@@ -370,6 +404,10 @@ impl Lenient {
 pub fn whole(text: &str, range: RangeInclusive<usize>) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| range.contains(number));
     number.ok_or_else(|| format!("this must be a whole number from {} to {}", range.start(), range.end()))
+}
+
+fn checksum(text: &str) -> Result<Checksum, String> {
+    Checksum::parse(text).map_err(|error| error.to_string())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -7,7 +7,7 @@ use super::inspect::transform_text;
 use super::places::{Preferred, places};
 use super::progress::Bar;
 use super::rows::{RowPrinter, RowStyle};
-use super::{DONE_WITH_SKIPS, INTERRUPTED, failed, say, stop_on_interrupt, stream, usage};
+use super::{DONE_WITH_SKIPS, INTERRUPTED, download, failed, say, stop_on_interrupt, stream, usage};
 use crate::export::{ExportOptions, ExportTarget, Exporter, Row};
 use crate::format::{count, counted, duration};
 use crate::jobs::classify::{ClassifyConfig, ClassifyEvent, ClassifySummary, ModelSummary, classify};
@@ -28,11 +28,16 @@ pub fn run(arguments: ClassifyArguments) -> ExitCode {
         Ok(places) => places,
         Err(error) => return failed(&error),
     };
+    let model = match download::model(arguments.model.as_deref(), &places, &ctx) {
+        Outcome::Finished(model) => model,
+        Outcome::Canceled => return ExitCode::from(INTERRUPTED),
+        Outcome::Failed(error) => return failed(&error),
+    };
     if arguments.stdin {
-        return stream::run(&config(arguments), &places, &ctx);
+        return stream::run(&config(arguments, model), &places, &ctx);
     }
     let mut output = Output::new(&arguments, targets, ctx.clone());
-    let config = config(arguments);
+    let config = config(arguments, model);
     let outcome = worker::run(|| {
         let summary = classify(&config, &places, &ctx, &mut |event| output.take(event))?;
         output.finish_exports()?;
@@ -50,10 +55,10 @@ pub fn run(arguments: ClassifyArguments) -> ExitCode {
     }
 }
 
-fn config(arguments: ClassifyArguments) -> ClassifyConfig {
+fn config(arguments: ClassifyArguments, model: ModelSource) -> ClassifyConfig {
     ClassifyConfig {
         transform: arguments.transform.overrides(),
-        model: arguments.model.map_or(ModelSource::Starter, ModelSource::File),
+        model,
         labels: arguments.labels,
         inputs: arguments.inputs,
         top_k: arguments.top_k.unwrap_or(ClassifyConfig::default().top_k),

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use super::arguments::EvaluateArguments;
 use super::places::{Preferred, places};
 use super::progress::Bar;
-use super::{DONE_WITH_SKIPS, INTERRUPTED, failed, print, say, stop_on_interrupt, usage};
+use super::{DONE_WITH_SKIPS, INTERRUPTED, download, failed, print, say, stop_on_interrupt, usage};
 use crate::format::counted;
 use crate::jobs::evaluate::{EvaluateConfig, EvaluateSummary, EvaluateTask, evaluate, save_report};
-use crate::predict::{ClassScore, Evaluation, ModelSource};
+use crate::predict::{ClassScore, Evaluation};
 use crate::worker::{self, BoxError, JobContext, Outcome};
 
 /// Rows of the lists of mistakes.
@@ -31,10 +31,15 @@ pub fn run(arguments: EvaluateArguments) -> ExitCode {
         Ok(places) => places,
         Err(error) => return failed(&error),
     };
+    let model = match download::model(arguments.model.as_deref(), &places, &ctx) {
+        Outcome::Finished(model) => model,
+        Outcome::Canceled => return ExitCode::from(INTERRUPTED),
+        Outcome::Failed(error) => return failed(&error),
+    };
     let json = arguments.json;
     let config = EvaluateConfig {
         transform: arguments.transform.overrides(),
-        model: arguments.model.map_or(ModelSource::Starter, ModelSource::File),
+        model,
         labels: arguments.labels,
         data: arguments.data,
         batch_size: arguments.batch_size,

@@ -6,6 +6,7 @@ mod arguments;
 mod bench;
 mod classify;
 mod doctor;
+mod download;
 mod evaluate;
 mod find_lr;
 mod inspect;
@@ -51,6 +52,7 @@ pub fn run() -> Request {
         Some(Command::Bench(arguments)) => Request::Done(bench::run(*arguments)),
         Some(Command::Train(arguments)) => Request::Done(train::run(*arguments)),
         Some(Command::Doctor(arguments)) => Request::Done(doctor::run(&arguments)),
+        Some(Command::Download(arguments)) => Request::Done(download::run(arguments)),
         None => window(arguments.paths),
     }
 }

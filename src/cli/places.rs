@@ -42,5 +42,6 @@ pub fn places(preferred: &Preferred) -> Result<Places, BoxError> {
     let mut memory = settings.memory.with_environment()?;
     memory.largest_model = preferred.largest_model.or(memory.largest_model).or(preferred.otherwise_largest);
     memory.light_model = preferred.light_model.clone().or(memory.light_model);
-    Ok(Places { models: Models::new(&memory), ..Places::default() })
+    let models_folder = settings.models_folder();
+    Ok(Places { models: Models::new(&memory), models_folder, ..Places::default() })
 }

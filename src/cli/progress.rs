@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::format::{count, duration};
+use crate::format::{bytes, count, duration};
 use crate::worker::Progress;
 
 pub struct Bar(ProgressBar);
@@ -27,14 +27,33 @@ impl Bar {
         self.show_units(progress, "steps");
     }
 
+    pub fn show_bytes(&self, progress: &Progress) {
+        let mut message = format!("{}: {}", progress.phase, bytes(progress.done));
+        if let Some(total) = progress.total {
+            self.show_share(progress.done, total);
+            message += &format!(" of {}", bytes(total));
+        }
+        if let Some(rate) = progress.per_second {
+            message += &format!(", {}/s", bytes(rate as u64));
+        }
+        if let Some(left) = progress.time_left() {
+            message += &format!(", {} left", duration(left));
+        }
+        self.0.set_message(message);
+    }
+
+    fn show_share(&self, done: u64, total: u64) {
+        if self.0.length() != Some(total) {
+            self.0.set_style(style("{wide_bar} {msg}"));
+            self.0.set_length(total);
+        }
+        self.0.set_position(done);
+    }
+
     fn show_units(&self, progress: &Progress, units: &str) {
         let mut message = count(progress.done);
         if let Some(total) = progress.total {
-            if self.0.length() != Some(total) {
-                self.0.set_style(style("{wide_bar} {msg}"));
-                self.0.set_length(total);
-            }
-            self.0.set_position(progress.done);
+            self.show_share(progress.done, total);
             message += &format!(" of {}", count(total));
         }
         message += &format!(" {units}");

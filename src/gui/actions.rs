@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use egui::Context;
 
 use super::dialogs::{self, Ask};
+pub use super::download_actions::DownloadAction;
 pub use super::evaluate_actions::EvaluateAction;
 use super::library::Sheet;
 use super::settings_actions::SettingsAction;
@@ -49,6 +50,7 @@ pub enum Action {
     Train(TrainAction),
     Evaluate(EvaluateAction),
     Settings(SettingsAction),
+    Download(DownloadAction),
 }
 
 impl App {
@@ -79,12 +81,13 @@ impl App {
             Action::Train(action) => self.apply_to_training(ctx, action),
             Action::Evaluate(action) => self.apply_to_evaluation(ctx, action),
             Action::Settings(action) => self.apply_to_settings(ctx, action),
+            Action::Download(action) => self.apply_to_downloads(ctx, action),
         }
     }
 
     fn show(&mut self, ctx: &Context, page: Page) {
         self.page = page;
-        if page == Page::Models {
+        if page == Page::Models && !self.downloads.is_open {
             let selected = self.library.selected().source.clone();
             self.select_model(ctx, &selected);
         }
@@ -123,6 +126,7 @@ impl App {
         match self.page {
             Page::Train => self.train.stop(),
             Page::Evaluate => self.evaluate.cancel(),
+            Page::Models if self.downloads.is_active() => self.downloads.cancel(),
             Page::Models | Page::Classify | Page::Settings => self.classify.cancel(),
         }
     }
@@ -159,7 +163,8 @@ impl App {
         self.select_model(ctx, &ModelSource::File(path.to_owned()));
     }
 
-    fn select_model(&mut self, ctx: &Context, source: &ModelSource) {
+    pub(super) fn select_model(&mut self, ctx: &Context, source: &ModelSource) {
+        self.downloads.is_open = false;
         self.library.select(source);
         let model = self.library.selected_mut();
         if matches!(model.sheet, Sheet::Unread) {

@@ -2,6 +2,8 @@
 
 mod actions;
 mod dialogs;
+mod download_actions;
+mod downloads;
 mod drops;
 mod evaluate_actions;
 mod library;
@@ -26,7 +28,8 @@ use std::time::{Duration, Instant};
 use egui::{CentralPanel, Context, Frame, Key, KeyboardShortcut, Margin, Modifiers, Panel, RichText, Ui, vec2};
 use lucide_icons::Icon;
 
-pub use actions::{Action, EvaluateAction, TrainAction};
+pub use actions::{Action, DownloadAction, EvaluateAction, TrainAction};
+use downloads::Downloads;
 use drops::Hover;
 use library::Library;
 use pages::classify::Classify;
@@ -94,6 +97,7 @@ pub struct App {
     is_saving: bool,
     page: Page,
     library: Library,
+    downloads: Downloads,
     classify: Classify,
     train: Train,
     evaluate: Evaluate,
@@ -111,8 +115,11 @@ pub struct App {
 
 impl App {
     /// `paths` are what the program was started with: they are handled like a drop.
-    pub fn new(ctx: &Context, settings: Settings, places: Places, paths: Vec<PathBuf>) -> Self {
+    pub fn new(ctx: &Context, settings: Settings, mut places: Places, paths: Vec<PathBuf>) -> Self {
         theme::install(ctx, settings.look);
+        if settings.models_folder.is_some() {
+            places.jobs.models_folder = settings.models_folder();
+        }
         places.jobs.models.follow(&settings.memory_in_force());
         let actions = if paths.is_empty() { Vec::new() } else { vec![Action::LookAt(paths)] };
         let library = Library::new(&settings.recent_models);
@@ -123,6 +130,7 @@ impl App {
             saved: settings.clone(),
             is_saving: false,
             library,
+            downloads: Downloads::default(),
             classify: Classify::new(&settings, brought::sample_photos()),
             train: Train::new(config, brought::sample_photos()),
             evaluate: Evaluate::new(brought::sample_photos()),
@@ -151,6 +159,8 @@ impl App {
         actions.extend(self.classify.poll(ctx));
         actions.extend(self.train.poll(&self.places.jobs, ctx));
         self.evaluate.poll();
+        let arrived = self.downloads.poll();
+        actions.extend(arrived.map(|path| Action::Download(DownloadAction::Arrived(path))));
         for action in actions {
             self.apply(ctx, action);
         }
@@ -203,7 +213,7 @@ impl App {
         CentralPanel::default().frame(frame).show(ui, |ui| match self.page {
             Page::Models => {
                 let shelved = self.places.jobs.models.shelf.contents();
-                pages::models::page_ui(ui, &mut self.library, &shelved, &mut self.actions);
+                pages::models::page_ui(ui, &mut self.library, &shelved, &mut self.downloads, &mut self.actions);
             }
             Page::Classify => pages::classify::page_ui(ui, &mut self.classify, &self.library, &mut self.actions),
             Page::Train => {
@@ -371,6 +381,7 @@ impl App {
             && self.classify.is_settled()
             && self.train.is_settled()
             && !self.evaluate.is_running()
+            && !self.downloads.is_active()
     }
 }
 
@@ -398,10 +409,12 @@ impl eframe::App for App {
         }
         self.classify.cancel();
         self.train.stop();
+        self.downloads.cancel();
         self.tasks.abandon(deadline);
         self.classify.abandon(deadline);
         self.train.abandon(deadline);
         self.evaluate.abandon(deadline);
+        self.downloads.abandon(deadline);
     }
 }
 

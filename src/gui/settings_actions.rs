@@ -47,7 +47,10 @@ impl App {
             SettingsAction::ModelsFolder(Some(folder)) if folder.to_str().is_none() => {
                 self.toasts.error("The name of this folder is not UTF-8, so it cannot be kept: choose another one");
             }
-            SettingsAction::ModelsFolder(folder) => self.settings.models_folder = folder,
+            SettingsAction::ModelsFolder(folder) => {
+                self.settings.models_folder = folder;
+                self.places.jobs.models_folder = self.settings.models_folder();
+            }
             SettingsAction::Pin(key, is_pinned) => shelf.set_pinned(&key, is_pinned),
             SettingsAction::Unload(key) => {
                 shelf.unload(|other| *other == key);

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint::UNFINISHED;
 use crate::images;
 
 /// Paths by what they are, each list in the order they came.
@@ -64,6 +65,9 @@ fn is_checkpoint_name(path: &Path) -> bool {
 
 /// True for the first bytes of a zip archive, a protocol 2–5 pickle, a gguf file, or a safetensors header.
 fn starts_like_a_checkpoint(path: &Path) -> bool {
+    if path.extension().is_some_and(|ending| ending == UNFINISHED) {
+        return false;
+    }
     let mut head = [0; 9];
     let read = File::open(path).and_then(|mut file| file.read(&mut head)).unwrap_or_default();
     let is_zip_or_pickle = matches!(&head[..read], [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..]);
@@ -87,13 +91,14 @@ mod tests {
         let pickle = file("legacy-12fca82f", b"\x80\x02\x8a\x0a");
         let tensors = file("weights", b"\x10\0\0\0\0\0\0\0{\"a\":{}}");
         let text = file("notes.txt", b"hello");
+        let half = file("food.gguf.part", b"GGUF");
         let empty = file("empty", b"");
         let missing = folder.path().join("missing");
         let named = folder.path().join("model.SafeTensors");
-        let all = [&zip, &text, &pickle, &empty, &tensors, &missing, &named].map(Clone::clone);
+        let all = [&zip, &text, &half, &pickle, &empty, &tensors, &missing, &named].map(Clone::clone);
         let brought = Brought::sort(all.into_iter().chain([folder.path().to_owned()]));
         assert_eq!(brought.checkpoints, [zip, pickle, tensors, named]);
-        assert_eq!(brought.unknown, [text, empty, missing]);
+        assert_eq!(brought.unknown, [text, half, empty, missing]);
         assert_eq!(brought.folders, [folder.path()]);
     }
 }

@@ -7,12 +7,14 @@ pub mod classify;
 pub mod curves;
 mod decoding;
 pub mod doctor;
+pub mod download;
 pub mod evaluate;
 pub mod export;
 pub mod find_rate;
 pub mod inference;
 pub mod inspect;
 pub mod models;
+mod pace;
 pub mod peaks;
 pub mod runs;
 pub mod sweep;
@@ -33,6 +35,8 @@ pub struct Places {
     pub tiles: PathBuf,
     /// What is loaded and stays for the next job.
     pub models: Models,
+    /// The folder of downloaded models.
+    pub models_folder: PathBuf,
 }
 
 impl Default for Places {
@@ -42,6 +46,7 @@ impl Default for Places {
             verdicts: doctor::default_folder(),
             tiles: train::default_tiles(),
             models: Models::default(),
+            models_folder: download::default_folder(),
         }
     }
 }

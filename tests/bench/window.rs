@@ -36,6 +36,7 @@ fn rows_of_photos() {
         verdicts: folder.path().to_owned(),
         tiles: folder.path().join("tiles"),
         models: Default::default(),
+        models_folder: folder.path().join("models"),
     };
     let places = Places { jobs, runs: "/nonexistent/runs".into(), settings: None };
     let mut app = App::new(&ctx, Settings::default(), places, Vec::new());
@@ -69,6 +70,7 @@ fn beside_a_run() {
         verdicts: folder.path().to_owned(),
         tiles: folder.path().join("tiles"),
         models: Default::default(),
+        models_folder: folder.path().join("models"),
     };
     let places = Places { jobs, runs: folder.path().join("runs"), settings: None };
     let mut app = App::new(&ctx, Settings::default(), places, Vec::new());

@@ -42,6 +42,7 @@ fn rows_in(
         verdicts: folder.path().join("verdicts"),
         tiles: folder.path().join("tiles"),
         models: Default::default(),
+        models_folder: folder.path().join("models"),
     };
     let model = ModelSource::File(model.to_owned());
     let config = ClassifyConfig { model, inputs, transform, top_k, precision, ..Default::default() };

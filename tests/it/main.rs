@@ -13,6 +13,9 @@ mod data;
 mod decoding_memory;
 mod doctor;
 #[cfg(feature = "window")]
+mod download_page;
+mod downloads;
+#[cfg(feature = "window")]
 mod evaluate_page;
 mod evaluations;
 mod export;

@@ -52,6 +52,7 @@ impl Kitchen {
             verdicts: self.at("verdicts"),
             tiles: self.at("tiles"),
             models: Default::default(),
+            models_folder: self.at("models"),
         }
     }
 

@@ -149,6 +149,7 @@ impl Kitchen {
             journal: at("journal.sqlite"),
             verdicts: at("verdicts"),
             tiles: at("tiles"),
+            models_folder: folder.path().join("models"),
             models: Models::new(memory),
         };
         Self { folder, places }

@@ -1,6 +1,7 @@
 //! Where tests find their material.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The folder of real photos and checkpoints, named by `GALLEY_TEST_DATA`; without it the test says that it skips.
 pub fn test_data() -> Option<PathBuf> {
@@ -11,13 +12,13 @@ pub fn test_data() -> Option<PathBuf> {
     folder
 }
 
-/// Runs a test, named with its module, again in a process of its own, where nothing else allocates.
+/// Runs the test `name` again in a process of its own, where nothing else allocates, and `measure` only there.
 pub fn alone(name: &str, measure: impl FnOnce()) {
     const ALONE: &str = "GALLEY_TEST_RUNS_ALONE";
     if std::env::var_os(ALONE).is_some() {
         return measure();
     }
-    let output = std::process::Command::new(std::env::current_exe().unwrap())
+    let output = Command::new(std::env::current_exe().unwrap())
         .args([name, "--exact", "--nocapture"])
         .env(ALONE, "1")
         .output()

@@ -50,6 +50,7 @@ impl Window<'_> {
                 verdicts: folder.path().to_owned(),
                 tiles: folder.path().join("tiles"),
                 models: Default::default(),
+                models_folder: folder.path().join("models"),
             },
             runs: folder.path().join("runs"),
             settings: Some(folder.path().join("settings.toml")),
@@ -357,7 +358,7 @@ fn a_folder_without_photos_says_so() {
 }
 
 /// True when this machine can draw without a window; a rendering test that cannot says so, and fails in CI.
-fn can_render() -> bool {
+pub fn can_render() -> bool {
     let found = std::panic::catch_unwind(|| Harness::new_ui(|ui| drop(ui.label("probe"))).render())
         .is_ok_and(|drawn| drawn.is_ok());
     if !found {

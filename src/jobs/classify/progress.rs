@@ -1,16 +1,11 @@
 //! Photos per second over the last seconds, and the total once it is counted.
 
-use std::collections::VecDeque;
-use std::time::{Duration, Instant};
-
+use crate::jobs::pace;
 use crate::worker::{Job, Outcome, Progress};
-
-/// The rate is of so long ago until now: long enough to be calm, short enough to follow a change of photos.
-const WINDOW: Duration = Duration::from_secs(5);
 
 /// Follows a run from batch to batch.
 pub struct Pace {
-    samples: VecDeque<(Instant, u64)>,
+    photos: pace::Pace,
     total: Option<u64>,
     counting: Option<Job<u64, ()>>,
 }
@@ -18,20 +13,12 @@ pub struct Pace {
 impl Pace {
     /// `counting` finds the total meanwhile.
     pub fn new(counting: Job<u64, ()>) -> Self {
-        Self { samples: VecDeque::from([(Instant::now(), 0)]), total: None, counting: Some(counting) }
+        Self { photos: pace::Pace::from(0), total: None, counting: Some(counting) }
     }
 
     /// The progress after `done` photos.
     pub fn at(&mut self, done: u64) -> Progress {
-        let now = Instant::now();
-        // The oldest sample stays until the next one is old enough, so the window is never empty.
-        while self.samples.get(1).is_some_and(|(then, _)| now - *then > WINDOW) {
-            self.samples.pop_front();
-        }
-        self.samples.push_back((now, done));
-        let (then, before) = self.samples[0];
-        let seconds = (now - then).as_secs_f64();
-        let per_second = (seconds > 0.2).then(|| (done - before) as f64 / seconds);
+        let per_second = self.photos.at(done);
         Progress { phase: "Classifying".to_owned(), done, total: self.total(done), per_second }
     }
 

@@ -1,5 +1,6 @@
-//! The Models page: the list of checkpoints, and everything known about the selected one.
+//! The Models page: the list of checkpoints, everything known about the selected one, and where to get others.
 
+mod get;
 mod sheet;
 mod shelf;
 mod transform;
@@ -7,23 +8,33 @@ mod transform;
 use egui::{Align2, CornerRadius, FontId, Layout, ScrollArea, Sense, Ui, WidgetInfo, accesskit::Role, pos2, vec2};
 use lucide_icons::Icon;
 
-use crate::gui::Action;
 use crate::gui::dialogs::Ask;
+use crate::gui::downloads::Downloads;
 use crate::gui::library::{Library, Model};
 use crate::gui::theme::{self, Palette, RADIUS, STEP};
 use crate::gui::widgets::{self, Weight};
+use crate::gui::{Action, DownloadAction};
 use crate::jobs::models::ModelKey;
 use crate::memory::shelf::Shelved;
 use crate::predict::ModelSource;
 
 const LIST_WIDTH: f32 = 272.0;
 
-pub fn page_ui(ui: &mut Ui, library: &mut Library, shelved: &[Shelved<ModelKey>], actions: &mut Vec<Action>) {
+pub fn page_ui(
+    ui: &mut Ui,
+    library: &mut Library,
+    shelved: &[Shelved<ModelKey>],
+    downloads: &mut Downloads,
+    actions: &mut Vec<Action>,
+) {
     ui.horizontal(|ui| {
         widgets::title(ui, "Models");
         ui.with_layout(Layout::right_to_left(egui::Align::Center), |ui| {
             if widgets::button(ui, Weight::Plain, Icon::FolderOpen, "Open checkpoint…").clicked() {
                 actions.push(Action::Ask(Ask::Checkpoint));
+            }
+            if widgets::button(ui, Weight::Plain, Icon::Download, &get_name(downloads)).clicked() {
+                actions.push(Action::Download(DownloadAction::Show(!downloads.is_open)));
             }
         });
     });
@@ -32,22 +43,41 @@ pub fn page_ui(ui: &mut Ui, library: &mut Library, shelved: &[Shelved<ModelKey>]
     let (list, details) = rest.split_left_right_at_x(rest.left() + LIST_WIDTH);
     let details = details.with_min_x(details.left() + STEP * 3.0);
     ui.scope_builder(egui::UiBuilder::new().id_salt("list").max_rect(list), |ui| {
-        list_ui(ui, library, shelved, actions)
+        list_ui(ui, library, shelved, downloads, actions)
     });
     ui.scope_builder(egui::UiBuilder::new().id_salt("details").max_rect(details), |ui| {
         ScrollArea::vertical().id_salt("sheet").auto_shrink(false).show(ui, |ui| {
             ui.set_max_width(680.0);
-            sheet::sheet_ui(ui, library, actions);
+            match downloads.is_open {
+                true => get::get_ui(ui, downloads, actions),
+                false => sheet::sheet_ui(ui, library, actions),
+            }
         });
     });
     ui.advance_cursor_after_rect(rest);
 }
 
-fn list_ui(ui: &mut Ui, library: &Library, shelved: &[Shelved<ModelKey>], actions: &mut Vec<Action>) {
+/// How far the model on its way is, also while the rest of it is not shown.
+fn get_name(downloads: &Downloads) -> String {
+    let share = downloads.current.as_ref().filter(|_| downloads.is_active()).and_then(|fetching| fetching.share());
+    match share {
+        Some(share) => format!("Downloading, {}", widgets::percent(share)),
+        None if downloads.is_active() => "Downloading…".to_owned(),
+        None => "Get a model".to_owned(),
+    }
+}
+
+fn list_ui(
+    ui: &mut Ui,
+    library: &Library,
+    shelved: &[Shelved<ModelKey>],
+    downloads: &Downloads,
+    actions: &mut Vec<Action>,
+) {
     ScrollArea::vertical().id_salt("models").auto_shrink(false).show(ui, |ui| {
         ui.spacing_mut().item_spacing.y = 4.0;
         for model in library.models() {
-            let selected = library.selected().source == model.source;
+            let selected = !downloads.is_open && library.selected().source == model.source;
             if item_ui(ui, model, selected, library.is_used(&model.source)).clicked() {
                 actions.push(Action::SelectModel(model.source.clone()));
             }
