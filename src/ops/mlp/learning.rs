@@ -15,7 +15,7 @@ use crate::ops::{Activation, scratch, space, work, written};
 /// Rows computed together, at most.
 pub const TILE_ROWS: usize = 224;
 /// Wide columns computed at a time: enough to keep the kernels busy, few enough to stay in the cache beside the tile.
-pub const WIDE: usize = 16 * packed::PANEL;
+pub const WIDE: usize = 32 * packed::PANEL;
 
 /// The layers of [`forward`]: plain f32 tensors on the CPU, contiguous.
 #[derive(Clone, Copy)]
