@@ -2,6 +2,8 @@
 //! never refuses: limits are kept by admission before the work, not by failing an allocation in the middle of it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 struct Counting;
@@ -48,6 +50,36 @@ pub fn tune() {
     }
 }
 
+/// Asks for large pages for a block that has come, or what the heap has grown by for it: in small ones the matrices of a
+/// network lie in so many that finding them takes a good part of the time. Where there are no large pages to be had, there
+/// are small ones.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn ask_for_large_pages(block: *mut u8, length: usize) {
+    /// Smaller blocks are not worth a look.
+    const LEAST: usize = 1 << 20;
+    const PAGE: usize = 4096;
+    /// Where the heap ended when it was last looked at.
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    if length < LEAST || block.is_null() {
+        return;
+    }
+    // SAFETY: by nothing the heap's end is not moved.
+    let heap_end = unsafe { libc::sbrk(0) }.addr();
+    let (start, end) = match (block.addr(), ASKED.swap(heap_end, Relaxed)) {
+        (start, _) if start >= heap_end => (start, start + length),
+        (start, 0) => (start, heap_end),
+        (_, asked) => (asked, heap_end),
+    };
+    let start = start / PAGE * PAGE;
+    if start < end {
+        // SAFETY: how memory is mapped changes nothing that it holds; neither does an error.
+        unsafe { libc::madvise(std::ptr::without_provenance_mut(start), end - start, libc::MADV_HUGEPAGE) };
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn ask_for_large_pages(_: *mut u8, _: usize) {}
+
 /// Gives freed heap pages back to the operating system.
 pub fn release() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -77,6 +109,7 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise about `layout` is passed on.
         let pointer = unsafe { System.alloc(layout) };
+        ask_for_large_pages(pointer, layout.size());
         if !pointer.is_null() {
             grew(layout.size());
         }
@@ -86,6 +119,7 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise about `layout` is passed on.
         let pointer = unsafe { System.alloc_zeroed(layout) };
+        ask_for_large_pages(pointer, layout.size());
         if !pointer.is_null() {
             grew(layout.size());
         }
@@ -101,6 +135,7 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: `pointer` came from `System` with this `layout`, as the caller promises.
         let moved = unsafe { System.realloc(pointer, layout, new_size) };
+        ask_for_large_pages(moved, new_size);
         // A block that grows may be copied, and both are there for a moment; one that shrinks stays in its place.
         match layout.size() {
             _ if moved.is_null() => {}

@@ -45,11 +45,7 @@ impl Activation {
             // Not f32::max, which would hide a NaN.
             Self::Relu => map(values, |x| if x < 0.0 { 0.0 } else { x }),
             Self::Relu6 => map(values, |x| x.clamp(0.0, 6.0)),
-            Self::Gelu => map(values, |x| {
-                // Below -5.7, 1 + erf is 0 but for its last bit, which no large factor may blow up.
-                let half = 0.5 * if x < -5.7 { -5.7 } else { x };
-                half.mul_add(erf(x * std::f32::consts::FRAC_1_SQRT_2), half)
-            }),
+            Self::Gelu => map(values, |x| gelu(x, erf_of_gelu(x))),
             Self::GeluTanh => {
                 const CUBIC: f32 = (0.044_715 * TWICE_ROOT_2_BY_PI) as f32;
                 map(values, |x| x * sigmoid(x * (x * x).mul_add(CUBIC, TWICE_ROOT_2_BY_PI as f32)));
@@ -87,6 +83,19 @@ const TWICE_ROOT_2_BY_PI: f64 = 1.595_769_121_605_731;
 #[inline(always)]
 fn map(values: &mut [f32], function: impl Fn(f32) -> f32) {
     values.iter_mut().for_each(|value| *value = function(*value));
+}
+
+#[inline(always)]
+fn erf_of_gelu(x: f32) -> f32 {
+    erf(x * std::f32::consts::FRAC_1_SQRT_2)
+}
+
+/// GELU of `x`, given [`erf_of_gelu`].
+#[inline(always)]
+fn gelu(x: f32, erf: f32) -> f32 {
+    // Below -5.7, 1 + erf is 0 but for its last bit, which no large factor may blow up.
+    let half = 0.5 * if x < -5.7 { -5.7 } else { x };
+    half.mul_add(erf, half)
 }
 
 #[inline(always)]

@@ -1,5 +1,15 @@
 //! Depthwise convolution: each channel with its own window. Rows in parallel, channels in vector registers.
 
+/// Repeats a block with a constant, so that registers are chosen while compiling.
+macro_rules! unroll {
+    ($constant:ident in [$($value:literal)*] $block:block) => {
+        $({
+            const $constant: usize = $value;
+            $block
+        })*
+    };
+}
+
 mod backward;
 
 use std::mem::MaybeUninit;
@@ -16,16 +26,6 @@ use super::residual::activate_sum;
 use super::simd::{load, store};
 use super::window::{Geometry, Padding, Window};
 use super::{Activation, Face, elements, face, is_tracked, metal, output, work};
-
-/// Repeats a block with a constant, so that registers are chosen while compiling.
-macro_rules! unroll {
-    ($constant:ident in [$($value:literal)*] $block:block) => {
-        $({
-            const $constant: usize = $value;
-            $block
-        })*
-    };
-}
 
 /// `activation(depthwise convolution(x) + bias)`.
 ///

@@ -1,11 +1,13 @@
 //! The depthwise convolution alone, with its gradients.
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{Depthwise, depthwise};
 use crate::ops::Activation;
 use crate::ops::backward::{column_sums, gradient, read, sum_in_order};
+use crate::ops::simd::{load, store};
 use crate::ops::window::{Geometry, Padding, Window};
 
 /// `depthwise convolution(x) + bias`.
@@ -43,7 +45,7 @@ impl CustomOp3 for Tracked {
         let upstream = upstream.contiguous()?;
         let of_x = x.track_op().then(|| input_gradient(&upstream, x, &weight.detach(), geometry)).transpose()?;
         let of_weight = weight.track_op().then(|| {
-            read([x, &upstream], |[inputs, upstream]| gradient(weight_gradient(inputs, upstream, geometry), weight))
+            read([x, &upstream], |[inputs, upstream]| gradient(weight_gradient(inputs, upstream, geometry)?, weight))
         });
         let of_bias = bias
             .track_op()
@@ -66,7 +68,7 @@ pub fn depthwise_backward(
     let of_x = wants_x.then(|| input_gradient(&upstream, &x, &weight.detach(), geometry)).transpose()?;
     let (of_weight, of_bias) = read([&x, &upstream], |[inputs, values]| {
         let of_bias = Tensor::from_vec(column_sums(values, geometry.channels), geometry.channels, x.device())?;
-        Ok((gradient(weight_gradient(inputs, values, geometry), weight)?, of_bias))
+        Ok((gradient(weight_gradient(inputs, values, geometry)?, weight)?, of_bias))
     })?;
     Ok((of_x, of_weight, of_bias))
 }
@@ -95,6 +97,11 @@ fn input_gradient(upstream: &Tensor, x: &Tensor, weight: &Tensor, geometry: Geom
         });
         gradient(result, x)
     })
+}
+
+#[inline(always)]
+fn lanes<const LANES: usize>(values: &[f32]) -> [f32; LANES] {
+    *values.first_chunk().expect("channels are counted in whole lanes")
 }
 
 /// One row of an image's gradient.
@@ -149,24 +156,30 @@ fn holders(place: usize, window: Window, outputs: usize) -> impl Iterator<Item =
 pub const TASK_ROWS: usize = 16;
 
 /// `(kernel, kernel, channels)`.
-fn weight_gradient(x: &[f32], upstream: &[f32], geometry: Geometry) -> Vec<f32> {
+fn weight_gradient(x: &[f32], upstream: &[f32], geometry: Geometry) -> Result<Vec<f32>> {
     let Geometry { window, batch, height, width, channels, out_height, out_width, .. } = geometry;
+    let sum = match (window.kernel, window.stride) {
+        (3, 1) => Rows::sum::<3, 1>,
+        (3, 2) => Rows::sum::<3, 2>,
+        (5, 1) => Rows::sum::<5, 1>,
+        (5, 2) => Rows::sum::<5, 2>,
+        (7, 1) => Rows::sum::<7, 1>,
+        (7, 2) => Rows::sum::<7, 2>,
+        _ => candle_core::bail!("there is no depthwise kernel for {window:?}"),
+    };
     let tasks_per_image = out_height.div_ceil(TASK_ROWS);
-    let length = window.kernel * window.kernel * channels;
     let parts = (0..batch * tasks_per_image).into_par_iter().map(|task| {
         let image = task / tasks_per_image;
         let first = task % tasks_per_image * TASK_ROWS;
-        let rows = Rows {
-            image: &x[image * height * width * channels..],
-            upstream: &upstream[image * out_height * out_width * channels..],
+        let (image_length, result_length) = (height * width * channels, out_height * out_width * channels);
+        sum(Rows {
+            image: &x[image * image_length..][..image_length],
+            upstream: &upstream[image * result_length..][..result_length],
             geometry,
             rows: first..out_height.min(first + TASK_ROWS),
-        };
-        let mut sums = vec![0.0; length];
-        vectorized!(|| rows.compute(&mut sums));
-        sums
+        })
     });
-    sum_in_order(parts.collect(), length)
+    Ok(sum_in_order(parts.collect(), window.kernel * window.kernel * channels))
 }
 
 /// Some output rows of one image.
@@ -178,79 +191,133 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    #[inline(always)]
-    fn compute(&self, sums: &mut [f32]) {
-        let channels = self.geometry.channels;
-        let wide = channels / 16 * 16;
-        (0..wide).step_by(16).for_each(|channel| self.lanes::<16>(sums, channel));
-        (wide..channels).for_each(|channel| self.lanes::<1>(sums, channel));
+    /// `upstream · input`, summed for each place of the window.
+    fn sum<const KERNEL: usize, const STRIDE: usize>(self) -> Vec<f32> {
+        let mut sums = vec![0.0; KERNEL * KERNEL * self.geometry.channels];
+        pulp::Arch::new().dispatch(Sum::<KERNEL, STRIDE> { rows: self, sums: &mut sums });
+        sums
     }
+}
 
-    /// All places of the window for `LANES` channels: a row of places at once where registers hold it.
+/// Rows whose slices are whole, and zeros for the sums.
+struct Sum<'a, const KERNEL: usize, const STRIDE: usize> {
+    rows: Rows<'a>,
+    sums: &'a mut [f32],
+}
+
+impl<const KERNEL: usize, const STRIDE: usize> WithSimd for Sum<'_, KERNEL, STRIDE> {
+    type Output = ();
+
     #[inline(always)]
-    fn lanes<const LANES: usize>(&self, sums: &mut [f32], channel: usize) {
-        let kernel = self.geometry.window.kernel;
-        for row in 0..kernel {
-            match kernel {
-                3 => self.places::<LANES, 3>(sums, channel, row, 0),
-                5 => self.places::<LANES, 5>(sums, channel, row, 0),
-                7 => self.places::<LANES, 7>(sums, channel, row, 0),
-                _ => (0..kernel).for_each(|column| self.places::<LANES, 1>(sums, channel, row, column)),
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let channels = self.rows.geometry.channels;
+        let lanes = size_of::<S::f32s>() / size_of::<f32>();
+        for channel in (0..channels).step_by(lanes) {
+            if channels < lanes {
+                self.channels::<S, false>(simd, 0);
+            } else {
+                // The last channels are summed together with some before them, a second time with the same result.
+                self.channels::<S, true>(simd, channel.min(channels - lanes));
             }
         }
     }
+}
 
-    /// `COUNT` places of one row of the window, from `column` on.
+impl<const KERNEL: usize, const STRIDE: usize> Sum<'_, KERNEL, STRIDE> {
+    /// All places of the window for a register of channels from `channel` on, or for the few there are (not `FULL`).
+    ///
+    /// An output row after the other, so that it and the rows it sees stay in the first-level cache.
     #[inline(always)]
-    fn places<const LANES: usize, const COUNT: usize>(
+    fn channels<S: Simd, const FULL: bool>(&mut self, simd: S, channel: usize) {
+        let Rows { image, upstream, geometry, rows } = &self.rows;
+        let Geometry { width, channels, out_width, .. } = *geometry;
+        let mut totals = [[simd.splat_f32s(0.0); KERNEL]; KERNEL];
+        for y in rows.clone() {
+            let (first_y, window_rows) = geometry.rows(y);
+            let upstream = &upstream[y * out_width * channels..][..out_width * channels];
+            for (offset, window_row) in window_rows.enumerate() {
+                let image = &image[(first_y + offset) * width * channels..][..width * channels];
+                let row = RowPair { image, upstream, geometry, channel };
+                // SAFETY: both are whole rows, which have these channels.
+                unsafe { row.add::<S, KERNEL, STRIDE, FULL>(simd, &mut totals[window_row]) };
+            }
+        }
+        let count = if FULL { size_of::<S::f32s>() / size_of::<f32>() } else { channels };
+        for (place, total) in totals.as_flattened().iter().enumerate() {
+            let sums = &mut self.sums[place * channels + channel..][..count];
+            // SAFETY: so many values.
+            unsafe { store(simd, sums.as_mut_ptr(), count, *total) };
+        }
+    }
+}
+
+/// A row of the result, and one of the input that a row of the window sees from there.
+struct RowPair<'a> {
+    image: &'a [f32],
+    upstream: &'a [f32],
+    geometry: &'a Geometry,
+    channel: usize,
+}
+
+impl RowPair<'_> {
+    /// Adds to the sums of a row of the window, which stay in registers.
+    ///
+    /// # Safety
+    /// Both rows must be whole and have a register of channels from `channel` on, or, when not `FULL`, no more than one.
+    #[inline(always)]
+    unsafe fn add<S: Simd, const KERNEL: usize, const STRIDE: usize, const FULL: bool>(
         &self,
-        sums: &mut [f32],
-        channel: usize,
-        row: usize,
-        column: usize,
+        simd: S,
+        totals: &mut [S::f32s; KERNEL],
     ) {
-        let Geometry { window: Window { kernel, stride, .. }, height, width, channels, top, left, out_width, .. } =
-            self.geometry;
-        // The outputs for which all these places lie inside the image.
-        let first_inner = left.saturating_sub(column).div_ceil(stride).min(out_width);
-        let inner = (width + left + stride).saturating_sub(COUNT + column) / stride;
-        let end_inner = inner.clamp(first_inner, out_width);
-        let mut totals = [[0.0; LANES]; COUNT];
-        for y in self.rows.clone() {
-            let Some(image_y) = (y * stride + row).checked_sub(top).filter(|y| *y < height) else { continue };
-            let image_row = &self.image[image_y * width * channels..];
-            let upstream_row = &self.upstream[y * out_width * channels..];
-            for x in (0..first_inner).chain(end_inner..out_width) {
-                let upstream = lanes::<LANES>(&upstream_row[x * channels + channel..]);
-                for (place, total) in totals.iter_mut().enumerate() {
-                    let inside = (x * stride + column + place).checked_sub(left).filter(|x| *x < width);
-                    let Some(image_x) = inside else { continue };
-                    multiply_add(total, &upstream, &image_row[image_x * channels + channel..]);
+        let out_width = self.geometry.out_width;
+        let (mut sums, mut x) = (*totals, 0);
+        while x < out_width {
+            // SAFETY: the caller's promise, and so many outputs are left.
+            x += unsafe {
+                match out_width - x {
+                    7.. => self.pixels::<S, 7, KERNEL, STRIDE, FULL>(simd, &mut sums, x),
+                    _ => self.pixels::<S, 1, KERNEL, STRIDE, FULL>(simd, &mut sums, x),
+                }
+            };
+        }
+        *totals = sums;
+    }
+
+    /// Adds the products of `PIXELS` outputs from column `x` on. Returns `PIXELS`.
+    ///
+    /// These outputs stay in registers while each input that they see is loaded once.
+    ///
+    /// # Safety
+    /// As for [`Self::add`], and the outputs lie in the row.
+    #[inline(always)]
+    unsafe fn pixels<S: Simd, const PIXELS: usize, const KERNEL: usize, const STRIDE: usize, const FULL: bool>(
+        &self,
+        simd: S,
+        sums: &mut [S::f32s; KERNEL],
+        x: usize,
+    ) -> usize {
+        let Geometry { width, channels, left, .. } = *self.geometry;
+        let count = if FULL { size_of::<S::f32s>() / size_of::<f32>() } else { channels };
+        // SAFETY: here and below: columns and channels lie inside the rows, as the caller promises.
+        let load = |row: &[f32], column: usize| unsafe {
+            load(simd, row.as_ptr().add(column * channels + self.channel), count)
+        };
+        let upstream: [S::f32s; PIXELS] = std::array::from_fn(|pixel| load(self.upstream, x + pixel));
+        unroll!(INPUT in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18] {
+            if const { INPUT < (PIXELS - 1) * STRIDE + KERNEL } {
+                let column = (x * STRIDE + INPUT).wrapping_sub(left);
+                if column < width {
+                    let input = load(self.image, column);
+                    for pixel in 0..PIXELS {
+                        if (pixel * STRIDE..pixel * STRIDE + KERNEL).contains(&INPUT) {
+                            let place = INPUT - pixel * STRIDE;
+                            sums[place] = simd.mul_add_f32s(input, upstream[pixel], sums[place]);
+                        }
+                    }
                 }
             }
-            for x in first_inner..end_inner {
-                let upstream = lanes::<LANES>(&upstream_row[x * channels + channel..]);
-                let from = (x * stride + column - left) * channels + channel;
-                for (place, total) in totals.iter_mut().enumerate() {
-                    multiply_add(total, &upstream, &image_row[from + place * channels..]);
-                }
-            }
-        }
-        for (place, total) in totals.iter().enumerate() {
-            sums[(row * kernel + column + place) * channels + channel..][..LANES].copy_from_slice(total);
-        }
+        });
+        PIXELS
     }
-}
-
-#[inline(always)]
-fn multiply_add<const LANES: usize>(total: &mut [f32; LANES], upstream: &[f32; LANES], inputs: &[f32]) {
-    let inputs = lanes::<LANES>(inputs);
-    for lane in 0..LANES {
-        total[lane] += upstream[lane] * inputs[lane];
-    }
-}
-
-#[inline(always)]
-fn lanes<const LANES: usize>(values: &[f32]) -> [f32; LANES] {
-    *values.first_chunk().expect("channels are counted in whole lanes")
 }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::learning::{Layers, TILE_ROWS, WIDE, of_columns, of_depth, shares};
+use super::learning::{Layers, TILE_ROWS, WIDE, kept_share, of_columns, of_depth, shares};
 use crate::ops::backward::{add, read};
 use crate::ops::layer_norm::normalize;
 use crate::ops::packed::{BLOCK, Line, PANEL, PackedMatrix, Rows, Start, Target, apart, lines, multiply_turned};
@@ -182,7 +182,7 @@ impl Pass<'_> {
 
     /// Computes a part, tile by tile.
     fn fill(&self, mut part: Part) {
-        let Shapes { channels, hidden, .. } = self.shapes;
+        let Shapes { rows: all_rows, channels, hidden } = self.shapes;
         let (normed_stride, wide_stride) = (apart(channels), apart(WIDE));
         let (mut upstream_panels, mut wide_panels) = (PackedMatrix::empty(), PackedMatrix::empty());
         for first in part.rows.clone().step_by(TILE_ROWS) {
@@ -202,34 +202,29 @@ impl Pass<'_> {
                     let (width, own) = (share.len(), share.start - part.hidden.start..share.end - part.hidden.start);
                     // The wide rows before the activation.
                     let (wide, stride) = match self.wide {
-                        Wide::Kept(kept) => (&kept[first * hidden + share.start..], hidden),
+                        Wide::Kept(kept) => kept_share(kept, first, all_rows, &share),
                         Wide::Again(expand, bias) => {
                             let target = Target::holding(again, wide_stride).into_columns(0..width);
                             of_columns(normed_rows, expand, &share, Start::Bias(bias)).write(target);
                             (&*again, wide_stride)
                         }
                     };
-                    let wide = wide.chunks(stride).map(|row| &row[..width]);
+                    // The gradients of the active rows, which become those of the wide ones.
+                    let target = Target::holding(slopes, wide_stride).into_columns(0..width);
+                    let upstream = Rows::dense(upstream, count, channels);
+                    of_columns(upstream, self.project_back, &share, self.zeros(hidden)).write(target);
+                    let of_bias = &mut part.hidden_bias[own.clone()];
+                    let gradients = active.chunks_exact_mut(wide_stride).zip(slopes.chunks_exact_mut(wide_stride));
                     vectorized!(|| {
-                        for (active, wide) in active.chunks_exact_mut(wide_stride).zip(wide.clone()) {
-                            active[..width].copy_from_slice(wide);
-                            self.activation.apply_inlined(&mut active[..width]);
+                        for (wide, (active, slopes)) in wide.chunks(stride).zip(gradients) {
+                            let (active, slopes) = (&mut active[..width], &mut slopes[..width]);
+                            self.activation.apply_with_slope_inlined(&wide[..width], active, slopes);
+                            add(of_bias, slopes);
                         }
                     });
                     let mut target = Target::new(&mut part.project[own.start * channels..own.end * channels], channels);
                     target.holds_values = first > part.rows.start;
                     multiply_turned(active, wide_stride, &upstream_panels, target);
-                    // The gradients of the wide rows.
-                    let target = Target::holding(slopes, wide_stride).into_columns(0..width);
-                    let upstream = Rows::dense(upstream, count, channels);
-                    of_columns(upstream, self.project_back, &share, self.zeros(hidden)).write(target);
-                    let of_bias = &mut part.hidden_bias[own.clone()];
-                    vectorized!(|| {
-                        for (slopes, wide) in slopes.chunks_exact_mut(wide_stride).zip(wide) {
-                            self.activation.multiply_by_slope_inlined(&mut slopes[..width], wide);
-                            add(of_bias, slopes);
-                        }
-                    });
                     wide_panels.refill(slopes, wide_stride, count, width);
                     let mut target = part.expand.columns(own);
                     target.holds_values = first > part.rows.start;

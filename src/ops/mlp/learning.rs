@@ -15,7 +15,7 @@ use crate::ops::{Activation, scratch, space, work, written};
 /// Rows computed together, at most.
 pub const TILE_ROWS: usize = 224;
 /// Wide columns computed at a time: enough to keep the kernels busy, few enough to stay in the cache beside the tile.
-pub const WIDE: usize = 16 * packed::PANEL;
+pub const WIDE: usize = 32 * packed::PANEL;
 
 /// The layers of [`forward`]: plain f32 tensors on the CPU, contiguous.
 #[derive(Clone, Copy)]
@@ -42,9 +42,9 @@ pub struct Gradients {
 }
 
 /// `residual + scale · project(activation(expand(layer norm(x))))`, and the wide rows before the activation when they are
-/// kept for [`backward`].
+/// kept for [`backward`]: `rows · hidden` values, in the order of [`kept_share`].
 ///
-/// `x`, `residual` and the result have shape `(…, channels)`, the wide rows `(rows, hidden)`.
+/// `x`, `residual` and the result have shape `(…, channels)`.
 pub fn forward(x: &Tensor, layers: &Layers, residual: &Tensor, keeps: bool) -> Result<(Tensor, Option<Tensor>)> {
     let (channels, hidden) = layers.check(x)?;
     let Layers { norm, epsilon, activation, .. } = *layers;
@@ -64,9 +64,15 @@ pub fn forward(x: &Tensor, layers: &Layers, residual: &Tensor, keeps: bool) -> R
         let hidden_bias = lines(hidden_bias);
         let (mut result, mut wide) = (space(rows * channels), space(rows * hidden));
         let tile = packed::tile_rows(rows, TILE_ROWS);
-        let tiles = result.par_chunks_mut(tile * channels).zip(wide.par_chunks_mut(tile * hidden));
+        // The rows of each tile in every block of columns.
+        let mut kept: Vec<_> = (0..rows.div_ceil(tile)).map(|_| Vec::new()).collect();
+        for block in wide.chunks_mut(rows * WIDE) {
+            let width = block.len() / rows;
+            kept.iter_mut().zip(block.chunks_mut(tile * width)).for_each(|(kept, rows)| kept.push(rows));
+        }
+        let tiles = result.par_chunks_mut(tile * channels).zip(kept);
         let inputs = values.par_chunks(tile * channels).zip(residual.par_chunks(tile * channels));
-        tiles.zip(inputs).for_each(|((sums, wide), (values, residual))| {
+        tiles.zip(inputs).for_each(|((sums, kept), (values, residual))| {
             let rows = values.len() / channels;
             let sums = sums.write_copy_of_slice(residual);
             scratch::with(rows * (channels + WIDE), |space| {
@@ -77,17 +83,14 @@ pub fn forward(x: &Tensor, layers: &Layers, residual: &Tensor, keeps: bool) -> R
                     normed.chunks_exact_mut(channels).for_each(|row| normalize(row, norm, shift, epsilon));
                 });
                 let normed = Rows::dense(normed, rows, channels);
-                for share in shares(0..hidden) {
+                for (share, wide) in shares(0..hidden).zip(kept) {
                     let width = share.len();
-                    let columns = Target::new(wide, hidden).into_columns(share.clone());
-                    of_columns(normed, &expand, &share, Start::Bias(&hidden_bias)).write(columns);
+                    of_columns(normed, &expand, &share, Start::Bias(&hidden_bias)).write(Target::new(wide, width));
                     let active = &mut active[..rows * width];
-                    let wide = wide.chunks_exact(hidden).map(|row| {
-                        // SAFETY: the product has written these columns.
-                        unsafe { row[share.clone()].assume_init_ref() }
-                    });
+                    // SAFETY: the product has written them all.
+                    let wide = unsafe { wide.assume_init_ref() };
                     vectorized!(|| {
-                        for (active, wide) in active.chunks_exact_mut(width).zip(wide) {
+                        for (active, wide) in active.chunks_exact_mut(width).zip(wide.chunks_exact(width)) {
                             active.copy_from_slice(wide);
                             activation.apply_inlined(active);
                         }
@@ -99,7 +102,7 @@ pub fn forward(x: &Tensor, layers: &Layers, residual: &Tensor, keeps: bool) -> R
         });
         // SAFETY: the tiles are all of both, and each tile writes its result and all its wide columns.
         let (result, wide) = unsafe { (written(result), written(wide)) };
-        let wide = Tensor::from_vec(wide, (rows, hidden), &Device::Cpu)?;
+        let wide = Tensor::from_vec(wide, rows * hidden, &Device::Cpu)?;
         Ok((Tensor::from_vec(result, x.shape(), &Device::Cpu)?, Some(wide)))
     })
 }
@@ -189,9 +192,19 @@ impl Layers<'_> {
     }
 }
 
-/// The wide columns in shares, each in whole panels.
+/// The wide columns in shares, each in whole panels and of one block of [`WIDE`] columns.
 pub fn shares(hidden: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    hidden.clone().step_by(WIDE).map(move |first| first..hidden.end.min(first + WIDE))
+    let blocks = (hidden.start / WIDE * WIDE..hidden.end).step_by(WIDE);
+    blocks.map(move |first| hidden.start.max(first)..hidden.end.min(first + WIDE))
+}
+
+/// Some columns of kept rows from `row` of `rows` on: the first of its values, and the distance between rows.
+///
+/// Blocks of [`WIDE`] columns lie one after the other, each with all its rows: what backward reads together is in one piece.
+pub fn kept_share<'a>(kept: &'a [f32], row: usize, rows: usize, share: &Range<usize>) -> (&'a [f32], usize) {
+    let first = share.start / WIDE * WIDE;
+    let stride = WIDE.min(kept.len() / rows - first);
+    (&kept[first * rows + row * stride + share.start - first..], stride)
 }
 
 /// `rows` times some columns of a weight.
@@ -302,9 +315,9 @@ mod tests {
                 rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(candle_core::Error::wrap)?;
             pool.install(|| {
                 check([301, 24, 96], true)?;
-                check([301, 24, 96], false)?;
+                check([301, 24, WIDE + 90], false)?;
                 check([230, 96, 200], true)?;
-                check([9, 40, 300], true)?;
+                check([9, 40, 2 * WIDE + 76], true)?;
                 check([9, 40, 300], false)?;
                 check([1, 5, 7], true)
             })?;

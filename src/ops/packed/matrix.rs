@@ -5,6 +5,8 @@ use std::mem::MaybeUninit;
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
+use super::transpose::transpose;
+use crate::ops::simd::prefetch;
 use crate::ops::with_elements;
 
 /// Columns that are stored, and multiplied, together.
@@ -153,7 +155,10 @@ impl PackedMatrix {
                 let width = PANEL.min(columns - first);
                 let rows = rows[first_row * columns..].chunks_exact(columns);
                 for (space, row) in block.iter_mut().zip(rows) {
-                    *space = line(&row[first..first + width]);
+                    let row = &row[first..first + width];
+                    // The next block's rows are in other pages, where no processor fetches ahead by itself.
+                    prefetch(row.as_ptr().wrapping_add(BLOCK * columns));
+                    *space = line(row);
                     if let Some(scale) = scale {
                         space.0.iter_mut().zip(&scale[first..]).for_each(|(value, scale)| *value *= scale);
                     }
@@ -173,10 +178,12 @@ impl PackedMatrix {
                 for (index, block) in block.chunks_mut(PANEL).enumerate() {
                     let first_row = first_row + index * PANEL;
                     let mut turned = [Line([0.0; PANEL]); PANEL];
-                    for (place, row) in rows.chunks_exact(columns).take(PANEL).enumerate() {
-                        let values = line(&row[first_row..first_row + block.len()]);
-                        turned.iter_mut().zip(values.0).for_each(|(line, value)| line.0[place] = value);
+                    for (space, row) in turned.iter_mut().zip(rows.chunks_exact(columns)) {
+                        let row = &row[first_row..first_row + block.len()];
+                        prefetch(row.as_ptr().wrapping_add(BLOCK));
+                        *space = line(row);
                     }
+                    transpose(&mut turned);
                     for (index, (space, line)) in block.iter_mut().zip(turned).enumerate() {
                         *space = line;
                         if let Some(scale) = scale {

@@ -19,6 +19,7 @@ mod scaled;
 mod tile;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
+mod transpose;
 mod turned;
 
 pub use conv::{conv, conv_values, tiles_of};

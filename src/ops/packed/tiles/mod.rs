@@ -16,6 +16,7 @@ pub use self::planes::{BLOCK_LINES, store_block};
 use super::kernel::{Place, write};
 use super::matrix::{BLOCK, Form, Line, PANEL, PackedMatrix};
 use super::operands::{Rows, Start, Target};
+use super::transpose::x86::transpose;
 use crate::ops::amx::{SIDE, Tiles};
 use crate::ops::{Activation, scratch};
 
@@ -120,7 +121,7 @@ impl Turned<'_> {
         for (vector, row) in vectors.iter_mut().zip(rows) {
             *vector = planes::part(&self.elements[row * self.stride..][columns.clone()]);
         }
-        planes::transpose(vectors)
+        transpose(vectors)
     }
 }
 

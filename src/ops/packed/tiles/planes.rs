@@ -113,37 +113,3 @@ pub fn part(values: &[f32]) -> __m512 {
     // SAFETY: only as many values are read as there are.
     unsafe { _mm512_maskz_loadu_ps(mask, values.as_ptr()) }
 }
-
-/// The transpose of sixteen rows.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-pub fn transpose(rows: [__m512; SIDE]) -> [__m512; SIDE] {
-    // Each step interleaves rows that are twice as far apart as those before, in units twice as large.
-    let mut pairs = rows;
-    for index in 0..SIDE / 2 {
-        let (a, b) = (rows[2 * index], rows[2 * index + 1]);
-        pairs[2 * index] = _mm512_unpacklo_ps(a, b);
-        pairs[2 * index + 1] = _mm512_unpackhi_ps(a, b);
-    }
-    let mut fours = pairs;
-    for index in 0..SIDE / 4 {
-        for half in 0..2 {
-            let a = _mm512_castps_pd(pairs[4 * index + half]);
-            let b = _mm512_castps_pd(pairs[4 * index + 2 + half]);
-            fours[4 * index + 2 * half] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-            fours[4 * index + 2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-        }
-    }
-    // Lane `l` of `fours[4 i + c]` holds column `4 l + c` of rows `4 i` to `4 i + 3`: now the lanes are transposed.
-    let mut columns = fours;
-    for column in 0..4 {
-        let [a, b, c, d] = [fours[column], fours[4 + column], fours[8 + column], fours[12 + column]];
-        let (ab_even, ab_odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xDD>(a, b));
-        let (cd_even, cd_odd) = (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xDD>(c, d));
-        columns[column] = _mm512_shuffle_f32x4::<0x88>(ab_even, cd_even);
-        columns[8 + column] = _mm512_shuffle_f32x4::<0xDD>(ab_even, cd_even);
-        columns[4 + column] = _mm512_shuffle_f32x4::<0x88>(ab_odd, cd_odd);
-        columns[12 + column] = _mm512_shuffle_f32x4::<0xDD>(ab_odd, cd_odd);
-    }
-    columns
-}
