@@ -37,16 +37,18 @@ pub struct Inference<'a> {
 }
 
 impl Inference<'_> {
-    /// What it takes beside what the process has. A network that cannot take such photos counts with its weights alone: the
-    /// job will say why it cannot.
+    /// What it takes beside what the process has. Nothing is counted of a network that cannot take such photos: the job will
+    /// say why it cannot.
     pub fn plan(&self, device: &Device) -> Plan {
         let Self { architecture, stored, precision, batch_size, side, waiting, threads, is_loaded } = *self;
         let Ok(network) = architecture.outline(stored, None, precision, device) else { return Plan::default() };
         let place = Place { is_metal: device.is_metal(), ..Place::cpu(threads) };
-        let peak = network.inference([batch_size, side, side, 3], place).unwrap_or_default();
+        let pixels = [batch_size, side, side, 3];
+        let Ok(peak) = network.inference(pixels, is_loaded, place) else { return Plan::default() };
         let weights = if is_loaded { 0 } else { network.bytes() };
         let photos = (waiting * side * side * 3) as u64 * F32;
-        Plan { weights, photos, ..Plan::default() }.with_peak(peak, 0, 0)
+        let plan = Plan { weights, ..Plan::default() }.with_peak(peak, 0, 0);
+        Plan { photos, heap: plan.heap + photos, ..plan }
     }
 
     /// Fails with [`DoesNotFit`] when the prediction is above the budget, unless it is to run anyway: then the second is
@@ -73,12 +75,12 @@ impl Inference<'_> {
         let plan = self.plan(&chosen.device);
         let predicted = Predicted { kind, config, items: plan.items().to_vec(), anyway: choice.anyway, before };
         let Some(budget) = choice.allowance().budget(&before, device_free) else { return Ok((predicted, None)) };
-        if peak(plan.bytes()) <= budget.bytes {
+        if peak(plan.heap) <= budget.bytes {
             return Ok((predicted, None));
         }
         let fits = |bytes: u64| Some(peak(bytes)).filter(|bytes| *bytes <= budget.bytes);
         let remedies = self.remedies(&chosen.device, &fits);
-        let refused = DoesNotFit { predicted: peak(plan.bytes()), budget, remedies };
+        let refused = DoesNotFit { predicted: peak(plan.heap), budget, remedies };
         match choice.anyway {
             true => Ok((predicted, Some(format!("{}. It runs anyway, as you chose", refused.reason())))),
             false => Err(refused.into()),
@@ -89,7 +91,7 @@ impl Inference<'_> {
     fn remedies(&self, device: &Device, fits: &dyn Fn(u64) -> Option<u64>) -> Vec<Remedy> {
         let with = |batch_size: usize, precision: Precision, change: String| {
             let fewer = Inference { batch_size, precision, ..*self };
-            let bytes = fits(fewer.plan(device).bytes())?;
+            let bytes = fits(fewer.plan(device).heap)?;
             Some(Remedy { change, bytes })
         };
         let halves = || std::iter::successors(Some(self.batch_size), |size| (*size > 1).then_some(size / 2));
@@ -106,7 +108,7 @@ impl Inference<'_> {
         let lighter = models::lighter(self.architecture).into_iter().find_map(|one| {
             let architecture = &models::named(&one.name, self.architecture.classes).ok()?;
             let other = Inference { architecture, stored: &[], is_loaded: false, ..*self };
-            let bytes = fits(other.plan(device).bytes())?;
+            let bytes = fits(other.plan(device).heap)?;
             Some(Remedy { change: format!("{} ({} weights)", one.name, count(one.weights)), bytes })
         });
         [same, int8, int4, lighter].into_iter().flatten().collect()
@@ -180,7 +182,7 @@ mod tests {
             threads: 2,
             is_loaded: false,
         };
-        let bytes = |inference: Inference| inference.plan(&Device::Cpu).bytes();
+        let bytes = |inference: Inference| inference.plan(&Device::Cpu).heap;
         // Weights of 27.9 million parameters; peaks of the process were 164 MB and 78 MB with its own 12 MB.
         let f32 = bytes(asked);
         assert!((125_000_000..164_000_000).contains(&f32), "{f32}");

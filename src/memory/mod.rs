@@ -1,6 +1,7 @@
 //! What this process uses and what it may use, each figure under its name; one that cannot be had is `None` and shown
 //! as "unknown", never 0.
 
+mod arena;
 mod budget;
 mod calibration;
 #[cfg(target_os = "linux")]

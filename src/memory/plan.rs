@@ -22,6 +22,8 @@ pub struct Plan {
     pub features: u64,
     /// The largest single buffer, which is part of one of these: a device may refuse it although all would fit.
     pub largest_buffer: u64,
+    /// How much the heap grows by: more than all items together, for between blocks of many sizes some of it stays unused.
+    pub heap: u64,
 }
 
 impl Plan {
@@ -43,15 +45,16 @@ impl Plan {
         ]
     }
 
-    /// Shares what a computation takes at its most out between gradients and activations, which are there whole at one time of
-    /// it each, and workspace, which is the rest.
+    /// With what a whole job takes at its most, these items among it: the rest is gradients and activations, which are there
+    /// whole at one time of it each, and workspace.
     pub fn with_peak(self, peak: Peak, gradients: u64, activations: u64) -> Self {
-        let all = peak.bytes();
-        let activations = activations.min(all);
-        let gradients = gradients.min(all - activations);
-        let workspace = all - activations - gradients;
+        let rest = peak.bytes().saturating_sub(self.bytes());
+        let activations = activations.min(rest);
+        let gradients = gradients.min(rest - activations);
+        let workspace = rest - activations - gradients;
         let largest_buffer = self.largest_buffer.max(peak.largest_buffer);
-        Self { gradients, activations, workspace, largest_buffer, ..self }
+        let heap = peak.heap.max(peak.bytes());
+        Self { gradients, activations, workspace, largest_buffer, heap, ..self }
     }
 }
 
@@ -61,9 +64,9 @@ mod tests {
 
     #[test]
     fn items_add_up_to_the_peak() {
-        let peak = Peak { tensors: 900, workspace: 100, largest_buffer: 64 };
+        let peak = Peak { tensors: 900, workspace: 100, largest_buffer: 64, heap: 1200 };
         let plan = Plan { weights: 5, optimizer: 10, ..Plan::default() }.with_peak(peak, 200, 300);
-        assert_eq!((plan.bytes(), plan.workspace, plan.largest_buffer), (1015, 500, 64));
+        assert_eq!((plan.bytes(), plan.workspace, plan.largest_buffer, plan.heap), (1000, 485, 64, 1200));
         // Activations are gone when the last gradients are there.
         let plan = Plan::default().with_peak(peak, 600, 700);
         assert_eq!((plan.bytes(), plan.activations, plan.gradients, plan.workspace), (1000, 700, 300, 0));

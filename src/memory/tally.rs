@@ -1,8 +1,11 @@
 //! What a computation allocates, without computing: outlines of tensors, which have a shape and no values, are made and
-//! dropped in the order in which the tensors themselves would be, and a tally keeps the highest sum.
+//! dropped in the order in which the tensors themselves would be, and a tally keeps the highest sum. It also lays them out in
+//! a heap as the allocator does, for between blocks of many sizes some of it stays unused.
 
 use std::cell::RefCell;
 use std::rc::Rc;
+
+use super::arena::Arena;
 
 /// Bytes of a number in f32.
 pub const F32: u64 = 4;
@@ -40,6 +43,9 @@ struct Counts {
     /// Working memory that a thread keeps, by how deep the calls are nested.
     kept: Vec<u64>,
     largest: u64,
+    /// Where in the heap that working memory is, of each thread.
+    kept_at: Vec<Vec<u64>>,
+    arena: Arena,
     /// What was made while a graph is recorded.
     graph: Option<Vec<Node>>,
 }
@@ -70,6 +76,8 @@ pub struct Peak {
     pub workspace: u64,
     /// The largest single buffer.
     pub largest_buffer: u64,
+    /// How far the heap reaches with all of it.
+    pub heap: u64,
 }
 
 impl Peak {
@@ -124,7 +132,8 @@ impl Tally {
         counts.live += bytes;
         counts.peak = counts.peak.max(counts.live);
         counts.largest = counts.largest.max(bytes);
-        Held { bytes, tally: self.clone() }
+        let place = counts.arena.take(bytes);
+        Held { bytes, place, tally: self.clone() }
     }
 
     /// Working memory of so many bytes for each thread, inside `depth` calls that have such themselves. A thread keeps what
@@ -139,8 +148,16 @@ impl Tally {
         let mut counts = self.counts.borrow_mut();
         if counts.kept.len() <= depth {
             counts.kept.resize(depth + 1, 0);
+            counts.kept_at.resize(depth + 1, Vec::new());
         }
-        counts.kept[depth] = counts.kept[depth].max(bytes);
+        let before = counts.kept[depth];
+        if bytes > before {
+            // A thread frees the smaller one before it takes the larger.
+            let old = std::mem::take(&mut counts.kept_at[depth]);
+            old.into_iter().for_each(|place| counts.arena.give(place, before));
+            let new = (0..self.place.threads).map(|_| counts.arena.take(bytes)).collect();
+            (counts.kept[depth], counts.kept_at[depth]) = (bytes, new);
+        }
     }
 
     /// Bytes of the tensors that are alive.
@@ -151,7 +168,7 @@ impl Tally {
     pub fn peak(&self) -> Peak {
         let counts = self.counts.borrow();
         let workspace = counts.kept.iter().sum::<u64>() * self.place.threads as u64;
-        Peak { tensors: counts.peak, workspace, largest_buffer: counts.largest }
+        Peak { tensors: counts.peak, workspace, largest_buffer: counts.largest, heap: counts.arena.highest() }
     }
 }
 
@@ -160,12 +177,16 @@ impl Tally {
 #[must_use = "what is not kept is freed at once"]
 pub struct Held {
     bytes: u64,
+    /// In the heap.
+    place: u64,
     tally: Tally,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.tally.counts.borrow_mut().live -= self.bytes;
+        let mut counts = self.tally.counts.borrow_mut();
+        counts.live -= self.bytes;
+        counts.arena.give(self.place, self.bytes);
     }
 }
 

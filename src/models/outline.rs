@@ -7,10 +7,10 @@ mod layers;
 
 use candle_core::Device;
 
-use super::source::Source;
+use super::source::{Load, Source};
 use super::{Architecture, Block, ModelError, Precision, lanes};
 use crate::checkpoint::TensorInfo;
-use crate::memory::{Outline, Peak, Place, Tally};
+use crate::memory::{Held, Outline, Peak, Place, Tally};
 
 pub use conv::{ConvOutline, KeptConvOutline};
 pub use layers::{KeptMlpOutline, keep_linear, keep_norm};
@@ -38,8 +38,7 @@ pub trait LearnOutline {
 pub struct NetworkOutline {
     pub blocks: Vec<Block>,
     pub classes: usize,
-    /// The most bytes that are alive at a time while the network is read.
-    pub load_peak: u64,
+    loads: Vec<Load>,
 }
 
 impl Architecture {
@@ -54,7 +53,7 @@ impl Architecture {
     ) -> Result<NetworkOutline, ModelError> {
         let mut source = Source::outlining(tensors, first_trained, precision, device)?;
         let blocks = self.family.blocks(self.scheme, &self.head, &mut source)?;
-        Ok(NetworkOutline { blocks, classes: self.classes, load_peak: source.load_peak() })
+        Ok(NetworkOutline { blocks, classes: self.classes, loads: source.loads() })
     }
 }
 
@@ -69,14 +68,27 @@ impl NetworkOutline {
         self.blocks[first.min(self.blocks.len())..].iter().map(|block| block.learnable as u64).sum()
     }
 
-    /// What a pass over a batch takes beside the weights, the pixels `(n, height, width, 3)` with it, and before it what reading
-    /// the network takes for a moment.
-    pub fn inference(&self, pixels: [usize; 4], place: Place) -> candle_core::Result<Peak> {
+    /// Reads the network, tensor by tensor. It stays while what is returned does.
+    pub fn load(&self, tally: &Tally) -> Vec<Held> {
+        let load = |load: &Load| {
+            let read = tally.hold(load.read);
+            let held = tally.hold(load.held);
+            drop(read);
+            held
+        };
+        self.loads.iter().map(load).collect()
+    }
+
+    /// What the network takes with passes over a batch of pixels `(n, height, width, 3)`; only the passes when it is there
+    /// already.
+    pub fn inference(&self, pixels: [usize; 4], is_loaded: bool, place: Place) -> candle_core::Result<Peak> {
         let tally = Tally::new(place);
-        self.features(self.blocks.len(), &tally.tensor(&pixels))?;
-        let peak = tally.peak();
-        let reading = self.load_peak.saturating_sub(self.bytes() + peak.workspace);
-        Ok(Peak { tensors: peak.tensors.max(reading), ..peak })
+        let _weights = if is_loaded { Vec::new() } else { self.load(&tally) };
+        // The second lays the batch out as all further ones are.
+        for _ in 0..2 {
+            self.features(self.blocks.len(), &tally.tensor(&pixels))?;
+        }
+        Ok(tally.peak())
     }
 
     /// What the first `blocks` blocks make of pixels `(n, height, width, 3)` when nothing trains.

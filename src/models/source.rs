@@ -3,7 +3,7 @@
 //! have shapes and no memory, of which an outline of the network is made. A source for training folds nothing from some
 //! block on, and keeps a list of the variables that it hands out.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -76,6 +76,13 @@ pub struct BatchNorm {
     pub momentum: f64,
 }
 
+/// Bytes of values that are read, and of what is held of them after.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    pub read: u64,
+    pub held: u64,
+}
+
 /// Hands out tensors, one read at a time.
 pub struct Source<'a> {
     weights: Option<&'a dyn Weights>,
@@ -86,8 +93,8 @@ pub struct Source<'a> {
     /// Bytes of what was handed out since the last finished block, as they lie in memory, and before.
     bytes: Cell<u64>,
     bytes_before: u64,
-    /// The most that was alive at a time: what was handed out, and the values that were read for the last of it.
-    load_peak: Cell<u64>,
+    /// What is read and what is held of it, in bytes and in order.
+    loads: RefCell<Vec<Load>>,
     /// Whether a batch norm that trains was handed out since the last finished block.
     trains_norms: Cell<bool>,
     /// A single zero, which any shape can be a view of.
@@ -135,7 +142,7 @@ impl<'a> Source<'a> {
             in_blocks: [0; 3],
             bytes: Cell::new(0),
             bytes_before: 0,
-            load_peak: Cell::new(0),
+            loads: RefCell::default(),
             trains_norms: Cell::new(false),
             placeholder: Tensor::zeros(1, DType::F32, &Device::Cpu)?,
             first_trained: None,
@@ -212,8 +219,7 @@ impl<'a> Source<'a> {
     /// Notes bytes that are handed out, for which so many values were read.
     fn count(&self, bytes: u64, read: usize) {
         self.bytes.set(self.bytes.get() + bytes);
-        let alive = self.bytes_before + self.bytes.get() + F32 * read as u64;
-        self.load_peak.set(self.load_peak.get().max(alive));
+        self.loads.borrow_mut().push(Load { read: F32 * read as u64, held: bytes });
     }
 
     /// Bytes of all that was handed out, as it lies in memory.
@@ -221,9 +227,9 @@ impl<'a> Source<'a> {
         self.bytes_before + self.bytes.get()
     }
 
-    /// The most that is alive at a time while a network is read.
-    pub fn load_peak(&self) -> u64 {
-        self.load_peak.get()
+    /// How the network is read.
+    pub fn loads(&self) -> Vec<Load> {
+        self.loads.take()
     }
 
     /// A tensor that is learned, `name` in the file: a variable when its block trains.

@@ -1,5 +1,5 @@
-//! What a step allocates beside the weights and what the optimizer remembers: the way of [`super::segments`] through a network's
-//! outline.
+//! What a run allocates: the network, what the optimizer remembers, and steps on the way of [`super::segments`] through a
+//! network's outline.
 
 use candle_core::Result;
 
@@ -21,9 +21,13 @@ pub struct StepShape<'a> {
     pub photo: [usize; 3],
     /// Whether photos skip blocks.
     pub drops_paths: bool,
+    /// Bytes that optimizer and average remember of each element that learns.
+    pub remembered: u64,
+    /// Bytes of photos and features that wait.
+    pub waiting: u64,
 }
 
-/// What a step takes.
+/// What a run takes with all its steps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StepCost {
     pub peak: Peak,
@@ -39,31 +43,23 @@ enum Kept<'a> {
     Own(Back<'a>),
 }
 
-/// What a step takes on `place`.
+/// What a run takes on `place`.
 pub fn step(network: &NetworkOutline, shape: StepShape, place: Place) -> Result<StepCost> {
     let tally = Tally::new(place);
+    let _weights = network.load(&tally);
+    let learned = network.blocks[shape.first.min(network.blocks.len())..].iter();
+    let _remembered: Vec<_> = learned.map(|block| tally.hold(shape.remembered * block.learnable as u64)).collect();
+    let _waiting = tally.hold(shape.waiting);
     let mut pass = Pass { network, shape, gradients: network.blocks.iter().map(|_| None).collect(), kept: Vec::new() };
-    // A second part adds its gradients to those of the first.
+    // A second part adds its gradients to those of the first, and a second step is laid out as all further ones are.
     let parts = shape.batch.div_ceil(shape.at_once.max(1)).clamp(1, 2);
-    for _ in 0..parts {
-        pass.run(&tally)?;
+    for _ in 0..2 {
+        for _ in 0..parts {
+            pass.run(&tally)?;
+        }
+        pass.gradients.iter_mut().for_each(|gradients| *gradients = None);
     }
     Ok(StepCost { peak: tally.peak(), kept: pass.kept })
-}
-
-/// What evaluating so many photos takes at a time.
-pub fn evaluation(
-    network: &NetworkOutline,
-    first: usize,
-    photos: usize,
-    [height, width, channels]: [usize; 3],
-    place: Place,
-) -> Result<Peak> {
-    let tally = Tally::new(place);
-    let pixels = tally.tensor(&[photos, height, width, channels]);
-    let features = network.features(first, &pixels)?;
-    network.blocks[first..].iter().try_fold(features, |xs, block| block.outline(xs))?;
-    Ok(tally.peak())
 }
 
 struct Pass<'a> {
@@ -257,7 +253,16 @@ mod tests {
         let outline = architecture.outline(&[], Some(0), Precision::F32, &Device::Cpu).unwrap();
         let [never, always] = [false, true].map(|twice| vec![twice; outline.blocks.len()]);
         let at = |recompute, at_once, drops_paths, place| {
-            let shape = StepShape { first: 0, recompute, at_once, batch: 8, photo: [224, 224, 3], drops_paths };
+            let shape = StepShape {
+                first: 0,
+                recompute,
+                at_once,
+                batch: 8,
+                photo: [224, 224, 3],
+                drops_paths,
+                remembered: 8,
+                waiting: 0,
+            };
             step(&outline, shape, place).unwrap()
         };
         let place = Place::cpu(2);
@@ -271,7 +276,16 @@ mod tests {
         assert!(on_metal.peak.bytes() > at(&never, 8, false, place).peak.bytes());
         // The blocks before the first that learns keep nothing.
         let photo = [224, 224, 3];
-        let last = StepShape { first: 9, recompute: &never, at_once: 8, batch: 8, photo, drops_paths: false };
+        let last = StepShape {
+            first: 9,
+            recompute: &never,
+            at_once: 8,
+            batch: 8,
+            photo,
+            drops_paths: false,
+            remembered: 8,
+            waiting: 0,
+        };
         let cost = step(&outline, last, place).unwrap();
         assert!(cost.kept[..9].iter().all(|bytes| *bytes == 0) && cost.peak.bytes() < base.peak.bytes());
     }

@@ -58,7 +58,7 @@ pub(super) fn plan(case: &Case, architecture: &Architecture, side: usize, chosen
     match case.work {
         Work::Inference => {
             let network = architecture.outline(&[], None, case.precision, &chosen.device)?;
-            let peak = network.inference([case.batch, side, side, 3], place)?;
+            let peak = network.inference([case.batch, side, side, 3], false, place)?;
             Ok(Plan { weights: network.bytes(), ..Plan::default() }.with_peak(peak, 0, 0))
         }
         Work::Training => {

@@ -6,7 +6,7 @@ use super::arrange::lay_out;
 use super::open::Model;
 use super::solve::Layout;
 use crate::device::{self, DeviceChoice};
-use crate::memory::{F32, Peak, Place, Plan, Tally};
+use crate::memory::{F32, Place, Plan, Tally};
 use crate::models::{Architecture, NetworkOutline, Precision};
 use crate::train::outline::{self, StepCost, StepShape};
 use crate::train::{Method, Recompute, TrainConfig};
@@ -35,8 +35,9 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
+    /// What the process comes to take for it.
     pub fn bytes(&self) -> u64 {
-        self.memory.bytes()
+        self.memory.heap
     }
 }
 
@@ -61,20 +62,16 @@ impl Forecast {
     /// What a run takes in a layout that keeps so many bytes of features, with photos of this side.
     pub(super) fn in_layout(&self, config: &TrainConfig, layout: &Layout, side: usize, features: u64) -> MemoryPlan {
         let Self { network, first, .. } = self;
-        let step = self.step(config, layout, side);
-        let learned = F32 * network.learned(*first);
-        let moments = if config.optimizer == Method::AdamW { 2 } else { 1 };
+        let learned = network.learned(*first);
         let memory = Plan {
             weights: network.bytes(),
-            optimizer: learned * (moments + u64::from(config.ema.is_some())),
-            photos: ((layout.batches_ahead + 1) * config.batch_size * side * side * 3) as u64 * F32,
+            optimizer: remembered(config) * learned,
+            photos: waiting_bytes(config, layout, side),
             features,
             ..Plan::default()
         };
-        // Reading the network takes more for a moment than training a small batch of it.
-        let reading = network.load_peak.saturating_sub(memory.bytes() + step.peak.workspace);
-        let peak = Peak { tensors: step.peak.tensors.max(reading), ..step.peak };
-        let memory = memory.with_peak(peak, learned, step.kept.iter().sum());
+        let step = self.step(config, layout, side, memory.photos + features);
+        let memory = memory.with_peak(step.peak, F32 * learned, step.kept.iter().sum());
         MemoryPlan { memory, recomputed_blocks: layout.recomputed_blocks() }
     }
 
@@ -82,11 +79,11 @@ impl Forecast {
     pub(super) fn kept(&self, config: &TrainConfig, side: usize) -> Vec<u64> {
         let blocks = self.network.blocks.len();
         let layout = Layout { at_once: config.batch_size, recompute: vec![false; blocks], batches_ahead: 0 };
-        let kept = self.step(config, &layout, side).kept;
+        let kept = self.step(config, &layout, side, 0).kept;
         if kept.is_empty() { vec![0; blocks] } else { kept }
     }
 
-    fn step(&self, config: &TrainConfig, layout: &Layout, side: usize) -> StepCost {
+    fn step(&self, config: &TrainConfig, layout: &Layout, side: usize, waiting: u64) -> StepCost {
         let shape = StepShape {
             first: self.first,
             recompute: &layout.recompute,
@@ -94,6 +91,8 @@ impl Forecast {
             batch: config.batch_size,
             photo: [side, side, 3],
             drops_paths: config.drop_path > 0.0,
+            remembered: remembered(config),
+            waiting,
         };
         outline::step(&self.network, shape, self.place).unwrap_or_default()
     }
@@ -152,6 +151,17 @@ impl Forecast {
 /// Whether features of all photos may be kept where `free` bytes are to be had.
 pub(super) fn may_keep(features: u64, free: u64) -> bool {
     features > 0 && features as f64 <= free as f64 * SHARE_FOR_FEATURES
+}
+
+/// Bytes that optimizer and average remember of each element that learns.
+fn remembered(config: &TrainConfig) -> u64 {
+    let moments = if config.optimizer == Method::AdamW { 2 } else { 1 };
+    F32 * (moments + u64::from(config.ema.is_some()))
+}
+
+/// Of the photos that are decoded before their turn.
+fn waiting_bytes(config: &TrainConfig, layout: &Layout, side: usize) -> u64 {
+    ((layout.batches_ahead + 1) * config.batch_size * side * side * 3) as u64 * F32
 }
 
 /// Photos that are computed at once.
