@@ -7,7 +7,7 @@ use candle_core::Device;
 
 use super::run::GuardRecord;
 use super::trainer::Pace;
-use crate::format::bytes;
+use crate::format::{bytes, counted};
 use crate::memory::guard::{Act, Cause, Decision, Guard, Levers, Sample};
 use crate::memory::{self, Allowance, Bound, Budget, Pressure, Strain, heap};
 use crate::{device, ops};
@@ -61,8 +61,8 @@ impl Watch {
     /// The same with the readings of this process and its device. Without an allowance, as when a person runs in spite of
     /// a prediction, no budget is kept: what the device and the system say still counts.
     pub fn over(self, allowance: Option<Allowance>) -> Self {
-        let (device, mut beside_heap) = (self.device.clone(), u64::MAX);
-        self.with_source(Box::new(move || sense(allowance, &device, &mut beside_heap)), BETWEEN_READINGS)
+        let device = self.device.clone();
+        self.with_source(Box::new(move || sense(allowance, &device)), BETWEEN_READINGS)
     }
 
     /// The same with other readings, taken at most so often.
@@ -140,17 +140,15 @@ impl Pace for Watch {
     }
 }
 
-/// The memory of this process and its device now. `beside_heap` is the least footprint that was seen beside the heap: what
-/// the allocator keeps for reuse comes and goes.
-fn sense(allowance: Option<Allowance>, device: &Device, beside_heap: &mut u64) -> candle_core::Result<Sample> {
+/// The memory of this process and its device now.
+fn sense(allowance: Option<Allowance>, device: &Device) -> candle_core::Result<Sample> {
     // Else the reading would be of work that is only queued.
     device.synchronize()?;
     let (reading, strain) = (memory::read_often(), memory::strain());
     let of_device = device::memory(device);
-    let beside = |footprint: u64| footprint.saturating_sub(reading.heap_live);
-    *beside_heap = reading.footprint.map_or(*beside_heap, |footprint| beside(footprint).min(*beside_heap));
-    // What was freed since the last reading was needed, and will be again.
-    let needed = heap::take_recent_peak().saturating_add(*beside_heap);
+    // What was freed since the last reading was needed, and will be again. Where the allocator keeps freed memory until it
+    // is told to give it back, as glibc's is set to, the footprint holds it anyway.
+    let needed = heap::take_recent_peak();
     let device_free = of_device.map(|memory| memory.recommended.saturating_sub(memory.allocated));
     Ok(Sample {
         used: reading.footprint.map(|footprint| footprint.max(needed)),
@@ -187,14 +185,12 @@ impl GuardRecord {
 
     /// What was done in training and why, as a sentence for people.
     pub fn sentence(&self, batch_size: usize, has_batch_norms: bool) -> String {
-        let (cause, at_once, step) = (self.reason(), self.at_once, self.step + 1);
+        let (cause, at_once, step) = (self.reason(), counted(self.at_once as u64, "photo"), self.step + 1);
         match self.act {
             Act::Flush => format!("Step {step}: caches were emptied, because {cause}"),
             Act::Halve => {
                 let norms = if has_batch_norms { "; its batch norms see no more than these together" } else { "" };
-                format!(
-                    "Step {step}: {at_once} photos at once from now on, still {batch_size} a step{norms}, because {cause}"
-                )
+                format!("Step {step}: {at_once} at once from now on, still {batch_size} a step{norms}, because {cause}")
             }
             Act::DropAhead => format!("Step {step}: no photos are decoded ahead from now on, because {cause}"),
             Act::Pause => format!(

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::progress::Pace;
 use super::scan::{self, Found, Scan};
 use super::{ClassifyConfig, ClassifyError, ClassifyEvent, ClassifySummary};
-use crate::format::error_chain;
+use crate::format::{counted, error_chain};
 use crate::images::transform::Transform;
 use crate::images::{ImageError, Input};
 use crate::jobs::decoding::{Loader, Pending};
@@ -311,10 +311,10 @@ pub fn result_of(logits: Vec<f32>, labels: &[Arc<str>], config: &ClassifyConfig)
 
 /// What was done about the memory and why.
 fn sentence(act: &GuardRecord) -> String {
-    let (reason, at_once) = (act.reason(), act.at_once);
+    let (reason, at_once) = (act.reason(), counted(act.at_once as u64, "photo"));
     match act.act {
         Act::Flush => format!("Caches were emptied, because {reason}"),
-        Act::Halve => format!("From now on {at_once} photos at once, because {reason}"),
+        Act::Halve => format!("From now on {at_once} at once, because {reason}"),
         Act::DropAhead | Act::Pause => format!("From now on no photos are decoded ahead, because {reason}"),
     }
 }
