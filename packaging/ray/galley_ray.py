@@ -31,14 +31,20 @@ class Galley:
         self.start()
 
     def start(self):
+        for _ in range(MOST_DEATHS):
+            self.stop()
+            self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            if self.process.stdout.readline().endswith("\n"):
+                return
+            # One that was killed may live the next time. One that ended by itself has said on standard error why it cannot.
+            if self.process.wait() > 0:
+                break
+        raise RuntimeError(f"{' '.join(self.command)} ended with {self.process.returncode} before it was ready")
+
+    def stop(self):
         if self.process is not None:
             self.process.kill()
             self.process.wait()
-        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        ready = self.process.stdout.readline()
-        if not ready or not json.loads(ready).get("ready"):
-            # What is in the way is on standard error, which Ray shows: no second try would help.
-            raise RuntimeError(f"{' '.join(self.command)} ended with {self.process.wait()} before it was ready")
 
     def __call__(self, batch):
         """Adds the column `answer`, a line of JSON for each `path`."""
@@ -78,9 +84,7 @@ class Galley:
             pass  # the process is gone: whoever reads notices
 
     def __del__(self):
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
+        self.stop()
 
 
 def classify(paths, program="galley", arguments=(), actors=2, batch_size=64):
