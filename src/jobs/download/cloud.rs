@@ -182,7 +182,8 @@ mod tests {
 
     impl Bucket {
         fn put(&self, file: &[u8]) -> Validators {
-            let put = self.store.put(&Path::from("food.safetensors"), file.to_vec().into());
+            let path = Path::from("food.safetensors");
+            let put = self.store.put(&path, file.to_vec().into());
             let etag = Builder::new_current_thread().build().unwrap().block_on(put).unwrap().e_tag;
             Validators { etag, last_modified: None }
         }
