@@ -163,7 +163,7 @@ mod tests {
     use object_store::memory::InMemory;
 
     use super::super::part::{self, Part};
-    use super::super::{DownloadConfig, DownloadSummary, Fetch};
+    use super::super::{DownloadConfig, DownloadEvent, DownloadSummary, Fetch};
     use super::*;
 
     /// A safetensors file of one tensor.
@@ -182,7 +182,8 @@ mod tests {
 
     impl Bucket {
         fn put(&self, file: &[u8]) -> Validators {
-            let put = self.store.put(&Path::from("food.safetensors"), file.to_vec().into());
+            let path = Path::from("food.safetensors");
+            let put = self.store.put(&path, file.to_vec().into());
             let etag = Builder::new_current_thread().build().unwrap().block_on(put).unwrap().e_tag;
             Validators { etag, last_modified: None }
         }
@@ -197,7 +198,7 @@ mod tests {
             let config = DownloadConfig { patience: Patience { tries: 1, ..Patience::default() }, ..config };
             let (store, path) = (self.store.clone() as Arc<dyn ObjectStore>, Path::from("food.safetensors"));
             let source = Cloud::over(store, path, self.address().shown(), &config.patience, &ctx).unwrap();
-            let (address, tell) = (self.address(), &mut |_| ());
+            let (address, tell) = (self.address(), &mut |_: DownloadEvent| ());
             let mut fetch =
                 Fetch { config: &config, address, target, checksums: vec![], source: &source, ctx: &ctx, tell };
             fetch.run().map_err(|error| crate::format::error_chain(&*error))
