@@ -285,7 +285,9 @@ mod tests {
         for keeps in [false, true] {
             let (result, wide) = forward(x, &layers, residual, keeps)?;
             assert_eq!(wide.is_some(), keeps);
-            assert_close(&result, &oracle, 1e-4)?;
+            // What many wide columns add up to is rounded in its own last bits.
+            let largest = oracle.abs()?.max_all()?.to_scalar::<f32>()?;
+            assert_close(&result, &oracle, f32::max(1e-4, 2e-6 * largest))?;
             let ours = backward(x, &layers, wide.as_ref(), &upstream)?;
             let Gradients { x: of_x, norm: of_norm, expand: of_expand, project: of_project, scale: of_scale } = ours;
             let pairs = [
