@@ -4,11 +4,12 @@ mod learn;
 
 use candle_core::Tensor;
 
+use super::features::Features;
 use super::layers::{Conv, DEFAULT_MOMENTUM, Head, HeadStep, Layer, PooledHead};
 use super::learn::{Learn, TrainedConv};
 use super::source::{BatchNorm, Source};
 use super::{Block, ModelError, Phase};
-use crate::ops::{self, Activation, Padding, Window};
+use crate::ops::{self, Activation, Bottleneck, Padding, Window};
 
 const EPSILON: f32 = 1e-5;
 
@@ -122,6 +123,18 @@ impl Layer for Residual {
         (all && ops::has_backward(xs)).then_some(self)
     }
 
+    fn pass(&self, features: Features) -> candle_core::Result<Features> {
+        let Some(block) = self.bottleneck() else {
+            return Ok(Features::Plain(self.forward(features.into_tensor()?, Phase::Evaluate)?.detach()));
+        };
+        let (first, images) = (&self.convs[0], features.into_coded()?);
+        let narrow = match first.in_bytes() {
+            Some(layer) => ops::linear_coded(&images, layer)?,
+            None => first.forward(&images.tensor()?, Phase::Evaluate)?,
+        };
+        Ok(Features::Coded(ops::bottleneck(&images, narrow, block)?))
+    }
+
     fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
         let (last, first) = self.convs.split_last().expect("a block has convolutions");
         let mut hidden = xs.clone();
@@ -130,5 +143,17 @@ impl Layer for Residual {
         }
         let xs = if let Some(shortcut) = &self.shortcut { shortcut.forward(&xs, phase)? } else { xs };
         last.forward_with(&hidden, Some(&xs), phase)
+    }
+}
+
+impl Residual {
+    /// What follows a bottleneck's first convolution, where that computes with bytes.
+    fn bottleneck(&self) -> Option<Bottleneck<'_>> {
+        let [_, windows, widening] = self.convs.as_slice() else { return None };
+        let shortcut = match &self.shortcut {
+            Some(shortcut) => Some(shortcut.in_bytes()?),
+            None => None,
+        };
+        Some(Bottleneck { windows: windows.in_bytes()?, widening: widening.in_bytes()?, shortcut })
     }
 }

@@ -7,8 +7,10 @@
 
 mod activate;
 mod activations;
+mod bottleneck;
 pub mod composed;
 mod conv;
+mod images;
 mod instructions;
 mod kernel;
 mod linear;
@@ -18,7 +20,9 @@ mod product;
 #[cfg(test)]
 mod testing;
 
+pub use bottleneck::{Bottleneck, CodedLayer, bottleneck, linear_coded};
 pub use conv::conv;
+pub use images::CodedImages;
 pub use linear::linear;
 pub use matrix::{BLOCK, BlockType, QuantizedMatrix};
 pub use mlp::mlp;
