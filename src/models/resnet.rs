@@ -2,7 +2,7 @@
 
 mod learn;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::features::Features;
 use super::layers::{Conv, DEFAULT_MOMENTUM, Head, HeadStep, Layer, PooledHead};
@@ -107,7 +107,10 @@ impl Layer for Stem {
     }
 
     fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
-        ops::max_pool(&self.conv.forward(&xs, phase)?, self.pool)
+        match self.conv.in_bytes() {
+            Some(layer) if xs.dtype() == DType::F32 => ops::conv_max_pool(&xs, layer, self.pool),
+            _ => ops::max_pool(&self.conv.forward(&xs, phase)?, self.pool),
+        }
     }
 }
 

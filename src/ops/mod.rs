@@ -82,7 +82,9 @@ pub use mlp::learning::{
 pub use mlp::{Mlp, mlp};
 pub use packed::PackedMatrix;
 pub use pool::{global_average_pool, max_pool, max_pool_backward};
-pub use quantized::{BlockType, Bottleneck, CodedImages, CodedLayer, QuantizedMatrix, bottleneck, linear_coded};
+pub use quantized::{
+    BlockType, Bottleneck, CodedImages, CodedLayer, QuantizedMatrix, bottleneck, conv_max_pool, linear_coded,
+};
 pub use residual::{activate_sum, add, add_scaled};
 pub use seed::gradients_of;
 pub use squeeze_excite::{Gate, KeptGate, project_gated, squeeze_excite};

@@ -118,7 +118,7 @@ impl Bottleneck<'_> {
 }
 
 /// `target = activation(rows · weight + bias + residual)`.
-fn multiply(
+pub fn multiply(
     (weight, _, _, activation): CodedLayer,
     (rows, codes): (Rows<u8>, &[Code]),
     bias: &[Line],

@@ -17,6 +17,7 @@ mod linear;
 mod matrix;
 mod mlp;
 mod product;
+mod stem;
 #[cfg(test)]
 mod testing;
 
@@ -26,3 +27,4 @@ pub use images::CodedImages;
 pub use linear::linear;
 pub use matrix::{BLOCK, BlockType, QuantizedMatrix};
 pub use mlp::mlp;
+pub use stem::conv_max_pool;
