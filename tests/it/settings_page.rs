@@ -5,7 +5,7 @@ use std::path::Path;
 use egui::Key;
 use egui::Modifiers;
 use egui::accesskit::Role;
-use egui_kittest::kittest::{NodeT as _, Queryable as _};
+use egui_kittest::kittest::Queryable as _;
 use galley::device::DeviceChoice;
 use galley::settings::{Look, MemorySetting, Settings};
 

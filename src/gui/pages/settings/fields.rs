@@ -1,6 +1,6 @@
 //! Fields for sizes, times and paths, as text: kept when they can be used, explained while they cannot.
 
-use egui::{Align, TextEdit, Ui};
+use egui::{Align2, TextEdit, Ui};
 use lucide_icons::Icon;
 
 use crate::gui::Action;
@@ -39,7 +39,7 @@ impl Fields {
             .id_salt(setting.key())
             .hint_text(empty)
             .desired_width(width)
-            .vertical_align(Align::Center);
+            .align(Align2::LEFT_CENTER);
         let response = ui.add(edit).labelled_by(label.id).on_hover_text(what);
         let usable = settings.clone().set(setting, &text);
         if response.changed() {
