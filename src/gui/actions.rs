@@ -9,14 +9,16 @@ use super::dialogs::{self, Ask};
 pub use super::download_actions::DownloadAction;
 pub use super::evaluate_actions::EvaluateAction;
 use super::library::Sheet;
+pub use super::memory_actions::MemoryAction;
 use super::settings_actions::SettingsAction;
 pub use super::train_actions::TrainAction;
 use super::{App, Page};
 use crate::export::{ExportOptions, ExportSummary, ExportTarget};
 use crate::format;
 use crate::jobs::brought::Brought;
+use crate::jobs::doctor::{self, Prepared};
+use crate::jobs::export;
 use crate::jobs::inspect::{self, Inspection};
-use crate::jobs::{doctor, export};
 use crate::predict::ModelSource;
 
 /// Something a page, a dialog or a finished task wants done.
@@ -43,12 +45,13 @@ pub enum Action {
     Cancel,
     Export(ExportTarget),
     Exported(ExportTarget, ExportSummary),
-    /// What a person should know about the device that computes.
-    DeviceChecked(Vec<String>),
+    /// The device that computes, and what a person should know about it.
+    DeviceChecked(Prepared),
     SettingsSaved(Result<(), String>),
     Failed(String),
     Train(TrainAction),
     Evaluate(EvaluateAction),
+    Memory(MemoryAction),
     Settings(SettingsAction),
     Download(DownloadAction),
 }
@@ -75,11 +78,12 @@ impl App {
             Action::Cancel => self.cancel(),
             Action::Export(target) => self.export(ctx, target),
             Action::Exported(target, summary) => self.toasts.done(exported(&target, summary)),
-            Action::DeviceChecked(notices) => self.device_notices = notices,
+            Action::DeviceChecked(device) => self.device = Some(device),
             Action::SettingsSaved(saved) => self.settings_saved(saved),
             Action::Failed(reason) => self.toasts.error(reason),
             Action::Train(action) => self.apply_to_training(ctx, action),
             Action::Evaluate(action) => self.apply_to_evaluation(ctx, action),
+            Action::Memory(action) => self.apply_to_memory(ctx, action),
             Action::Settings(action) => self.apply_to_settings(ctx, action),
             Action::Download(action) => self.apply_to_downloads(ctx, action),
         }
@@ -93,6 +97,9 @@ impl App {
         }
         if page == Page::Train {
             self.read_runs(ctx);
+        }
+        if page == Page::Memory {
+            self.read_peaks(ctx);
         }
     }
 
@@ -127,7 +134,7 @@ impl App {
             Page::Train => self.train.stop(),
             Page::Evaluate => self.evaluate.cancel(),
             Page::Models if self.downloads.is_active() => self.downloads.cancel(),
-            Page::Models | Page::Classify | Page::Settings => self.classify.cancel(),
+            Page::Models | Page::Classify | Page::Memory | Page::Settings => self.classify.cancel(),
         }
     }
 
@@ -224,7 +231,7 @@ impl App {
     pub(super) fn check_device(&mut self, ctx: &Context) {
         let (choice, folder) = (self.classify.config.device, self.places.jobs.verdicts.clone());
         self.spawn(ctx, "check device", move |job| {
-            Ok(Some(Action::DeviceChecked(doctor::prepare(choice, &folder, job)?.notices)))
+            Ok(Some(Action::DeviceChecked(doctor::prepare(choice, &folder, job)?)))
         });
     }
 

@@ -7,6 +7,7 @@ mod downloads;
 mod drops;
 mod evaluate_actions;
 mod library;
+mod memory_actions;
 mod pages;
 mod pictures;
 mod results;
@@ -28,12 +29,13 @@ use std::time::{Duration, Instant};
 use egui::{CentralPanel, Context, Frame, Key, KeyboardShortcut, Margin, Modifiers, Panel, RichText, Ui, vec2};
 use lucide_icons::Icon;
 
-pub use actions::{Action, DownloadAction, EvaluateAction, TrainAction};
+pub use actions::{Action, DownloadAction, EvaluateAction, MemoryAction, TrainAction};
 use downloads::Downloads;
 use drops::Hover;
 use library::Library;
 use pages::classify::Classify;
 use pages::evaluate::Evaluate;
+use pages::memory::MemoryPage;
 use pages::settings::SettingsPage;
 use pages::train::Train;
 use run::{Run, RunState};
@@ -46,6 +48,7 @@ use crate::export::Row;
 use crate::jobs;
 use crate::jobs::brought::{self, Brought};
 use crate::jobs::classify::{ClassifyEvent, ClassifySummary, ModelSummary};
+use crate::jobs::doctor::Prepared;
 use crate::jobs::sweep::SweepRow;
 use crate::predict::ModelSource;
 use crate::settings::Settings;
@@ -65,15 +68,17 @@ pub enum Page {
     Classify,
     Train,
     Evaluate,
+    Memory,
     Settings,
 }
 
 impl Page {
-    const ALL: [(Self, Icon, &'static str, Key); 5] = [
+    const ALL: [(Self, Icon, &'static str, Key); 6] = [
         (Self::Models, Icon::Boxes, "Models", Key::Num1),
         (Self::Classify, Icon::Images, "Classify", Key::Num2),
         (Self::Train, Icon::GraduationCap, "Train", Key::Num3),
         (Self::Evaluate, Icon::Target, "Evaluate", Key::Num4),
+        (Self::Memory, Icon::MemoryStick, "Memory", Key::Num5),
         (Self::Settings, Icon::Settings, "Settings", Key::Comma),
     ];
 }
@@ -101,14 +106,15 @@ pub struct App {
     classify: Classify,
     train: Train,
     evaluate: Evaluate,
+    memory_page: MemoryPage,
     settings_page: SettingsPage,
     strip: Strip,
     tasks: Tasks,
     toasts: Toasts,
     hover: Hover,
     actions: Vec<Action>,
-    /// What a person should know about the device that computes.
-    device_notices: Vec<String>,
+    /// The device that computes, and what a person should know about it; none before it is checked.
+    device: Option<Prepared>,
     /// The window closes once the run has written its snapshot.
     is_closing: bool,
 }
@@ -134,6 +140,7 @@ impl App {
             classify: Classify::new(&settings, brought::sample_photos()),
             train: Train::new(config, brought::sample_photos()),
             evaluate: Evaluate::new(brought::sample_photos()),
+            memory_page: MemoryPage::default(),
             settings_page: SettingsPage::default(),
             places,
             settings,
@@ -143,7 +150,7 @@ impl App {
             toasts: Toasts::default(),
             hover: Hover::default(),
             actions,
-            device_notices: Vec::new(),
+            device: None,
             is_closing: false,
         };
         app.check_device(ctx);
@@ -153,7 +160,7 @@ impl App {
     /// Takes the news of every job and does what was asked for. Also runs while the window is hidden, so that no job
     /// ever waits for the window to be looked at.
     pub fn tick(&mut self, ctx: &Context) {
-        self.strip.sample(self.train.phase());
+        self.strip.sample(self.train.phase(), self.device.as_ref().map(|device| &device.chosen));
         let mut actions = std::mem::take(&mut self.actions);
         actions.extend(self.tasks.finished());
         actions.extend(self.classify.poll(ctx));
@@ -164,6 +171,7 @@ impl App {
         for action in actions {
             self.apply(ctx, action);
         }
+        self.follow_peaks(ctx);
         self.tidy_models(ctx);
         self.keep_settings(ctx);
         self.close_when_saved(ctx);
@@ -224,6 +232,11 @@ impl App {
                 let obstacle = self.train.holds_device().then_some(evaluate_actions::BUSY);
                 pages::evaluate::page_ui(ui, &mut self.evaluate, &self.library, obstacle, &mut self.actions);
             }
+            Page::Memory => {
+                let mut asked = Vec::new();
+                pages::memory::page_ui(ui, &self.memory_page, &self.memory_now(), &mut asked);
+                self.actions.extend(asked);
+            }
             Page::Settings => {
                 let memory = (&self.places.jobs.models, self.strip.latest());
                 pages::settings::page_ui(ui, &mut self.settings_page, &self.settings, memory, &mut self.actions);
@@ -234,7 +247,7 @@ impl App {
             match self.page {
                 Page::Train => drops::overlay(&ctx, &self.hover, drops::promise_to_train),
                 Page::Evaluate => drops::overlay(&ctx, &self.hover, drops::promise_to_evaluate),
-                Page::Models | Page::Classify | Page::Settings => {
+                Page::Models | Page::Classify | Page::Memory | Page::Settings => {
                     drops::overlay(&ctx, &self.hover, |brought| drops::promise(brought, self.classify.is_running()));
                 }
             }
@@ -272,7 +285,7 @@ impl App {
                     self.actions.push(Action::Show(page));
                 }
             }
-            for notice in &self.device_notices {
+            for notice in self.device.iter().flat_map(|device| &device.notices) {
                 ui.add_space(STEP * 2.0);
                 widgets::alert(ui, Icon::TriangleAlert, palette.warning, notice);
             }
@@ -288,7 +301,7 @@ impl App {
         }
         if pressed(Key::O) {
             let ask = match self.page {
-                Page::Models | Page::Settings => dialogs::Ask::Checkpoint,
+                Page::Models | Page::Memory | Page::Settings => dialogs::Ask::Checkpoint,
                 Page::Classify => dialogs::Ask::Folders,
                 Page::Train => dialogs::Ask::TrainPhotos,
                 Page::Evaluate => dialogs::Ask::EvaluatePhotos,
@@ -300,7 +313,7 @@ impl App {
                 Page::Train => self.actions.push(Action::Train(TrainAction::Start)),
                 Page::Evaluate => self.actions.push(Action::Evaluate(EvaluateAction::Start)),
                 Page::Models | Page::Classify if self.classify.can_start() => self.actions.push(Action::Start),
-                Page::Models | Page::Classify | Page::Settings => {}
+                Page::Models | Page::Classify | Page::Memory | Page::Settings => {}
             }
         }
         if pressed(Key::Period) {
@@ -321,7 +334,7 @@ impl App {
     fn close_detail(&mut self) -> bool {
         match self.page {
             Page::Evaluate => self.evaluate.close_detail(),
-            Page::Models | Page::Classify | Page::Train | Page::Settings => self.classify.close_detail(),
+            Page::Models | Page::Classify | Page::Train | Page::Memory | Page::Settings => self.classify.close_detail(),
         }
     }
 

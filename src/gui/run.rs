@@ -35,6 +35,8 @@ pub struct Run {
     /// How many rows came from the journal.
     pub resumed: u64,
     pub notices: Vec<String>,
+    /// What it is expected to take at its most, by what takes it, in bytes beside what the process had before.
+    pub predicted: Vec<(&'static str, u64)>,
     /// It was refused because it is predicted not to fit, and may be run anyway.
     pub is_refused: bool,
     job: Option<ClassifyJob>,
@@ -63,6 +65,7 @@ impl Run {
             progress: Progress::default(),
             resumed: 0,
             notices: Vec::new(),
+            predicted: Vec::new(),
             is_refused: false,
             job: None,
         }
@@ -126,6 +129,7 @@ impl Run {
 
     pub fn receive(&mut self, event: ClassifyEvent) {
         match event {
+            ClassifyEvent::Predicted(items) => self.predicted = items,
             ClassifyEvent::Model(model) => {
                 self.results.set_labels(&model.labels);
                 self.model = Some(model);

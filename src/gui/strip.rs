@@ -8,11 +8,13 @@ use egui_plot::{HLine, Line, LineStyle, PlotPoints, VLine};
 
 use super::theme::{self, Palette, STEP};
 use super::widgets;
+use crate::device::Chosen;
 use crate::format;
-use crate::memory::{self, Reading};
+use crate::jobs::flush::{self, DeviceUse};
+use crate::memory::{self, Pressure, Reading};
 
 const INTERVAL: Duration = Duration::from_secs(1);
-const SECONDS: usize = 120;
+pub const SECONDS: usize = 120;
 
 /// A phase of training that ends sooner has no line of its own.
 const SHORTEST_PHASE: Duration = Duration::from_secs(4);
@@ -20,23 +22,41 @@ const SHORTEST_PHASE: Duration = Duration::from_secs(4);
 /// Height of the strip's contents.
 pub const HEIGHT: f32 = 64.0;
 
+/// What was read at one time.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    at: Instant,
+    pub reading: Reading,
+    pub pressure: Option<Pressure>,
+    pub device: Option<DeviceUse>,
+}
+
 /// The readings of the last two minutes.
 #[derive(Default)]
 pub struct Strip {
-    readings: VecDeque<(Instant, Reading)>,
+    moments: VecDeque<Moment>,
     /// What training did, each from its beginning on; `None` when it ended.
     phases: VecDeque<(Instant, Option<String>)>,
 }
 
 impl Strip {
-    /// Notes what training does, and takes a reading when the last one is a second old.
-    pub fn sample(&mut self, phase: Option<String>) {
+    /// Notes what training does, and takes a reading when the last one is a second old. `chosen` is the device that
+    /// computes, once it is known.
+    pub fn sample(&mut self, phase: Option<String>, chosen: Option<&Chosen>) {
         self.enter(Instant::now(), phase);
         // A wake-up that comes a little early must not cost a whole further second.
         let due = INTERVAL.saturating_sub(Duration::from_millis(20));
-        if self.readings.back().is_none_or(|(when, _)| when.elapsed() >= due) {
-            self.push(Instant::now(), memory::read());
+        if self.moments.back().is_none_or(|moment| moment.at.elapsed() >= due) {
+            self.read(chosen);
         }
+    }
+
+    /// Takes a reading now.
+    pub fn read(&mut self, chosen: Option<&Chosen>) -> Reading {
+        let reading = memory::read();
+        let (pressure, device) = (memory::strain().pressure, chosen.and_then(flush::device_use));
+        self.push(Moment { at: Instant::now(), reading, pressure, device });
+        reading
     }
 
     fn enter(&mut self, now: Instant, phase: Option<String>) {
@@ -56,23 +76,27 @@ impl Strip {
         }
     }
 
-    fn push(&mut self, now: Instant, reading: Reading) {
-        self.readings.push_back((now, reading));
+    fn push(&mut self, moment: Moment) {
+        self.moments.push_back(moment);
         let window = Duration::from_secs(SECONDS as u64);
-        while self.readings.front().is_some_and(|(when, _)| now.duration_since(*when) > window) {
-            self.readings.pop_front();
+        while self.moments.front().is_some_and(|first| moment.at.duration_since(first.at) > window) {
+            self.moments.pop_front();
         }
     }
 
     /// The latest reading.
     pub fn latest(&self) -> Option<&Reading> {
-        self.readings.back().map(|(_, reading)| reading)
+        self.latest_moment().map(|moment| &moment.reading)
+    }
+
+    pub fn latest_moment(&self) -> Option<&Moment> {
+        self.moments.back()
     }
 
     /// Draws the strip across the width of `ui`, and asks for the next frame in a second.
     pub fn ui(&self, ui: &mut Ui) {
         ui.request_repaint_after(INTERVAL);
-        let Some((_, latest)) = self.readings.back() else { return };
+        let Some(latest) = self.latest() else { return };
         ui.horizontal_centered(|ui| {
             ui.spacing_mut().item_spacing.x = STEP * 3.0;
             if let Some((_, Some(phase))) = self.phases.back() {
@@ -87,8 +111,8 @@ impl Strip {
 
     fn plot_ui(&self, ui: &mut Ui, latest: &Reading) {
         let palette = Palette::of(ui);
-        let footprint = self.series(|reading| reading.footprint);
-        let heap = self.series(|reading| Some(reading.heap_live));
+        let footprint = self.series(|moment| moment.reading.footprint);
+        let heap = self.series(|moment| Some(moment.reading.heap_live));
         let scale = Scale::new(footprint.iter().chain(&heap).map(|point| point[1]), latest.budget());
         let plot = widgets::still_plot("memory of the last two minutes")
             .height(HEIGHT - 8.0)
@@ -115,7 +139,7 @@ impl Strip {
 
     /// Seconds before the latest reading, and what began then; nothing began where training ended.
     fn phase_starts(&self) -> impl Iterator<Item = (f64, &str)> {
-        let now = self.readings.back().map(|(now, _)| *now);
+        let now = self.moments.back().map(|latest| latest.at);
         self.phases.iter().filter_map(move |(since, phase)| {
             let ago = now?.saturating_duration_since(*since).as_secs_f64();
             Some((-ago.min(SECONDS as f64), phase.as_deref().unwrap_or_default()))
@@ -135,11 +159,11 @@ impl Strip {
         }
     }
 
-    /// Seconds before the latest reading, and megabytes.
-    fn series(&self, figure: impl Fn(&Reading) -> Option<u64>) -> Vec<[f64; 2]> {
-        let Some((now, _)) = self.readings.back() else { return Vec::new() };
-        let at = |when: &Instant| -now.duration_since(*when).as_secs_f64();
-        self.readings.iter().filter_map(|(when, reading)| Some([at(when), figure(reading)? as f64])).collect()
+    /// Seconds before the latest reading, and a figure that was had then.
+    pub fn series(&self, figure: impl Fn(&Moment) -> Option<u64>) -> Vec<[f64; 2]> {
+        let Some(now) = self.moments.back().map(|latest| latest.at) else { return Vec::new() };
+        let ago = |moment: &Moment| -now.duration_since(moment.at).as_secs_f64();
+        self.moments.iter().filter_map(|moment| Some([ago(moment), figure(moment)? as f64])).collect()
     }
 }
 
@@ -206,23 +230,28 @@ fn figures(reading: &Reading) -> Vec<(&'static str, String, &'static str)> {
 mod tests {
     use super::*;
 
+    fn moment(at: Instant, reading: Reading) -> Moment {
+        Moment { at, reading, pressure: None, device: None }
+    }
+
     #[test]
     fn readings_older_than_two_minutes_leave() {
         let mut strip = Strip::default();
         let start = Instant::now();
         for second in 0..300 {
-            strip.push(start + Duration::from_secs(second), Reading { heap_live: second, ..Reading::default() });
+            let reading = Reading { heap_live: second, ..Reading::default() };
+            strip.push(moment(start + Duration::from_secs(second), reading));
         }
-        let series = strip.series(|reading| Some(reading.heap_live));
+        let series = strip.series(|moment| Some(moment.reading.heap_live));
         assert_eq!((series.len(), series[0], series[120]), (121, [-120.0, 179.0], [0.0, 299.0]));
-        assert!(strip.series(|reading| reading.footprint).is_empty(), "unknown is no point, not 0");
+        assert!(strip.series(|moment| moment.reading.footprint).is_empty(), "unknown is no point, not 0");
     }
 
     #[test]
     fn phases_last_until_the_next_and_brief_ones_give_way() {
         let (mut strip, start) = (Strip::default(), Instant::now());
         let at = |second| start + Duration::from_secs(second);
-        strip.push(at(200), Reading::default());
+        strip.push(moment(at(200), Reading::default()));
         for (second, phase) in [(1, "Reading"), (10, "Epoch 1"), (100, "Validating"), (102, "Epoch 2"), (150, "Saving")]
         {
             strip.enter(at(second), Some(phase.to_owned()));

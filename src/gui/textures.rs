@@ -83,6 +83,11 @@ impl Textures {
         }
     }
 
+    /// What all textures take now.
+    pub fn bytes(&self) -> u64 {
+        self.bytes as u64
+    }
+
     /// Forgets every picture: the photos may have changed since.
     pub fn clear(&mut self) {
         self.kept.clear();

@@ -6,7 +6,7 @@ use std::path::Path;
 use egui::text::{LayoutJob, TextFormat};
 use egui::{Align, Align2, Button, Color32, CornerRadius, Frame, Layout, Margin, Rect, Response, RichText, Sense};
 use egui::{Stroke, StrokeKind, Ui, Vec2, WidgetInfo, accesskit::Role, vec2};
-use egui_plot::Plot;
+use egui_plot::{GridMark, Plot};
 use lucide_icons::Icon;
 
 use super::theme::{self, Palette, RADIUS, STEP};
@@ -327,6 +327,20 @@ pub fn still_plot(name: &str) -> Plot<'static> {
 /// A chart of this size with axes and a grid, which stays as it is drawn too.
 pub fn chart<'a>(ui: &Ui, name: &str, size: Vec2) -> Plot<'a> {
     fixed_plot(name).width(size.x).height(size.y).sense(Sense::hover()).grid_color(Palette::of(ui).hairline)
+}
+
+/// About five lines of the grid at round numbers, at least `least` apart.
+pub fn round_marks((low, high): (f64, f64), least: f64) -> Vec<GridMark> {
+    const ABOUT: f64 = 5.0;
+    if !(high - low).is_finite() || high <= low {
+        return Vec::new();
+    }
+    let wanted = ((high - low) / ABOUT).max(least).max(f64::MIN_POSITIVE);
+    let power = 10_f64.powf(wanted.log10().floor());
+    let factor = [1.0, 2.0, 5.0, 10.0].into_iter().find(|factor| factor * power >= wanted * (1.0 - 1e-9));
+    let step_size = power * factor.unwrap_or(10.0);
+    let numbers = (low / step_size - 1e-9).ceil() as i64..=(high / step_size + 1e-9).floor() as i64;
+    numbers.map(|number| GridMark { value: number as f64 * step_size, step_size }).collect()
 }
 
 fn fixed_plot<'a>(name: &str) -> Plot<'a> {

@@ -11,6 +11,7 @@ pub mod download;
 pub mod evaluate;
 pub mod export;
 pub mod find_rate;
+pub mod flush;
 pub mod inference;
 pub mod inspect;
 pub mod models;

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::device::Chosen;
 use crate::journal::{Journal, JournalError, Peak, PeakKind};
 use crate::memory::{self, Calibration, Reading, heap};
+use crate::models;
 
 /// So many of the last jobs of a kind correct the next prediction.
 const LAST: usize = 20;
@@ -20,7 +21,57 @@ pub fn calibration(kind: &PeakKind, journal: &Path) -> Option<Calibration> {
     // Only to read what may be there: a job that needs no journal makes none.
     let journal = journal.exists().then(|| Journal::open(journal).ok()).flatten()?;
     let peaks = journal.peaks(Some(kind), LAST).ok()?;
+    of_peaks(&peaks)
+}
+
+fn of_peaks(peaks: &[Peak]) -> Option<Calibration> {
     Calibration::of(&peaks.iter().map(|peak| (peak.predicted, peak.measured())).collect::<Vec<_>>())
+}
+
+/// How good the predictions for jobs of one kind were.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Track {
+    pub kind: PeakKind,
+    /// The network as people call it.
+    pub network: String,
+    /// None with too few jobs.
+    pub calibration: Option<Calibration>,
+    /// Of those that are looked at.
+    pub jobs: usize,
+}
+
+/// What the journal knows of peaks.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct History {
+    /// The newest first.
+    pub peaks: Vec<Peak>,
+    /// Of the kinds among these, in the same order.
+    pub tracks: Vec<Track>,
+}
+
+impl History {
+    /// What people call the network of a job.
+    pub fn network<'a>(&'a self, kind: &'a PeakKind) -> &'a str {
+        self.tracks.iter().find(|track| track.kind == *kind).map_or(&kind.network, |track| &track.network)
+    }
+}
+
+/// The last `most` jobs, and how good the predictions for such jobs are. Empty where no job was noted yet.
+pub fn history(journal: &Path, most: usize) -> Result<History, JournalError> {
+    if !journal.exists() {
+        return Ok(History::default());
+    }
+    let journal = Journal::open(journal)?;
+    let peaks = journal.peaks(None, most)?;
+    let mut tracks: Vec<Track> = Vec::new();
+    for Peak { kind, .. } in &peaks {
+        if tracks.iter().all(|track| track.kind != *kind) {
+            let of_kind = journal.peaks(Some(kind), LAST)?;
+            let network = models::named(&kind.network, 1).map_or_else(|_| kind.network.clone(), |known| known.title);
+            tracks.push(Track { kind: kind.clone(), network, calibration: of_peaks(&of_kind), jobs: of_kind.len() });
+        }
+    }
+    Ok(History { peaks, tracks })
 }
 
 /// A prediction that a job goes by.

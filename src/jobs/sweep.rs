@@ -234,7 +234,7 @@ pub fn try_case(case: &Case, places: &Places, ctx: &JobContext) -> Result<Tried,
     }
     Ok(Tried {
         photos_per_second: photos as f64 / seconds,
-        predicted_bytes: before + start.predicted_bytes,
+        predicted_bytes: before + start.plan.bytes(),
         peak_bytes: memory::read().peak,
         recomputed_blocks: start.recomputed_blocks,
     })

@@ -131,6 +131,16 @@ pub fn release(device: &Device) -> Result<()> {
     })
 }
 
+/// Bytes that a device keeps for reuse and [`release`] would give back; none for the CPU. candle's own pool cannot be asked.
+pub fn kept_bytes(device: &Device) -> Option<u64> {
+    #[cfg(target_os = "macos")]
+    if let Device::Metal(device) = device {
+        return Some(metal::kept_bytes(device));
+    }
+    debug_assert!(device.is_cpu());
+    None
+}
+
 /// True when a gradient is wanted for any of `tensors`.
 fn is_tracked(tensors: &[&Tensor]) -> bool {
     tensors.iter().any(|tensor| tensor.track_op())

@@ -26,6 +26,8 @@ mod hostile_images;
 mod images;
 mod journal;
 mod layers;
+#[cfg(feature = "window")]
+mod memory_page;
 mod metal_kernels;
 mod networks;
 mod quantized;

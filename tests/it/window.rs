@@ -173,7 +173,7 @@ fn an_empty_window_says_what_to_do_and_every_control_has_a_name() {
 #[test]
 fn the_strip_names_every_figure_on_every_page() {
     let mut window = Window::open();
-    for page in ["Models", "Classify", "Train", "Evaluate"] {
+    for page in ["Models", "Classify", "Train", "Evaluate", "Memory"] {
         window.click(page);
         for figure in ["footprint", "peak", "heap live", "heap peak", "available"] {
             assert!(window.harness.query_all_by_label(figure).next().is_some(), "{figure} on {page}");

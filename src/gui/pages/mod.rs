@@ -2,6 +2,7 @@
 
 pub mod classify;
 pub mod evaluate;
+pub mod memory;
 pub mod models;
 pub mod settings;
 pub mod train;

@@ -85,6 +85,8 @@ impl ClassifyConfig {
 /// What a running classification tells.
 #[derive(Debug, Clone)]
 pub enum ClassifyEvent {
+    /// What the run is expected to take, by what takes it, in bytes beside what the process had before.
+    Predicted(Vec<(&'static str, u64)>),
     /// The model is loaded.
     Model(ModelSummary),
     /// The next rows, in the order of the run; `resumed` ones came from the journal.
@@ -170,6 +172,9 @@ pub fn classify(
     let (predicted, notice) = to_load.admit(Predicted::config_of(config), &chosen, places)?;
     if let Some(notice) = notice {
         on_event(ClassifyEvent::Notice(notice))?;
+    }
+    if let Some(predicted) = &predicted {
+        on_event(ClassifyEvent::Predicted(predicted.items.clone()))?;
     }
     let (config, classifier) = lend(config, &chosen, places, ctx, on_event)?;
     let (summary, highest) = Run::start(&config, journal, classifier, ctx, on_event)?.go();

@@ -94,7 +94,7 @@ pub fn stream(
     let (config, classifier) = lend(config, &chosen, places, ctx, &mut |event| match event {
         ClassifyEvent::Model(model) => on_event(StreamEvent::Ready(model)),
         ClassifyEvent::Notice(notice) | ClassifyEvent::DeviceNotice(notice) => on_event(StreamEvent::Notice(notice)),
-        ClassifyEvent::Rows { .. } => Ok(()),
+        ClassifyEvent::Predicted(_) | ClassifyEvent::Rows { .. } => Ok(()),
     })?;
     let threads = threads_of(&config);
     let transform = classifier.description.transform;

@@ -23,7 +23,7 @@ use crate::jobs::doctor::{self, Prepared};
 use crate::jobs::evaluate::Tiled;
 use crate::jobs::peaks::Predicted;
 use crate::jobs::{Places, peaks};
-use crate::memory::heap;
+use crate::memory::{Plan, heap};
 use crate::ops;
 use crate::train::{Ended, Finished, FitEvent, Record, RunError, Session, TrainConfig};
 use crate::worker::{self, BoxError, Events, Job, JobContext, Outcome, Progress};
@@ -67,8 +67,8 @@ pub struct TrainStart {
     pub parameters: u64,
     pub image_size: usize,
     pub steps_per_epoch: usize,
-    /// What the run is expected to take beside what the process had before, in bytes.
-    pub predicted_bytes: u64,
+    /// What the run is expected to take beside what the process had before.
+    pub plan: Plan,
     /// What is kept of that frozen blocks made of the photos, computed once; none when nothing is.
     pub feature_bytes: Option<u64>,
     /// Whole epochs that are behind already.

@@ -410,7 +410,7 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
         trained_blocks: network.blocks.len() - first,
         recomputed_blocks: plan.recomputed_blocks,
         parameters,
-        predicted_bytes: plan.bytes(),
+        plan: plan.memory,
         feature_bytes: keeps_features.then_some(plan.memory.features),
         at_once: layout.at_once,
         has_batch_norms,

@@ -320,6 +320,14 @@ where
         drop(freed);
     }
 
+    /// Takes everything off the shelf that is neither pinned nor in use; how many things that were.
+    pub fn unload_idle(&self) -> usize {
+        let mut state = self.0.lock();
+        let freed = state.remove(Held::can_go);
+        drop(state);
+        freed.len()
+    }
+
     /// A pinned thing stays however long nobody uses it and whatever else is loaded.
     pub fn set_pinned(&self, key: &K, is_pinned: bool) {
         let mut state = self.0.lock();

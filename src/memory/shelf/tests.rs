@@ -191,6 +191,18 @@ fn what_nobody_uses_for_the_idle_time_is_unloaded_and_what_is_used_or_pinned_is_
 }
 
 #[test]
+fn what_is_idle_can_be_unloaded_at_once_and_the_rest_stays() {
+    let shelf = Names::new(ShelfLimits::NONE);
+    let used = get(&shelf, "used", 1).unwrap();
+    drop(get(&shelf, "pinned", 2).unwrap());
+    shelf.set_pinned(&"pinned", true);
+    drop(get(&shelf, "idle", 4).unwrap());
+    assert_eq!((shelf.unload_idle(), names(&shelf), shelf.bytes()), (1, vec!["used", "pinned"], 3));
+    drop(used);
+    assert_eq!((shelf.unload_idle(), shelf.unload_idle(), shelf.bytes()), (1, 0, 2));
+}
+
+#[test]
 fn an_idle_time_of_zero_unloads_at_once_after_the_last_use() {
     let shelf = Names::new(ShelfLimits { idle: Some(Duration::ZERO), ..ShelfLimits::NONE });
     let (first, second) = (get(&shelf, "model", 1).unwrap(), get(&shelf, "model", 1).unwrap());

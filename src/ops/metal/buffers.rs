@@ -48,6 +48,14 @@ pub fn release(device: &MetalDevice) {
     });
 }
 
+/// Bytes of the device's free buffers.
+pub fn kept_bytes(device: &MetalDevice) -> u64 {
+    let pool = pool();
+    let of_device = pool.iter().filter(|((id, _), _)| *id == device.id());
+    let free = |buffers: &[Arc<Buffer>]| buffers.iter().filter(|buffer| Arc::strong_count(buffer) == 1).count();
+    of_device.map(|((_, bytes), buffers)| (bytes * free(buffers)) as u64).sum()
+}
+
 /// The size to allocate: at most an eighth more, so that similar requests share buffers.
 fn size_class(bytes: usize) -> usize {
     const SMALLEST_STEP: usize = 256;

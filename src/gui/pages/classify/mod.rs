@@ -40,7 +40,7 @@ pub struct Classify {
     query: Query,
     view: View,
     grid: grid::Grid,
-    textures: Textures,
+    pub textures: Textures,
     /// The photo shown large, by its number in the run.
     selected: Option<u32>,
     /// The inputs grew during the run: go on with all of them when it ends.

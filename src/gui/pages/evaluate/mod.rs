@@ -103,7 +103,7 @@ pub struct Evaluate {
     progress: Progress,
     job: Option<(EvaluateJob, EvaluateTask)>,
     leaving: Leaving<Evaluated, ()>,
-    textures: Textures,
+    pub textures: Textures,
     sample: Option<PathBuf>,
 }
 

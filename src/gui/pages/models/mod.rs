@@ -2,7 +2,7 @@
 
 mod get;
 mod sheet;
-mod shelf;
+pub mod shelf;
 mod transform;
 
 use egui::{Align2, CornerRadius, FontId, Layout, ScrollArea, Sense, Ui, WidgetInfo, accesskit::Role, pos2, vec2};

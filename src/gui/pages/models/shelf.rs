@@ -17,20 +17,27 @@ const HEIGHT: f32 = 28.0;
 /// A line for each form in which the model is loaded: with another precision or transform it is another one.
 pub fn rows_ui(ui: &mut Ui, source: &ModelSource, shelved: &[Shelved<ModelKey>], actions: &mut Vec<Action>) {
     for shelved in shelved.iter().filter(|shelved| shelved.key.source == *source) {
-        let size = vec2(ui.available_width() - STEP, HEIGHT);
-        ui.allocate_ui_with_layout(size, Layout::right_to_left(Align::Center), |ui| {
-            ui.spacing_mut().item_spacing.x = 2.0;
-            if !shelved.is_loading {
-                buttons_ui(ui, shelved, actions);
-            }
-            ui.with_layout(Layout::left_to_right(Align::Center), |ui| {
-                ui.add_space(24.0);
-                let color = Palette::of(ui).secondary;
-                let text = egui::RichText::new(state(shelved)).small().color(color);
-                ui.add(egui::Label::new(text).truncate());
-            });
+        row_ui(ui, shelved, actions, |ui| {
+            ui.add_space(24.0);
         });
     }
+}
+
+/// A line for one loaded model; `add_name` is drawn before how it stands.
+pub fn row_ui(ui: &mut Ui, shelved: &Shelved<ModelKey>, actions: &mut Vec<Action>, add_name: impl FnOnce(&mut Ui)) {
+    let size = vec2(ui.available_width() - STEP, HEIGHT);
+    ui.allocate_ui_with_layout(size, Layout::right_to_left(Align::Center), |ui| {
+        ui.spacing_mut().item_spacing.x = 2.0;
+        if !shelved.is_loading {
+            buttons_ui(ui, shelved, actions);
+        }
+        ui.with_layout(Layout::left_to_right(Align::Center), |ui| {
+            add_name(ui);
+            let color = Palette::of(ui).secondary;
+            let text = egui::RichText::new(state(shelved)).small().color(color);
+            ui.add(egui::Label::new(text).truncate());
+        });
+    });
 }
 
 fn buttons_ui(ui: &mut Ui, shelved: &Shelved<ModelKey>, actions: &mut Vec<Action>) {

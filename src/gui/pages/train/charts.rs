@@ -131,8 +131,8 @@ pub fn chart_ui(ui: &mut Ui, id: &str, measure: Measure, axis: Axis, series: Vec
         let mut plot = widgets::chart(ui, id, size)
             .y_axis_min_width(36.0)
             .set_margin_fraction(vec2(0.02, 0.06))
-            .x_grid_spacer(|input| round_marks(input.bounds, 1.0))
-            .y_grid_spacer(|input| round_marks(input.bounds, 0.0))
+            .x_grid_spacer(|input| widgets::round_marks(input.bounds, 1.0))
+            .y_grid_spacer(|input| widgets::round_marks(input.bounds, 0.0))
             .y_axis_formatter(move |mark, _| measure.mark(mark))
             .x_axis_formatter(
                 |mark, _| if mark.value.fract() == 0.0 { format!("{:.0}", mark.value) } else { String::new() },
@@ -159,20 +159,6 @@ pub fn chart_ui(ui: &mut Ui, id: &str, measure: Measure, axis: Axis, series: Vec
             }
         });
     });
-}
-
-/// About five lines of the grid at round numbers, at least `least` apart.
-pub fn round_marks((low, high): (f64, f64), least: f64) -> Vec<GridMark> {
-    const ABOUT: f64 = 5.0;
-    if !(high - low).is_finite() || high <= low {
-        return Vec::new();
-    }
-    let wanted = ((high - low) / ABOUT).max(least).max(f64::MIN_POSITIVE);
-    let power = 10_f64.powf(wanted.log10().floor());
-    let factor = [1.0, 2.0, 5.0, 10.0].into_iter().find(|factor| factor * power >= wanted * (1.0 - 1e-9));
-    let step_size = power * factor.unwrap_or(10.0);
-    let numbers = (low / step_size - 1e-9).ceil() as i64..=(high / step_size + 1e-9).floor() as i64;
-    numbers.map(|number| GridMark { value: number as f64 * step_size, step_size }).collect()
 }
 
 /// Two charts, side by side where there is room.
@@ -219,12 +205,13 @@ mod tests {
 
     #[test]
     fn lines_of_the_grid_are_few_and_round() {
-        let marks = |bounds, least| -> Vec<f64> { round_marks(bounds, least).iter().map(|mark| mark.value).collect() };
+        let marks =
+            |bounds, least| -> Vec<f64> { widgets::round_marks(bounds, least).iter().map(|mark| mark.value).collect() };
         assert_eq!(marks((-0.2, 10.3), 1.0), [0.0, 5.0, 10.0]);
         assert_eq!(marks((0.0, 2.0), 1.0), [0.0, 1.0, 2.0]);
         assert_eq!(marks((0.0, 1.0), 0.0).len(), 6);
         let texts: Vec<String> =
-            round_marks((0.0, 3e-4), 0.0).into_iter().map(|mark| Measure::Rate.mark(mark)).collect();
+            widgets::round_marks((0.0, 3e-4), 0.0).into_iter().map(|mark| Measure::Rate.mark(mark)).collect();
         assert_eq!(texts, ["0", "1e-4", "2e-4", "3e-4"]);
     }
 }

@@ -28,7 +28,7 @@ use crate::jobs::Places;
 use crate::jobs::runs::RunList;
 use crate::jobs::sweep::SweepRow;
 use crate::jobs::train::TrainTask;
-use crate::memory::Reading;
+use crate::memory::{Plan, Reading};
 use crate::train::{RatesTried, TrainConfig};
 
 const SIDE_WIDTH: f32 = 288.0;
@@ -72,7 +72,7 @@ pub struct Train {
     memory: memory::Memory,
     /// The memory now.
     reading: Reading,
-    textures: Textures,
+    pub textures: Textures,
     axis: charts::Axis,
     sample: Option<PathBuf>,
 }
@@ -121,6 +121,14 @@ impl Train {
     pub fn holds_device(&self) -> bool {
         let is_paused = self.training.as_ref().is_some_and(|training| training.state == TrainState::Paused);
         (self.is_training() && !is_paused) || self.is_starting || self.sweep.is_running() || self.rates.is_running()
+    }
+
+    /// What the run that holds the device is expected to take at its most.
+    pub fn plan(&self) -> Option<Plan> {
+        let training = self.training.as_ref().filter(|training| training.is_active())?;
+        // A paused run holds nothing.
+        let start = training.start.as_ref().filter(|_| training.state != TrainState::Paused)?;
+        Some(start.plan)
     }
 
     /// The run that is going on, as few words.

@@ -4,7 +4,6 @@ use egui::{Context, Ui, vec2};
 use egui_plot::{GridMark, Line, PlotPoints, VLine};
 use lucide_icons::Icon;
 
-use super::charts;
 use crate::format;
 use crate::gui::actions::{Action, TrainAction};
 use crate::gui::tasks::Leaving;
@@ -150,7 +149,7 @@ fn plot_ui(ui: &mut Ui, rates: &Rates) {
         .y_axis_min_width(32.0)
         .x_grid_spacer(|_| [-6, -4, -2, 0].map(|power| GridMark { value: f64::from(power), step_size: 2.0 }).to_vec())
         .x_axis_formatter(|mark, _| format!("1e{:.0}", mark.value))
-        .y_grid_spacer(|input| charts::round_marks(input.bounds, 0.0))
+        .y_grid_spacer(|input| widgets::round_marks(input.bounds, 0.0))
         .show(ui, |plot| {
             plot.set_plot_bounds_x(-7.1..=0.1);
             plot.set_plot_bounds_y(low..=high);

@@ -113,7 +113,7 @@ fn start_ui(ui: &mut Ui, start: &TrainStart, folder: &std::path::Path) {
     let learns = format!("{trained} of {blocks} blocks, {} parameters", format::count(start.parameters));
     widgets::fact(ui, "Learns", &learns);
     widgets::fact(ui, "Computed twice", &format::counted(start.recomputed_blocks as u64, "block"));
-    let what = format!("{} besides the window", format::bytes(start.predicted_bytes));
+    let what = format!("{} besides the window", format::bytes(start.plan.bytes()));
     widgets::fact(ui, "Memory, predicted", &what);
     widgets::fact(ui, "Folder", &folder.display().to_string());
 }

@@ -1,0 +1,118 @@
+//! What the Memory page asks for, and what is then done: one call per action.
+
+use egui::Context;
+
+use super::pages::memory::{Flushed, Now, Peaks};
+use super::{Action, App, Page};
+use crate::format;
+use crate::jobs::flush;
+use crate::jobs::peaks::{self, History};
+use crate::memory::heap;
+
+/// So many of the last jobs are shown.
+const SHOWN: usize = 100;
+
+/// Something about memory that is wanted done.
+#[derive(Debug)]
+pub enum MemoryAction {
+    /// Whether a flush also unloads models.
+    SetUnloads(bool),
+    /// Gives back what nobody uses.
+    Flush,
+    /// It is given back; so many models were unloaded for it.
+    Flushed(usize),
+    ResetPeak,
+    ReadPeaks,
+    PeaksRead(Result<History, String>),
+}
+
+impl App {
+    pub(super) fn apply_to_memory(&mut self, ctx: &Context, action: MemoryAction) {
+        match action {
+            MemoryAction::SetUnloads(unloads) => self.memory_page.unloads_models = unloads,
+            MemoryAction::Flush => self.flush(ctx),
+            MemoryAction::Flushed(unloaded) => self.flushed(unloaded),
+            MemoryAction::ResetPeak => self.reset_peak(),
+            MemoryAction::ReadPeaks => self.read_peaks(ctx),
+            MemoryAction::PeaksRead(read) => self.memory_page.peaks = read.map_or_else(Peaks::Failed, Peaks::Read),
+        }
+    }
+
+    fn flush(&mut self, ctx: &Context) {
+        if self.memory_page.before_flush.is_some() {
+            return;
+        }
+        self.memory_page.before_flush = Some(self.read_memory());
+        // None is in sight on this page; those that are wanted again are decoded again.
+        [&mut self.classify.textures, &mut self.train.textures, &mut self.evaluate.textures]
+            .into_iter()
+            .for_each(super::textures::Textures::clear);
+        let (models, choice) = (self.places.jobs.models.clone(), self.settings.device);
+        let unload = self.memory_page.unloads_models;
+        self.spawn(ctx, "flush", move |_| {
+            Ok(Some(Action::Memory(MemoryAction::Flushed(flush::flush(&models, choice, unload)?))))
+        });
+    }
+
+    fn flushed(&mut self, unloaded: usize) {
+        let after = self.read_memory();
+        let before = self.memory_page.before_flush.take().flatten();
+        self.memory_page.flushed = Some(Flushed { before, after, unloaded });
+    }
+
+    /// A job that goes on has its own peak measured by the same counter.
+    fn reset_peak(&mut self) {
+        if !self.is_computing() {
+            heap::reset_peak();
+            self.read_memory();
+        }
+    }
+
+    /// The footprint now.
+    fn read_memory(&mut self) -> Option<u64> {
+        self.strip.read(self.device.as_ref().map(|device| &device.chosen)).footprint
+    }
+
+    pub(super) fn read_peaks(&mut self, ctx: &Context) {
+        let journal = self.places.jobs.journal.clone();
+        self.spawn(ctx, "read peaks", move |_| {
+            let read = peaks::history(&journal, SHOWN).map_err(|error| format::error_chain(&error));
+            Ok(Some(Action::Memory(MemoryAction::PeaksRead(read))))
+        });
+    }
+
+    /// Reads what was noted when a job has ended in sight of the page.
+    pub(super) fn follow_peaks(&mut self, ctx: &Context) {
+        let is_computing = self.is_computing();
+        let has_ended = std::mem::replace(&mut self.memory_page.was_computing, is_computing) && !is_computing;
+        if has_ended && self.page == Page::Memory {
+            self.read_peaks(ctx);
+        }
+    }
+
+    fn is_computing(&self) -> bool {
+        self.classify.is_running() || self.train.holds_device() || self.evaluate.is_running()
+    }
+
+    pub(super) fn memory_now(&self) -> Now<'_> {
+        let of_run = self.classify.run.as_ref().filter(|run| run.is_active()).map(|run| run.predicted.clone());
+        let of_training = self.train.plan().map(|plan| plan.items().to_vec());
+        Now {
+            strip: &self.strip,
+            shelved: self.places.jobs.models.shelf.contents(),
+            model_bytes: self.places.jobs.models.shelf.bytes(),
+            thumbnail_bytes: [&self.classify.textures, &self.train.textures, &self.evaluate.textures]
+                .into_iter()
+                .map(super::textures::Textures::bytes)
+                .sum(),
+            // The weights of a model that classifies lie on the shelf and are counted there.
+            predicted: of_training
+                .unwrap_or_default()
+                .into_iter()
+                .chain(of_run.unwrap_or_default().into_iter().filter(|(name, _)| *name != "weights"))
+                .filter(|(_, bytes)| *bytes > 0)
+                .collect(),
+            is_computing: self.is_computing(),
+        }
+    }
+}

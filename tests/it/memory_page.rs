@@ -1,0 +1,184 @@
+//! The Memory page: what the window says of the memory is what is there.
+
+use std::path::Path;
+
+use egui::accesskit::Role;
+use egui_kittest::kittest::{NodeT as _, Queryable as _};
+use galley::journal::{Journal, Peak, PeakKind};
+use galley::memory::{self, heap};
+
+use super::support::alone;
+use super::window::{Window, can_render};
+
+fn noted(mode: &str, predicted: u64, measured: u64, anyway: bool) -> Peak {
+    Peak {
+        kind: PeakKind { network: "convnext_tiny".to_owned(), mode: mode.to_owned(), device: "CPU".to_owned() },
+        config: "{}".to_owned(),
+        items: vec![("weights".to_owned(), predicted / 4), ("activations".to_owned(), predicted / 4 * 3)],
+        predicted,
+        heap: measured / 2,
+        footprint: Some(measured),
+        anyway,
+        at: 0,
+    }
+}
+
+/// A window whose journal knows of these jobs.
+fn window_with<'a>(theme: egui::Theme, peaks: &[Peak]) -> Window<'a> {
+    let folder = tempfile::tempdir().unwrap();
+    if !peaks.is_empty() {
+        let journal = Journal::open(&folder.path().join("journal.sqlite")).unwrap();
+        peaks.iter().for_each(|peak| journal.record_peak(peak).unwrap());
+    }
+    let mut window = Window::in_folder(folder, theme, |_| ());
+    window.click("Memory");
+    window
+}
+
+fn classify_samples(window: &mut Window<'_>) {
+    let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/photos/test");
+    window.drop(&[&photos]);
+    window.settle();
+    window.click("Memory");
+}
+
+/// The whole text of what begins so.
+fn text(window: &Window<'_>, begin: &str) -> String {
+    let found = window.harness.query_all_by_label_contains(begin).next();
+    let found = found.unwrap_or_else(|| panic!("nothing says {begin:?}"));
+    let node = found.accesskit_node();
+    node.label().or_else(|| node.value()).unwrap()
+}
+
+/// The bytes after `before` in a text: `12.3 MB` is 12,300,000.
+fn bytes_after(text: &str, before: &str) -> u64 {
+    let rest = text.split_once(before).unwrap_or_else(|| panic!("{before:?} in {text:?}")).1;
+    let mut words = rest.trim_start().split(' ');
+    let (number, unit) = (words.next().unwrap(), words.next().unwrap_or_default());
+    let unit = unit.trim_end_matches([':', '.', ',']);
+    galley::format::parse_bytes(&format!("{number} {unit}")).unwrap()
+}
+
+#[test]
+fn an_empty_page_says_what_will_be_there_and_no_figure_is_made_up() {
+    let mut window = window_with(egui::Theme::Light, &[]);
+    for sentence in ["No model is loaded", "No job was noted yet", "Galley's footprint: ", "Memory pressure:"] {
+        assert!(window.says(sentence), "{sentence}");
+    }
+    if cfg!(target_os = "linux") {
+        assert!(!window.says("GPU in use"), "a processor has no memory of its own");
+    }
+    assert!(!window.folder.path().join("journal.sqlite").exists(), "looking makes no journal");
+    window.harness.check_accessibility();
+    window.press(egui::Modifiers::COMMAND, egui::Key::Num1);
+    window.press(egui::Modifiers::COMMAND, egui::Key::Num5);
+    assert!(window.says("The last two minutes"));
+}
+
+#[test]
+fn jobs_in_the_journal_are_told_with_both_figures_and_what_is_learned_from_them() {
+    let peaks = [
+        noted("train", 200_000_000, 210_000_000, false),
+        noted("train", 400_000_000, 420_000_000, false),
+        noted("train", 300_000_000, 315_000_000, true),
+        noted("classify", 80_000_000, 100_000_000, false),
+    ];
+    let window = window_with(egui::Theme::Light, &peaks);
+    assert!(window.says("ConvNeXt Tiny, training, CPU: predictions are 5 % low, ± 2 %, from 3 jobs"));
+    assert!(window.says("ConvNeXt Tiny, classifying, CPU: too few to judge by, 1 job"));
+    assert!(window.says("ConvNeXt Tiny, training, CPU: 300 MB predicted, 315 MB measured, ran anyway"));
+    assert!(window.says("ConvNeXt Tiny, classifying, CPU: 80.0 MB predicted, 100 MB measured"));
+    assert!(window.says("Predicted: weights 50.0 MB · activations 150 MB"));
+    window.harness.check_accessibility();
+}
+
+#[test]
+fn a_job_that_ends_in_sight_is_noted_at_once_and_its_model_is_listed() {
+    let mut window = Window::open();
+    let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/photos/test");
+    window.drop(&[&photos]);
+    window.step_until("begun", |window| window.says("Cancel"));
+    window.harness.get_by_role_and_label(Role::Button, "Memory").click();
+    window.settle();
+    assert!(window.says("classifying, CPU: too few to judge by, 1 job"));
+    assert!(window.says("Loaded · ") && window.says("Starter"));
+    window.click("Pin: keep it loaded");
+    assert!(window.says("Pinned · "));
+    window.click("Unload");
+    assert!(window.says("No model is loaded"));
+}
+
+#[test]
+fn a_journal_that_cannot_be_read_says_so_and_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = folder.path().join("journal.sqlite");
+    std::fs::write(&journal, "not a journal, and long enough to be looked at as one").unwrap();
+    let mut window = Window::in_folder(folder, egui::Theme::Light, |_| ());
+    window.click("Memory");
+    assert!(window.says("the journal is damaged"));
+    std::fs::remove_file(&journal).unwrap();
+    window.harness.get_by_role_and_label(Role::Button, "Read again").click_accesskit();
+    window.settle();
+    assert!(window.says("No job was noted yet"));
+}
+
+#[test]
+fn a_flush_gives_idle_models_back_and_says_how_much_that_was() {
+    alone("memory_page::a_flush_gives_idle_models_back_and_says_how_much_that_was", || {
+        let mut window = Window::open();
+        classify_samples(&mut window);
+        let models = bytes_after(&text(&window, "Loaded models: "), "Loaded models: ");
+        assert!(models > 1_000_000, "{models}");
+        window.click("Flush caches");
+        assert!(window.says("the footprint was "));
+        assert!(window.says("Starter"), "nobody asked for models to go");
+
+        window.harness.get_by_role_and_label(Role::CheckBox, "And unload idle models").click();
+        window.settle();
+        let before = memory::read().footprint.unwrap();
+        window.click("Flush caches");
+        let after = memory::read().footprint.unwrap();
+        assert!(window.says("No model is loaded") && window.says("1 model unloaded"));
+        let said = text(&window, "Gave back ");
+        let returned = bytes_after(&said, "Gave back ");
+        // What the window has drawn in between counts too.
+        let measured = before.saturating_sub(after);
+        assert!(returned >= models / 2, "{said}, with models of {models}");
+        assert!(returned.abs_diff(measured) < models.max(20_000_000), "{said}, measured {measured}");
+    });
+}
+
+#[test]
+fn a_reset_lowers_the_peak_of_the_heap_and_nothing_else() {
+    alone("memory_page::a_reset_lowers_the_peak_of_the_heap_and_nothing_else", || {
+        const BLOCK: u64 = 400_000_000;
+        let mut window = window_with(egui::Theme::Light, &[]);
+        drop(std::hint::black_box(vec![1u8; BLOCK as usize]));
+        assert!(heap::peak() >= BLOCK);
+        let of_process = memory::read().peak.unwrap();
+        window.click("Reset heap peak");
+        assert!(heap::peak() < BLOCK, "{}", heap::peak());
+        let strip = text(&window, "heap peak");
+        assert!(!strip.is_empty());
+        assert!(memory::read().peak.unwrap() >= of_process, "the system's own figure stays");
+    });
+}
+
+#[test]
+fn the_page_is_drawn_in_light_and_dark() {
+    if !can_render() {
+        return;
+    }
+    let peaks: Vec<Peak> = (1..=12)
+        .map(|job| noted(if job % 3 == 0 { "classify" } else { "train" }, job * 70_000_000, job * 74_000_000, job == 7))
+        .collect();
+    for (theme, name) in [(egui::Theme::Light, "light"), (egui::Theme::Dark, "dark")] {
+        let mut window = window_with(theme, &peaks);
+        classify_samples(&mut window);
+        let picture = window.harness.render().unwrap();
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("Memory-{name}.png"));
+        picture.save(&path).unwrap();
+        let colors: std::collections::HashSet<[u8; 4]> = picture.pixels().map(|pixel| pixel.0).collect();
+        assert!(colors.len() > 100, "{} colors in {}", colors.len(), path.display());
+    }
+}
