@@ -14,8 +14,9 @@ use crate::ops::{Activation, scratch, space, work, written};
 
 /// Rows computed together, at most.
 pub const TILE_ROWS: usize = 224;
-/// Wide columns computed at a time: enough to keep the kernels busy, few enough to stay in the cache beside the tile.
-pub const WIDE: usize = 32 * packed::PANEL;
+/// Wide columns computed at a time: enough to keep the kernels busy, few enough to stay in the cache beside the tile. As many
+/// as [`packed::mlp`] takes, so that results are equal bit by bit whether wide rows are kept or not.
+pub const WIDE: usize = 16 * packed::PANEL;
 
 /// The layers of [`forward`]: plain f32 tensors on the CPU, contiguous.
 #[derive(Clone, Copy)]
