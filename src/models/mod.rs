@@ -4,7 +4,6 @@ mod catalog;
 mod convnext;
 mod detect;
 mod efficientnet;
-mod features;
 mod head;
 mod initial;
 mod inverted;
@@ -33,7 +32,6 @@ use crate::format;
 use crate::images::transform::Transform;
 use crate::memory::Outline;
 use catalog::Family;
-use features::Features;
 use layers::{HeadStep, Layer};
 use source::Source;
 
@@ -239,11 +237,7 @@ impl Block {
 
     /// The block's output. Takes its input, which is freed as soon as it is used.
     pub fn forward(&self, xs: Tensor) -> Result<Tensor, ModelError> {
-        Ok(self.pass(Features::Plain(xs))?.into_tensor()?)
-    }
-
-    fn pass(&self, features: Features) -> Result<Features, ModelError> {
-        Ok(self.layer.pass(features)?)
+        self.forward_in(Phase::Evaluate, xs)
     }
 
     /// The block as one that takes its gradients itself, if it can for this input.
@@ -316,10 +310,7 @@ impl Network {
         }
         match lanes::forward(blocks, pixels)? {
             Some(features) => Ok(features),
-            None => {
-                let first = Features::Plain(pixels.clone());
-                Ok(blocks.iter().try_fold(first, |features, block| block.pass(features))?.into_tensor()?)
-            }
+            None => blocks.iter().try_fold(pixels.clone(), |xs, block| block.forward(xs)),
         }
     }
 }
