@@ -75,26 +75,26 @@ mod tests {
     #[test]
     fn the_smallest_hole_that_is_large_enough_is_filled() {
         let mut arena = Arena::default();
-        let places: Vec<u64> = [984, 84, 484, 84, 184].into_iter().map(|bytes| arena.take(bytes)).collect();
-        assert_eq!(places, [0, 1000, 1100, 1600, 1700]);
-        arena.give(0, 984);
-        arena.give(1100, 484);
-        assert_eq!(arena.take(284), 1100);
+        let places: Vec<u64> = [992, 96, 496, 96, 192].into_iter().map(|bytes| arena.take(bytes)).collect();
+        assert_eq!(places, [0, 1008, 1120, 1632, 1744]);
+        arena.give(0, 992);
+        arena.give(1120, 496);
+        assert_eq!(arena.take(288), 1120);
         assert_eq!(arena.take(600), 0);
         // No hole is large enough.
-        assert_eq!((arena.take(584), arena.highest()), (1900, 2500));
+        assert_eq!((arena.take(592), arena.highest()), (1952, 2560));
     }
 
     #[test]
     fn holes_beside_each_other_become_one_and_the_end_moves_back() {
         let mut arena = Arena::default();
-        let places: Vec<u64> = (0..4).map(|_| arena.take(84)).collect();
-        arena.give(places[0], 84);
-        arena.give(places[2], 84);
-        arena.give(places[1], 84);
-        assert_eq!(arena.take(284), 0);
-        arena.give(0, 284);
-        arena.give(places[3], 84);
-        assert_eq!((arena.end, arena.highest(), arena.holes.len()), (0, 400, 0));
+        let places: Vec<u64> = (0..4).map(|_| arena.take(96)).collect();
+        arena.give(places[0], 96);
+        arena.give(places[2], 96);
+        arena.give(places[1], 96);
+        assert_eq!(arena.take(320), 0);
+        arena.give(0, 320);
+        arena.give(places[3], 96);
+        assert_eq!((arena.end, arena.highest(), arena.holes.len()), (0, 448, 0));
     }
 }

@@ -309,10 +309,10 @@ impl RowPair<'_> {
                 let column = (x * STRIDE + INPUT).wrapping_sub(left);
                 if column < width {
                     let input = load(self.image, column);
-                    for pixel in 0..PIXELS {
+                    for (pixel, upstream) in upstream.into_iter().enumerate() {
                         if (pixel * STRIDE..pixel * STRIDE + KERNEL).contains(&INPUT) {
                             let place = INPUT - pixel * STRIDE;
-                            sums[place] = simd.mul_add_f32s(input, upstream[pixel], sums[place]);
+                            sums[place] = simd.mul_add_f32s(input, upstream, sums[place]);
                         }
                     }
                 }

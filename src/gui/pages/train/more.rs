@@ -37,6 +37,12 @@ fn data_ui(ui: &mut Ui, config: &mut TrainConfig) {
         (CacheFeatures::Never, "In every epoch", "Frozen blocks compute each photo anew"),
     ];
     choice(ui, "Frozen blocks compute", what, &mut config.cache_features, &choices);
+    let choices = [
+        (false, "Stay as they are", "A run that does not fit is refused, with what would"),
+        (true, "May become smaller", "The largest that fit, when nothing else helps"),
+    ];
+    let what = "When the memory is not enough";
+    choice(ui, "Photos", what, &mut config.may_shrink_images, &choices);
 }
 
 fn steps_ui(ui: &mut Ui, config: &mut TrainConfig) {

@@ -135,8 +135,10 @@ mod tests {
     fn every_setting_of_a_run_has_its_place_on_the_page() {
         let pages = [include_str!("settings.rs"), include_str!("more.rs"), include_str!("photos.rs")].concat();
         let config = serde_json::to_value(TrainConfig::default()).unwrap();
-        // A network without a checkpoint is for who makes checkpoints: the command line.
-        for name in config.as_object().unwrap().keys().filter(|name| *name != "arch") {
+        // A network without a checkpoint is for who makes checkpoints: the command line. The memory limit is a setting of the
+        // whole program, and to run anyway is a button beside what is refused.
+        let elsewhere = ["arch", "memory-limit", "anyway"];
+        for name in config.as_object().unwrap().keys().filter(|name| !elsewhere.contains(&name.as_str())) {
             let field = format!("config.{}", name.replace('-', "_"));
             assert!(pages.contains(&field), "{field} is on no page");
         }
