@@ -1,6 +1,6 @@
 //! Where the memory is now, as two bars: the machine's, and what Galley has of it by who has it.
 
-use egui::{Color32, CornerRadius, Rect, RichText, Sense, Ui, vec2};
+use egui::{Align, Color32, CornerRadius, Layout, Rect, RichText, Sense, Ui, vec2};
 
 use super::Now;
 use crate::format::bytes;
@@ -165,9 +165,10 @@ fn bar_ui(ui: &mut Ui, parts: &[Part], colors: &[Color32], total: u64) {
         let id = ui.scope_id().with(("part", parts[0].name, place));
         ui.interact(rect, id, Sense::hover()).on_hover_text(text(part));
     }
+    ui.spacing_mut().item_spacing.y = 2.0;
     for (part, color) in parts.iter().zip(colors) {
-        ui.horizontal(|ui| {
-            ui.spacing_mut().interact_size.y = 16.0;
+        let size = vec2(ui.available_width(), 18.0);
+        ui.allocate_ui_with_layout(size, Layout::left_to_right(Align::Center), |ui| {
             let (rect, _) = ui.allocate_exact_size(vec2(10.0, 10.0), Sense::empty());
             ui.painter().rect_filled(rect, CornerRadius::same(2), *color);
             ui.label(text(part));
