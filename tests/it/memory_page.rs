@@ -158,7 +158,7 @@ fn a_reset_lowers_the_peak_of_the_heap_and_nothing_else() {
         let of_process = memory::read().peak.unwrap();
         window.click("Reset heap peak");
         assert!(heap::peak() < BLOCK, "{}", heap::peak());
-        let shown = bytes_after(&text(&window, "heap peak: "), "heap peak: ");
+        let shown = bytes_after(&text(&window, "Peak of the heap: "), "Peak of the heap: ");
         assert!(shown < BLOCK, "the window shows {shown}");
         assert!(memory::read().peak.unwrap() >= of_process, "the system's own figure stays");
     });
