@@ -4,6 +4,7 @@ use std::path::Path;
 
 use egui::accesskit::Role;
 use egui_kittest::kittest::{NodeT as _, Queryable as _};
+use galley::gui::Action;
 use galley::journal::{Journal, Peak, PeakKind};
 use galley::memory::{self, heap};
 
@@ -110,6 +111,26 @@ fn a_job_that_ends_in_sight_is_noted_at_once_and_its_model_is_listed() {
     assert!(window.says("Pinned · "));
     window.click("Unload");
     assert!(window.says("No model is loaded"));
+}
+
+#[test]
+fn what_a_job_is_expected_to_take_is_shown_as_long_as_it_goes_on() {
+    let mut window = Window::open();
+    let photos = window.folder.path().join("photos");
+    (0..300).for_each(|seed| write_photo(&photos.join(format!("{seed}.png")), seed));
+    window.drop(&[&photos]);
+    window.step_until("begun", |window| window.says("Cancel"));
+    window.harness.get_by_role_and_label(Role::Button, "Memory").click();
+    window.step_until("predicted", |window| window.says("Workspace: ") && window.says("(predicted)"));
+    assert!(window.says("Photos: ") && !window.says("Weights: "), "the weights lie on the shelf");
+    window.step_until("loaded", |window| window.says("in use"));
+    let reset = window.harness.get_by_role_and_label(Role::Button, "Reset heap peak");
+    assert!(reset.accesskit_node().is_disabled(), "the job's own peak is being measured");
+    window.request(Action::Cancel);
+    window.settle();
+    assert!(!window.says("(predicted)"));
+    let reset = window.harness.get_by_role_and_label(Role::Button, "Reset heap peak");
+    assert!(!reset.accesskit_node().is_disabled());
 }
 
 #[test]
