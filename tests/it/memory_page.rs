@@ -195,6 +195,27 @@ fn a_reset_lowers_the_peak_of_the_heap_and_nothing_else() {
     });
 }
 
+#[test]
+fn a_point_of_the_plot_tells_its_job() {
+    let mut window = window_with(egui::Theme::Light, &[noted("train", 200_000_000, 200_000_000, true)]);
+    window.harness.get_by_label("Measured").scroll_to_me();
+    window.settle();
+    let told = "ConvNeXt Tiny, training, CPU: 200 MB predicted, 200 MB measured, ran anyway";
+    assert_eq!(window.harness.query_all_by_label(told).count(), 1, "in the list");
+    let above = window.harness.get_by_label("Measured").rect();
+    let below = window.harness.get_by_label_contains("Predicted. On").rect();
+    // The only point lies in the middle, beside and above the names of the axes.
+    let middle = egui::pos2(above.left() + 176.0, (above.bottom() + below.top()) / 2.0 - 8.0);
+    for (x, y) in (-6..=6).flat_map(|x| (-2..=2).map(move |y| (x, y))) {
+        window.harness.hover_at(middle + egui::vec2(4.0 * x as f32, 4.0 * y as f32));
+        window.harness.run_steps(2);
+        if window.harness.query_all_by_label(told).count() == 2 {
+            return;
+        }
+    }
+    panic!("nothing was told");
+}
+
 fn drawn(window: &mut Window<'_>, name: &str) {
     let picture = window.harness.render().unwrap();
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.png"));
