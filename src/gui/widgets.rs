@@ -324,9 +324,12 @@ pub fn still_plot(name: &str) -> Plot<'static> {
     fixed_plot(name).show_axes(false).show_grid(false).set_margin_fraction(vec2(0.0, 0.0))
 }
 
-/// A chart of this size with axes and a grid, which stays as it is drawn too.
+/// A chart of this size with axes and a grid, which stays as it is drawn too. What is near the pointer is named if a
+/// label formatter is set.
 pub fn chart<'a>(ui: &Ui, name: &str, size: Vec2) -> Plot<'a> {
-    fixed_plot(name).width(size.x).height(size.y).sense(Sense::hover()).grid_color(Palette::of(ui).hairline)
+    let plot = fixed_plot(name).width(size.x).height(size.y).sense(Sense::hover());
+    // The plot looks for what is near only where it would show coordinates.
+    plot.show_x(true).show_y(true).show_crosshair(false).grid_color(Palette::of(ui).hairline)
 }
 
 /// About five lines of the grid at round numbers, at least `least` apart.

@@ -9,7 +9,7 @@ use crate::worker::BoxError;
 /// The memory of a device that has its own count of it, in bytes. On unified memory it is part of the process's footprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceUse {
-    /// In use; what candle itself keeps for reuse cannot be told apart from it.
+    /// In use; what its driver library keeps for reuse cannot be told apart from it.
     pub active: u64,
     /// Kept for reuse.
     pub cached: u64,

@@ -1,6 +1,6 @@
 //! Where the memory is now, as two bars: the machine's, and what Galley has of it by who has it.
 
-use egui::{Color32, CornerRadius, Rect, RichText, Sense, Ui, vec2};
+use egui::{Align, Color32, CornerRadius, Layout, Rect, RichText, Sense, Ui, vec2};
 
 use super::Now;
 use crate::format::bytes;
@@ -9,6 +9,19 @@ use crate::gui::widgets;
 use crate::memory::Reading;
 
 const HEIGHT: f32 = 18.0;
+
+/// What may be told apart in the footprint.
+const NAMES: [&str; 9] = [
+    "Loaded models",
+    "Thumbnails",
+    "Weights",
+    "Gradients",
+    "Optimizer",
+    "Activations",
+    "Workspace",
+    "Photos",
+    "Features",
+];
 
 /// One segment of a bar.
 #[derive(Debug, Clone, PartialEq)]
@@ -127,29 +140,20 @@ impl Shared {
     }
 }
 
-/// The items of a plan as they begin a line.
-fn capitalised(name: &'static str) -> &'static str {
-    match name {
-        "weights" => "Weights",
-        "gradients" => "Gradients",
-        "optimizer" => "Optimizer",
-        "activations" => "Activations",
-        "workspace" => "Workspace",
-        "photos" => "Photos",
-        "features" => "Features",
-        other => other,
-    }
+/// The item of a plan as it begins a line.
+fn capitalised(item: &'static str) -> &'static str {
+    NAMES.into_iter().find(|name| name.eq_ignore_ascii_case(item)).unwrap_or(item)
 }
 
-/// One color for each part; those after the last begin anew, paler.
+/// Each part has its own color, whichever others there are; those after the last begin anew, paler.
 fn colors(parts: &[Part], palette: &Palette) -> Vec<Color32> {
-    let count = palette.series.len();
-    let one = |(place, part): (usize, &Part)| match part.name {
-        "Window, code and the rest" => palette.edge,
-        _ if place < count => palette.series[place],
-        _ => palette.series[place % count].gamma_multiply(0.6),
+    let series = palette.series;
+    let one = |part: &Part| match NAMES.iter().position(|name| *name == part.name) {
+        Some(place) if place < series.len() => series[place],
+        Some(place) => series[place % series.len()].gamma_multiply(0.6),
+        None => palette.edge,
     };
-    parts.iter().enumerate().map(one).collect()
+    parts.iter().map(one).collect()
 }
 
 /// The segments side by side, and under them what each is.
@@ -165,9 +169,10 @@ fn bar_ui(ui: &mut Ui, parts: &[Part], colors: &[Color32], total: u64) {
         let id = ui.scope_id().with(("part", parts[0].name, place));
         ui.interact(rect, id, Sense::hover()).on_hover_text(text(part));
     }
+    ui.spacing_mut().item_spacing.y = 2.0;
     for (part, color) in parts.iter().zip(colors) {
-        ui.horizontal(|ui| {
-            ui.spacing_mut().interact_size.y = 16.0;
+        let size = vec2(ui.available_width(), 18.0);
+        ui.allocate_ui_with_layout(size, Layout::left_to_right(Align::Center), |ui| {
             let (rect, _) = ui.allocate_exact_size(vec2(10.0, 10.0), Sense::empty());
             ui.painter().rect_filled(rect, CornerRadius::same(2), *color);
             ui.label(text(part));
@@ -196,6 +201,19 @@ mod tests {
         assert_eq!(shown(&shared), [("Loaded models", 20), ("Weights", 30), ("Photos", 10), (rest, 40)]);
         assert_eq!(shared.excess_sentence(), None);
         assert_eq!(shown(&Shared::share(100, models(), &[])), [("Loaded models", 20), (rest, 80)]);
+    }
+
+    #[test]
+    fn every_item_of_a_plan_has_a_name_and_a_color_of_its_own() {
+        let items = crate::memory::Plan::default().items().map(|(name, _)| (name, 1));
+        let shared =
+            Shared::share(100, vec![Part::measured("Loaded models", 1), Part::measured("Thumbnails", 1)], &items);
+        let mut colors: Vec<[u8; 4]> =
+            colors(&shared.parts, &Palette::for_theme(false)).into_iter().map(|color| color.to_array()).collect();
+        assert!(shared.parts.iter().all(|part| part.name.starts_with(char::is_uppercase)));
+        colors.sort_unstable();
+        colors.dedup();
+        assert_eq!(colors.len(), shared.parts.len());
     }
 
     #[test]

@@ -112,10 +112,14 @@ fn point(peak: &Peak) -> Option<[f64; 2]> {
 /// The same for both axes, with the diagonal from corner to corner.
 fn bounds(points: impl Iterator<Item = [f64; 2]>) -> Option<[f64; 2]> {
     const MARGIN: f64 = 0.15;
+    /// Wide enough for two lines of the grid.
+    const LEAST: f64 = 0.4;
     let ends = points.flatten().fold(None, |ends: Option<[f64; 2]>, value| {
         Some(ends.map_or([value, value], |[low, high]| [low.min(value), high.max(value)]))
     })?;
-    Some([ends[0] - MARGIN, ends[1] + MARGIN])
+    let (middle, half) = ((ends[0] + ends[1]) / 2.0, (ends[1] - ends[0]) / 2.0);
+    let half = (half + MARGIN).max(LEAST);
+    Some([middle - half, middle + half])
 }
 
 fn scatter_ui(ui: &mut Ui, history: &History) {

@@ -77,10 +77,14 @@ pub fn page_ui(ui: &mut Ui, page: &MemoryPage, now: &Now<'_>, actions: &mut Vec<
         widgets::card(ui, |ui| plot::plot_ui(ui, now.strip));
         ui.add_space(STEP);
         ui.columns(2, |columns| {
-            widgets::card(&mut columns[0], |ui| bar::bars_ui(ui, now));
-            widgets::card(&mut columns[1], |ui| peak::peaks_ui(ui, now, actions));
-            columns[1].add_space(STEP);
-            widgets::card(&mut columns[1], |ui| models_ui(ui, now, actions));
+            // Columns would stretch their text.
+            let layout = Layout::top_down(Align::Min);
+            columns[0].with_layout(layout, |ui| widgets::card(ui, |ui| bar::bars_ui(ui, now)));
+            columns[1].with_layout(layout, |ui| {
+                widgets::card(ui, |ui| peak::peaks_ui(ui, now, actions));
+                ui.add_space(STEP);
+                widgets::card(ui, |ui| models_ui(ui, now, actions));
+            });
         });
         ui.add_space(STEP);
         widgets::card(ui, |ui| history::history_ui(ui, &page.peaks, actions));

@@ -11,18 +11,18 @@ use crate::gui::{Action, MemoryAction};
 
 /// What the system means by the peak of a process.
 const SYSTEMS: &str = if cfg!(target_os = "linux") {
-    "Of the process: its highest resident size since the start, files in memory included. Linux keeps it, and it stays"
+    "Its highest resident size since the start, files in memory included. Linux keeps it, and it stays"
 } else {
-    "Of the process: its highest footprint since the start. The system keeps it, and it stays"
+    "Its highest footprint since the start. The system keeps it, and it stays"
 };
 
 pub fn peaks_ui(ui: &mut Ui, now: &Now<'_>, actions: &mut Vec<Action>) {
     widgets::section(ui, "Peaks");
     let Some(reading) = now.strip.latest() else { return };
-    widgets::fact(ui, "Process", &format::bytes_or_unknown(reading.peak));
+    ui.label(format!("Peak of the process: {}", format::bytes_or_unknown(reading.peak)));
     widgets::note(ui, SYSTEMS);
     ui.add_space(STEP / 2.0);
-    widgets::fact(ui, "Heap", &format::bytes(reading.heap_peak));
+    ui.label(format!("Peak of the heap: {}", format::bytes(reading.heap_peak)));
     let since = "Allocated by Galley at its most since the start, the beginning of the last job or a reset";
     widgets::note(ui, format!("{since}; {} now", format::bytes(reading.heap_live)));
     ui.horizontal(|ui| {

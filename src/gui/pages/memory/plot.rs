@@ -1,7 +1,7 @@
 //! The last two minutes: footprint, what the GPU has of it, the budget, and how short of memory the system was.
 
 use egui::{Align, Color32, Layout, RichText, Ui, vec2};
-use egui_plot::{HoverPosition, Line, LineStyle, PlotPoints, Span};
+use egui_plot::{GridMark, HoverPosition, Line, LineStyle, PlotPoints, Span};
 
 use crate::format::{bytes, duration};
 use crate::gui::strip::{Moment, SECONDS, Strip};
@@ -80,7 +80,7 @@ fn budget_sentence(limit: Option<Budget>, is_near: bool) -> String {
         None => "The budget is unknown: nothing tells what this process may take".to_owned(),
         Some(Budget { bytes: limit, bound }) => {
             let above = if is_near { "" } else { ", above this scale" };
-            format!("The budget is {}, {}{above}", bytes(limit), bound.text())
+            format!("The budget for jobs is {}, {}{above}", bytes(limit), bound.text())
         }
     }
 }
@@ -105,9 +105,9 @@ fn lines_ui(ui: &mut Ui, series: &[Series], shortages: &[(f64, f64, bool)], top:
     let plot = widgets::chart(ui, "memory over time", vec2(ui.available_width(), HEIGHT))
         .y_axis_min_width(56.0)
         .set_margin_fraction(vec2(0.0, 0.0))
-        .x_grid_spacer(|input| widgets::round_marks(input.bounds, 1.0))
+        .x_grid_spacer(|_| half_minutes())
         .y_grid_spacer(|input| widgets::round_marks(input.bounds, 0.0))
-        .x_axis_formatter(|mark, _| if mark.value < 0.0 { format!("{:.0} s", mark.value) } else { String::new() })
+        .x_axis_formatter(|mark, _| format!("{:.0} s ago", -mark.value))
         .y_axis_formatter(|mark, _| bytes(mark.value.max(0.0) as u64))
         .label_formatter(near);
     plot.show(ui, |plot| {
@@ -125,6 +125,12 @@ fn lines_ui(ui: &mut Ui, series: &[Series], shortages: &[(f64, f64, bool)], top:
             plot.line(line);
         }
     });
+}
+
+/// Lines between the ends of the plot, which would be cut off.
+fn half_minutes() -> Vec<GridMark> {
+    const HALF: usize = 30;
+    (1..SECONDS / HALF).map(|mark| GridMark { value: -((mark * HALF) as f64), step_size: HALF as f64 }).collect()
 }
 
 fn pressure_ui(ui: &mut Ui, pressure: Option<Pressure>) {
