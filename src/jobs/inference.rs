@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use candle_core::Device;
-
 use super::Places;
 use super::admission::{DoesNotFit, MemoryChoice, Remedy};
 use super::classify::look_ahead;
@@ -39,7 +37,8 @@ pub struct Inference<'a> {
 impl Inference<'_> {
     /// What it takes beside what the process has. Nothing is counted of a network that cannot take such photos: the job will
     /// say why it cannot.
-    pub fn plan(&self, device: &Device) -> Plan {
+    pub fn plan(&self, chosen: &Chosen) -> Plan {
+        let device = &chosen.device;
         let Self { architecture, stored, precision, batch_size, side, waiting, threads, is_loaded } = *self;
         let Ok(network) = architecture.outline(stored, None, precision, device) else { return Plan::default() };
         let place = Place { is_metal: device.is_metal(), ..Place::cpu(threads) };
@@ -72,14 +71,15 @@ impl Inference<'_> {
             let corrected = calibration.map_or(beside, |calibration| calibration.corrected(beside));
             before.footprint.unwrap_or(0) + corrected
         };
-        let plan = self.plan(&chosen.device);
-        let predicted = Predicted { kind, config, items: plan.items().to_vec(), anyway: choice.anyway, before };
+        let plan = self.plan(chosen);
+        let items = plan.items().into_iter().chain([("program", BESIDE)]).collect();
+        let predicted = Predicted { kind, config, items, anyway: choice.anyway, before };
         let Some(budget) = choice.allowance().budget(&before, device_free) else { return Ok((predicted, None)) };
         if peak(plan.heap) <= budget.bytes {
             return Ok((predicted, None));
         }
         let fits = |bytes: u64| Some(peak(bytes)).filter(|bytes| *bytes <= budget.bytes);
-        let remedies = self.remedies(&chosen.device, &fits);
+        let remedies = self.remedies(chosen, &fits);
         let refused = DoesNotFit { predicted: peak(plan.heap), budget, remedies };
         match choice.anyway {
             true => Ok((predicted, Some(format!("{}. It runs anyway, as you chose", refused.reason())))),
@@ -88,10 +88,10 @@ impl Inference<'_> {
     }
 
     /// What would fit, the smallest change first.
-    fn remedies(&self, device: &Device, fits: &dyn Fn(u64) -> Option<u64>) -> Vec<Remedy> {
+    fn remedies(&self, chosen: &Chosen, fits: &dyn Fn(u64) -> Option<u64>) -> Vec<Remedy> {
         let with = |batch_size: usize, precision: Precision, change: String| {
             let fewer = Inference { batch_size, precision, ..*self };
-            let bytes = fits(fewer.plan(device).heap)?;
+            let bytes = fits(fewer.plan(chosen).heap)?;
             Some(Remedy { change, bytes })
         };
         let halves = || std::iter::successors(Some(self.batch_size), |size| (*size > 1).then_some(size / 2));
@@ -108,7 +108,7 @@ impl Inference<'_> {
         let lighter = models::lighter(self.architecture).into_iter().find_map(|one| {
             let architecture = &models::named(&one.name, self.architecture.classes).ok()?;
             let other = Inference { architecture, stored: &[], is_loaded: false, ..*self };
-            let bytes = fits(other.plan(device).heap)?;
+            let bytes = fits(other.plan(chosen).heap)?;
             Some(Remedy { change: format!("{} ({} weights)", one.name, count(one.weights)), bytes })
         });
         [same, int8, int4, lighter].into_iter().flatten().collect()
@@ -182,7 +182,8 @@ mod tests {
             threads: 2,
             is_loaded: false,
         };
-        let bytes = |inference: Inference| inference.plan(&Device::Cpu).heap;
+        let chosen = device::choose(device::DeviceChoice::Cpu).unwrap();
+        let bytes = |inference: Inference| inference.plan(&chosen).heap;
         // Weights of 27.9 million parameters; peaks of the process were 164 MB and 78 MB with its own 12 MB.
         let f32 = bytes(asked);
         assert!((125_000_000..164_000_000).contains(&f32), "{f32}");

@@ -57,6 +57,14 @@ impl Architecture {
     }
 }
 
+impl Architecture {
+    /// The outline of this network in training from block `first` on, of no file. Its layers are those of the CPU; on Metal the
+    /// graph of operations is recorded from the same ones.
+    pub fn training_outline(&self, first: usize) -> Result<NetworkOutline, ModelError> {
+        self.outline(&[], Some(first), Precision::F32, &Device::Cpu)
+    }
+}
+
 impl NetworkOutline {
     /// Bytes of all tensors as they are held.
     pub fn bytes(&self) -> u64 {

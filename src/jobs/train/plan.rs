@@ -7,7 +7,7 @@ use super::open::Model;
 use super::solve::Layout;
 use crate::device::{self, DeviceChoice};
 use crate::memory::{F32, Place, Plan, Tally};
-use crate::models::{Architecture, NetworkOutline, Precision};
+use crate::models::{Architecture, NetworkOutline};
 use crate::train::outline::{self, StepCost, StepShape};
 use crate::train::{Method, Recompute, TrainConfig};
 use crate::worker::{BoxError, Job, JobContext};
@@ -44,9 +44,7 @@ impl MemoryPlan {
 impl Forecast {
     /// Of a network that learns from block `first` on and takes squares of this side, computed on `place`.
     pub fn new(architecture: &Architecture, first: usize, side: usize, place: Place) -> Result<Self, BoxError> {
-        // The CPU's layers; on Metal the graph of operations is recorded from the same ones.
-        let device = candle_core::Device::Cpu;
-        let network = Arc::new(architecture.outline(&[], Some(first), Precision::F32, &device)?);
+        let network = Arc::new(architecture.training_outline(first)?);
         Ok(Self { network, first, side, place })
     }
 
