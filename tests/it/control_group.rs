@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::runs::write_picture;
 
@@ -75,7 +76,6 @@ struct Ended {
     peak: u64,
 }
 
-#[expect(clippy::zombie_processes, reason = "wait4 waits for it")]
 fn galley(folder: &Path, arguments: &str, limit: Option<&Limit>) -> Ended {
     let log = folder.join("log.txt");
     let file = fs::File::create(&log).unwrap();
@@ -88,16 +88,23 @@ fn galley(folder: &Path, arguments: &str, limit: Option<&Limit>) -> Ended {
     if let Some(limit) = limit {
         limit.apply(&mut command);
     }
-    let child = command.spawn().unwrap();
-    let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
-    // SAFETY: the child is ours and nobody else waits for it; status and usage live across the call.
-    let waited = unsafe { libc::wait4(child.id() as i32, &raw mut status, 0, usage.as_mut_ptr()) };
-    assert_eq!(waited, child.id() as i32);
-    // SAFETY: the call succeeded, and zeroed integers were valid before it.
-    let usage = unsafe { usage.assume_init() };
-    let succeeded = libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0;
-    // Linux counts in units of 1,024 bytes.
-    Ended { succeeded, text: fs::read_to_string(log).unwrap(), peak: usage.ru_maxrss as u64 * 1024 }
+    let mut child = command.spawn().unwrap();
+    // Not what `wait4` tells: that counts what this process was when it forked.
+    let of_child = format!("/proc/{}/status", child.id());
+    let highest = || {
+        let status = fs::read_to_string(&of_child).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+    };
+    let mut peak = 0;
+    let status = loop {
+        peak = highest().unwrap_or(0).max(peak);
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    Ended { succeeded: status.success(), text: fs::read_to_string(log).unwrap(), peak }
 }
 
 /// Three classes of eight pictures.

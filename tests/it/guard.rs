@@ -1,7 +1,7 @@
 //! What a run does when memory runs short, forced by readings that are made up and by devices that fail.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use candle_core::{Device, Error};
 use galley::jobs::train::{self, TrainEvent, TrainTask};
@@ -190,11 +190,16 @@ fn what_is_wrong_in_itself_is_not_tried_again() {
 fn a_run_that_swaps_and_slows_down_computes_fewer_at_once() {
     let kitchen = Kitchen::new(12);
     let config = TrainConfig { epochs: 8, ..without_norms(&kitchen) };
-    let (mut readings, mut swapped_out) = (0, 0);
+    let (mut readings, mut swapped_out, started) = (0, 0, Instant::now());
+    let mut usual = Duration::from_secs(1);
     let mut slow = watched(&kitchen, &config, "slow", move || {
         readings += 1;
+        if readings == 12 {
+            // A busy machine is slow from the beginning.
+            usual = usual.max(started.elapsed() / 2);
+        }
         if readings > 12 && readings <= 15 {
-            std::thread::sleep(Duration::from_secs(1));
+            std::thread::sleep(usual);
             swapped_out += 100_000_000;
         }
         Ok(Sample { swapped_out: Some(swapped_out), ..Sample::default() })
