@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use super::arguments::{ClassifyArguments, Lenient};
 use super::inspect::transform_text;
-use super::places::{Preferred, places};
+use super::places::{Preferred, places_and_model};
 use super::progress::Bar;
 use super::rows::{RowPrinter, RowStyle};
-use super::{DONE_WITH_SKIPS, INTERRUPTED, download, failed, say, stop_on_interrupt, stream, usage};
+use super::{DONE_WITH_SKIPS, INTERRUPTED, failed, say, stop_on_interrupt, stream, usage};
 use crate::export::{ExportOptions, ExportTarget, Exporter, Row};
 use crate::format::{count, counted, duration};
 use crate::jobs::classify::{ClassifyConfig, ClassifyEvent, ClassifySummary, ModelSummary, classify};
@@ -24,14 +24,9 @@ pub fn run(arguments: ClassifyArguments) -> ExitCode {
     if let Err(error) = stop_on_interrupt(&ctx) {
         return failed(&error.into());
     }
-    let places = match places(&Preferred::of(&arguments)) {
-        Ok(places) => places,
-        Err(error) => return failed(&error),
-    };
-    let model = match download::model(arguments.model.as_deref(), &places, &ctx) {
-        Outcome::Finished(model) => model,
-        Outcome::Canceled => return ExitCode::from(INTERRUPTED),
-        Outcome::Failed(error) => return failed(&error),
+    let (places, model) = match places_and_model(&Preferred::of(&arguments), arguments.model.as_deref(), &ctx) {
+        Ok(found) => found,
+        Err(code) => return code,
     };
     if arguments.stdin {
         return stream::run(&config(arguments, model), &places, &ctx);

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use super::arguments::EvaluateArguments;
-use super::places::{Preferred, places};
+use super::places::{Preferred, places_and_model};
 use super::progress::Bar;
-use super::{DONE_WITH_SKIPS, INTERRUPTED, download, failed, print, say, stop_on_interrupt, usage};
+use super::{DONE_WITH_SKIPS, INTERRUPTED, failed, print, say, stop_on_interrupt, usage};
 use crate::format::counted;
 use crate::jobs::evaluate::{EvaluateConfig, EvaluateSummary, EvaluateTask, evaluate, save_report};
 use crate::predict::{ClassScore, Evaluation};
@@ -27,14 +27,9 @@ pub fn run(arguments: EvaluateArguments) -> ExitCode {
     if let Err(error) = stop_on_interrupt(&ctx) {
         return failed(&error.into());
     }
-    let places = match places(&Preferred::default()) {
-        Ok(places) => places,
-        Err(error) => return failed(&error),
-    };
-    let model = match download::model(arguments.model.as_deref(), &places, &ctx) {
-        Outcome::Finished(model) => model,
-        Outcome::Canceled => return ExitCode::from(INTERRUPTED),
-        Outcome::Failed(error) => return failed(&error),
+    let (places, model) = match places_and_model(&Preferred::default(), arguments.model.as_deref(), &ctx) {
+        Ok(found) => found,
+        Err(code) => return code,
     };
     let json = arguments.json;
     let config = EvaluateConfig {

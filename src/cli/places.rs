@@ -1,13 +1,15 @@
 //! Where a command keeps things and what it may load: its flags, then the environment, then the settings.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use super::arguments::ClassifyArguments;
-use super::say;
+use super::{INTERRUPTED, download, failed, say};
 use crate::jobs::Places;
 use crate::jobs::models::Models;
+use crate::predict::ModelSource;
 use crate::settings::{self, Settings};
-use crate::worker::BoxError;
+use crate::worker::{BoxError, JobContext, Outcome};
 
 /// What flags say about models.
 #[derive(Default)]
@@ -32,6 +34,21 @@ impl Preferred {
 /// The same for a command without such flags.
 pub fn preferred_places() -> Result<Places, BoxError> {
     places(&Preferred::default())
+}
+
+/// Where a command keeps things, and the model it computes with: the one named, that of the environment, or the starter model.
+/// When there is neither, the reason has been told and the code to end with is returned.
+pub fn places_and_model(
+    preferred: &Preferred,
+    model: Option<&Path>,
+    ctx: &JobContext,
+) -> Result<(Places, ModelSource), ExitCode> {
+    let places = places(preferred).map_err(|error| failed(&error))?;
+    match download::model(model, &places, ctx) {
+        Outcome::Finished(model) => Ok((places, model)),
+        Outcome::Canceled => Err(ExitCode::from(INTERRUPTED)),
+        Outcome::Failed(error) => Err(failed(&error)),
+    }
 }
 
 /// Fails for a variable of the environment that cannot be used; what is wrong in the settings is told and left out.

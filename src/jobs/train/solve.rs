@@ -6,8 +6,8 @@
 use crate::format::{bytes, counted};
 use crate::train::{Recompute, TrainConfig};
 
-/// What a step of one photo at a time costs beside its photo, as a share of that: each operation has its fixed part.
-/// Measured with ConvNeXt Atto on two cores.
+/// What a step of one photo at a time costs beside its photo, as a share of that: each operation has its fixed part. An
+/// estimate, as those below: they only rank layouts that all fit.
 const COST_OF_A_PART: f64 = 0.25;
 
 /// Forward is a third of forward and backward, and is done once more for a block that is computed twice.
