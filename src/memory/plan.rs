@@ -70,5 +70,7 @@ mod tests {
         // Activations are gone when the last gradients are there.
         let plan = Plan::default().with_peak(peak, 600, 700);
         assert_eq!((plan.bytes(), plan.activations, plan.gradients, plan.workspace), (1000, 700, 300, 0));
+        let plan = Plan::default().with_peak(peak, 600, 1700);
+        assert_eq!((plan.bytes(), plan.activations, plan.gradients, plan.workspace), (1000, 1000, 0, 0));
     }
 }

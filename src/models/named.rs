@@ -1,5 +1,7 @@
 //! A network by its name alone, and weights for it that no training made: what a benchmark needs that has no checkpoint.
 
+use std::ops::Range;
+
 use super::catalog::{self, Candidate, Family};
 use super::inverted::Style;
 use super::layers::HeadStep;
@@ -129,10 +131,25 @@ impl Weights for RandomWeights {
     }
 
     fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
-        let info = self.0.iter().find(|info| info.name == name).expect("only tensors of the table are asked for");
-        let (offset, scale) = range(name, &info.shape);
+        Ok(self.values(name, 0..self.info(name).elements()))
+    }
+
+    fn read_rows(&self, name: &str, rows: Range<usize>) -> Result<Option<Vec<f32>>, CheckpointError> {
+        let row = self.info(name).shape[1..].iter().product::<usize>();
+        Ok(Some(self.values(name, rows.start * row..rows.end * row)))
+    }
+}
+
+impl RandomWeights {
+    fn info(&self, name: &str) -> &TensorInfo {
+        self.0.iter().find(|info| info.name == name).expect("only tensors of the table are asked for")
+    }
+
+    /// Some of a tensor's elements, row-major.
+    fn values(&self, name: &str, elements: Range<usize>) -> Vec<f32> {
+        let (offset, scale) = range(name, &self.info(name).shape);
         let hash = fnv1a(name);
-        Ok((0..info.elements()).map(|index| offset + scale * uniform(hash, index as u64)).collect())
+        elements.map(|index| offset + scale * uniform(hash, index as u64)).collect()
     }
 }
 

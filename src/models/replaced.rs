@@ -1,5 +1,7 @@
 //! A network with another classifier: the last layer of its head made anew for other classes.
 
+use std::ops::Range;
+
 use super::layers::HeadStep;
 use super::named::uniform;
 use super::source::Weights;
@@ -76,6 +78,10 @@ impl Weights for NewHead<'_> {
         let bound = 1.0 / (self.inputs as f32).sqrt();
         let stream = self.seed.wrapping_add(u64::from(name.ends_with("bias")) << 32);
         Ok((0..info.elements() as u64).map(|index| bound * uniform(stream, index)).collect())
+    }
+
+    fn read_rows(&self, name: &str, rows: Range<usize>) -> Result<Option<Vec<f32>>, CheckpointError> {
+        if belongs(name, &self.layer) { Ok(None) } else { self.weights.read_rows(name, rows) }
     }
 
     fn read_blocks(&self, name: &str) -> Result<Option<Blocks>, CheckpointError> {

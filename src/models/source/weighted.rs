@@ -119,9 +119,8 @@ impl Source<'_> {
             Some(kind) => Form::Quantized(kind),
             None => self.form(axes),
         };
-        // Read a panel at a time where there is a file that can be.
-        let is_held = depth * outputs > TINY && self.holds(name, file_shape);
-        let read = if form == Form::Packed && is_held { depth * ops::PANEL } else { depth * outputs };
+        let by_panels = form == Form::Packed && depth * outputs > TINY;
+        let read = if by_panels { depth * ops::PANEL } else { depth * outputs };
         let weight = match form {
             Form::Blocks(kind) => {
                 self.count(BlockMatrix::bytes_of(kind, [depth, outputs]), read);

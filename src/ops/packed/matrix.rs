@@ -123,10 +123,13 @@ impl PackedMatrix {
         read: impl Fn(std::ops::Range<usize>) -> std::result::Result<Option<P>, E>,
         element: impl Fn(&P, usize, usize, usize) -> f32,
     ) -> std::result::Result<Option<Self>, E> {
-        let mut lines = Vec::with_capacity(depth * columns.div_ceil(PANEL));
+        let mut lines = Vec::new();
         for first in (0..columns).step_by(PANEL) {
             let end = columns.min(first + PANEL);
             let Some(part) = read(first..end)? else { return Ok(None) };
+            if first == 0 {
+                lines.reserve_exact(depth * columns.div_ceil(PANEL));
+            }
             lines.extend((0..depth).map(|row| {
                 let mut line = Line([0.0; PANEL]);
                 for (column, value) in (first..end).zip(&mut line.0) {
