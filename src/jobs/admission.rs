@@ -23,7 +23,7 @@ impl MemoryChoice {
     }
 
     pub fn allowance(&self) -> Allowance {
-        Allowance { limit: self.limit, returnable: 0 }
+        Allowance { limit: self.limit }
     }
 }
 

@@ -150,7 +150,7 @@ impl ToLoad<'_> {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
-        let inference = Inference {
+        let inference = || Inference {
             architecture: &architecture,
             stored: checkpoint.tensors(),
             precision: self.loading.precision,
@@ -160,7 +160,11 @@ impl ToLoad<'_> {
             threads,
             is_loaded: places.models.holds(&self.wanted(), chosen),
         };
-        let (predicted, notice) = inference.admit(self.mode, config, self.choice, chosen, &places.journal)?;
+        let admit = || inference().admit(self.mode, config.clone(), self.choice, chosen, &places.journal);
+        let (predicted, notice) = match admit() {
+            Err(error) if error.is::<DoesNotFit>() && places.models.make_room() => admit()?,
+            admitted => admitted?,
+        };
         Ok((Some(predicted), notice))
     }
 }

@@ -113,6 +113,15 @@ impl Models {
         }
     }
 
+    /// Unloads what is neither pinned nor in use. True if there was such.
+    pub fn make_room(&self) -> bool {
+        let has_unloaded = self.shelf.unload_idle() > 0;
+        if has_unloaded {
+            heap::release();
+        }
+        has_unloaded
+    }
+
     /// Whether lending it now needs no reading.
     pub fn holds(&self, wanted: &Wanted<'_>, chosen: &Chosen) -> bool {
         self.shelf.find(&ModelKey::of(wanted, chosen)).is_some_and(|loan| loan.changed_file().is_none())

@@ -58,14 +58,12 @@ pub struct Budget {
 pub struct Allowance {
     /// A person's own limit for the process; none takes that of [`set_limit`].
     pub limit: Option<u64>,
-    /// What this process could give back when memory is needed: models that are only kept in case.
-    pub returnable: u64,
 }
 
 impl Allowance {
     /// None when nothing is known that bounds the process. `device_free` is what the GPU has left of its working set.
     pub fn budget(&self, reading: &Reading, device_free: Option<u64>) -> Option<Budget> {
-        let reachable = |free: Option<u64>| Some(reading.footprint? + self.returnable + free?);
+        let reachable = |free: Option<u64>| Some(reading.footprint? + free?);
         let kept = |whole: Option<u64>| (whole.unwrap_or(0) / SHARE_LEFT).min(MOST_LEFT);
         let group = reachable(reading.group_free).or(reading.limit);
         let bounds = [
@@ -110,17 +108,8 @@ mod tests {
         assert_eq!(budget(nothing, group, None), Some((2_800_000_000, Bound::ControlGroup)));
         let without_usage = Reading { limit: Some(4 * GB), ..system };
         assert_eq!(budget(nothing, without_usage, None), Some((3_800_000_000, Bound::ControlGroup)));
-        let chosen = Allowance { limit: Some(GB / 2), returnable: 0 };
+        let chosen = Allowance { limit: Some(GB / 2) };
         assert_eq!(budget(chosen, group, Some(0)), Some((GB / 2, Bound::Chosen)));
         assert_eq!(budget(chosen, Reading::default(), None), Some((GB / 2, Bound::Chosen)));
-    }
-
-    #[test]
-    fn what_a_shelf_could_give_back_counts_as_free_but_not_beyond_a_limit() {
-        let reading = Reading { footprint: Some(GB), system_available: Some(2 * GB), ..Reading::default() };
-        let shelf = Allowance { limit: None, returnable: GB / 4 };
-        assert_eq!(budget(shelf, reading, None), Some((3_250_000_000, Bound::System)));
-        let limited = Allowance { limit: Some(2 * GB), ..shelf };
-        assert_eq!(budget(limited, reading, None), Some((2 * GB, Bound::Chosen)));
     }
 }

@@ -100,9 +100,10 @@ fn steps_of_training_are_measured_for_checkpoints_and_names() {
 #[test]
 fn fewer_bits_take_less_memory() {
     let arguments = ["--arch", "resnet18", "--image", "32", "--batch", "1", "--precision", "f32,int8,int4", "--json"];
-    let peaks: Vec<f64> = rows(&bench(&arguments)).iter().map(|row| number(row, "peak_bytes")).collect();
+    let peaks: Vec<f64> = rows(&bench(&arguments)).iter().map(|row| number(&row["memory"], "heap_bytes")).collect();
     assert_eq!(peaks.len(), 3);
-    assert!(peaks[1] < 0.6 * peaks[0] && peaks[2] < peaks[1], "{peaks:?}");
+    // A whole tensor in f32 is there while its bits are made: 9.4 MB beside 11.8 and 7.4 MB.
+    assert!(peaks[1] < 0.5 * peaks[0] && peaks[2] < 0.9 * peaks[1], "{peaks:?}");
 }
 
 #[test]

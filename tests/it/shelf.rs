@@ -12,10 +12,12 @@ use galley::jobs::Places;
 use galley::jobs::classify::{ClassifyConfig, ClassifyEvent, classify};
 use galley::jobs::evaluate::{EvaluateConfig, evaluate};
 use galley::jobs::models::{Models, Wanted};
+use galley::jobs::train::TrainTask;
 use galley::memory::heap;
 use galley::models::{self, Loading, Precision, RandomWeights, Strictness, Weights as _};
 use galley::predict::{self, Classifier, ModelSource, TransformOverrides};
 use galley::settings::{MemorySetting, MemorySettings};
+use galley::train::TrainConfig;
 use galley::worker::JobContext;
 
 use super::quantized::as_gguf;
@@ -283,6 +285,23 @@ fn a_model_that_does_not_fit_is_refused_with_what_would() {
     let kitchen = Kitchen::new(&settings(&[(MemorySetting::Shelf, "1MB")]));
     let error = kitchen.classify(&kitchen.config()).unwrap_err();
     assert!(error.contains("GALLEY_SHELF") && error.contains("unpin"), "{error}");
+}
+
+#[test]
+fn an_idle_model_makes_room_for_a_run_that_needs_it() {
+    let kitchen = Kitchen::new(&MemorySettings::default());
+    kitchen.classify(&kitchen.config()).unwrap();
+    let train = |limit: u64| {
+        let (data, model) = (kitchen.at("photos"), Some(kitchen.at("model.safetensors")));
+        let config =
+            TrainConfig { data, model, epochs: 1, batch_size: 2, memory_limit: Some(limit), ..Default::default() };
+        let task = TrainTask::Begin { config: Box::new(config), folder: kitchen.at(&format!("run {limit}")) };
+        galley::jobs::train::train(&task, &kitchen.places, &JobContext::detached(), &mut |_| Ok(())).map(drop)
+    };
+    train(1 << 40).unwrap();
+    assert!(!kitchen.shelved().is_empty());
+    assert!(train(1 << 20).is_err());
+    assert_eq!(kitchen.shelved().len(), 0);
 }
 
 #[test]

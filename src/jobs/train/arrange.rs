@@ -5,6 +5,7 @@ use super::solve::{Layout, Layouts};
 use crate::device::{self, Chosen};
 use crate::format::{self, counted};
 use crate::jobs::admission::{DoesNotFit, MemoryChoice, Remedy};
+use crate::jobs::models::Models;
 use crate::memory::{Allowance, Budget, Calibration, Place, Reading};
 use crate::models::{self, Architecture};
 use crate::train::{Recompute, TrainConfig, Unfreeze};
@@ -99,6 +100,8 @@ pub(super) struct Arranged {
     pub parameters: u64,
     pub has_batch_norms: bool,
     pub keeps_features: bool,
+    /// Whether with more memory it would be laid out in a faster way.
+    pub is_squeezed: bool,
     /// What a guard holds the run to; none when it runs in spite of the prediction.
     pub allowance: Option<Allowance>,
     /// What a person should know.
@@ -109,6 +112,23 @@ pub(super) enum Answer {
     Runs(Box<Arranged>),
     /// With photos of this side, if they may be smaller.
     WithSmaller(u32),
+}
+
+/// What `arrange` answers in the memory there is now, which `before` reads; where that is little, after idle models were
+/// unloaded.
+pub(super) fn arranged_in(
+    models: &Models,
+    before: impl Fn() -> Before,
+    arrange: impl Fn(&Before) -> Result<Answer, BoxError>,
+) -> Result<(Answer, Reading), BoxError> {
+    let now = before();
+    let answer = arrange(&now);
+    let is_roomy = matches!(&answer, Ok(Answer::Runs(arranged)) if !arranged.is_squeezed);
+    if is_roomy || !models.make_room() {
+        return Ok((answer?, now.reading));
+    }
+    let now = before();
+    Ok((arrange(&now)?, now.reading))
 }
 
 impl Asked<'_> {
@@ -138,6 +158,7 @@ impl Asked<'_> {
             allowance = None;
             notices.push(format!("{}. It runs anyway, as you chose", refused.reason()));
         }
+        let is_squeezed = !out.fits || out.sentence.is_some();
         notices.extend(out.sentence);
         Ok(Answer::Runs(Box::new(Arranged {
             layout: out.layout,
@@ -146,6 +167,7 @@ impl Asked<'_> {
             parameters: forecast.parameters(),
             has_batch_norms: forecast.has_batch_norms(),
             keeps_features,
+            is_squeezed,
             allowance,
             notices,
         })))

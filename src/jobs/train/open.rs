@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rayon::ThreadPoolBuilder;
 
-use super::arrange::{Answer, Arranged, Asked, Before, about_going_on};
+use super::arrange::{Answer, Arranged, Asked, Before, about_going_on, arranged_in};
 use super::plan::MemoryPlan;
 use super::solve::fewest_at_once;
 use super::{TrainJobError, TrainStart, TrainTask};
@@ -77,21 +77,17 @@ fn begin(
     };
     let model = Model::of(&config)?;
     let kind = peaks::kind(&model.architecture.name, "train", chosen);
-    let before = before(MemoryChoice::of(&config), &kind, places);
     let mut dataset = dataset(&config)?;
     let is_known = model.take_order(&mut dataset);
     // Before photos are looked at, which may take long, and before the folder: a wrong choice leaves nothing behind.
     let new_head = (!is_known).then_some(dataset.classes.len());
     let architecture = model.architecture_of(new_head)?;
-    let asked = Asked {
-        config: &config,
-        architecture: &architecture,
-        side: model.side(),
-        photos: dataset.part(Split::Train).count() + dataset.part(Split::Validation).count(),
-        before: &before,
-        chosen,
-    };
-    let arranged = match asked.arrange()? {
+    let (side, photos) = (model.side(), dataset.part(Split::Train).count() + dataset.part(Split::Validation).count());
+    let now = || before(MemoryChoice::of(&config), &kind, places);
+    let (answer, before) = arranged_in(&places.models, now, |before| {
+        Asked { config: &config, architecture: &architecture, side, photos, before, chosen }.arrange()
+    })?;
+    let arranged = match answer {
         Answer::Runs(arranged) => *arranged,
         Answer::WithSmaller(side) => {
             drop((model, dataset));
@@ -129,8 +125,7 @@ fn begin(
     let network = model.network(&record.config, new_head, chosen)?;
     let folder = RunFolder::create(folder, &record)?;
     let position = Position { initial: snapshot::fingerprint(&network.learned)?, ..Position::default() };
-    let parts =
-        Parts { record, model, dataset, tiles, network, folder, position, notices, arranged, before: before.reading };
+    let parts = Parts { record, model, dataset, tiles, network, folder, position, notices, arranged, before };
     session(parts, chosen)
 }
 
@@ -170,7 +165,6 @@ fn resume(folder: &Path, memory: Option<MemoryChoice>, places: &Places, chosen: 
         false => Model::of(config)?,
     };
     let kind = peaks::kind(&model.architecture.name, "train", chosen);
-    let before = before(memory.unwrap_or(MemoryChoice::of(config)), &kind, places);
     let dataset = dataset_of(&record)?.ok_or(TrainJobError::PhotosChanged { last: last.clone() })?;
     let is_known = has_snapshot || model.labels == record.classes;
     let new_head = (!is_known).then_some(record.classes.len());
@@ -182,18 +176,20 @@ fn resume(folder: &Path, memory: Option<MemoryChoice>, places: &Places, chosen: 
     };
     let mut notices: Vec<String> = about_going_on(config, position.at_once).into_iter().collect();
     // As it was left: batch norms, and the last bits of gradients, depend on how many photos are computed at once.
-    let arrange = |micro_batch| {
+    let arrange = |micro_batch, before: &Before| {
         let batches_ahead = position.batches_ahead.unwrap_or(config.batches_ahead);
         let config = &TrainConfig { micro_batch, batches_ahead, may_shrink_images: false, ..config.clone() };
         let photos = dataset.part(Split::Train).count() + dataset.part(Split::Validation).count();
-        Asked { config, architecture: &architecture, side, photos, before: &before, chosen }.arrange()
+        Asked { config, architecture: &architecture, side, photos, before, chosen }.arrange()
     };
-    // There may be less memory than there was.
-    let answer = arrange(position.at_once.or(config.micro_batch)).or_else(|_| arrange(config.micro_batch))?;
+    let now = || before(memory.unwrap_or(MemoryChoice::of(config)), &kind, places);
+    let (answer, before) = arranged_in(&places.models, now, |before| {
+        // There may be less memory than there was.
+        arrange(position.at_once.or(config.micro_batch), before).or_else(|_| arrange(config.micro_batch, before))
+    })?;
     let Answer::Runs(arranged) = answer else { unreachable!("photos of a run that goes on may not become smaller") };
     folder.cut(position.metrics_bytes)?;
     let tiles = tiles(places, &model.transform, &dataset, &mut notices)?;
-    let before = before.reading;
     let arranged = *arranged;
     let parts = Parts { record, model, dataset, tiles, network, folder, position, notices, arranged, before };
     let mut opened = session(parts, chosen)?;
@@ -386,8 +382,17 @@ struct Parts {
 fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
     let Parts { record, model, dataset, tiles, network, folder, mut position, mut notices, arranged, before } = parts;
     let RunRecord { config, classes, .. } = record;
-    let Arranged { layout, plan, first, parameters, has_batch_norms, keeps_features, allowance, notices: about_memory } =
-        arranged;
+    let Arranged {
+        layout,
+        plan,
+        first,
+        parameters,
+        has_batch_norms,
+        keeps_features,
+        allowance,
+        notices: about_memory,
+        ..
+    } = arranged;
     notices.extend(about_memory);
     let compute = ThreadPoolBuilder::new().stack_size(STACK_BYTES).thread_name(|n| format!("train {n}")).build()?;
     let transform = model.transform;
