@@ -13,9 +13,6 @@ use super::store::{Key, Store};
 use crate::images::transform::Transform;
 use crate::images::{ImageBudget, ImageError, Limits, Picture, load_resized};
 
-/// Decoding memory of all threads together: as for classifying.
-const IMAGE_BUDGET_BYTES: u64 = 100_000_000;
-
 /// Makes tiles, and keeps them if it has a folder for them.
 pub struct Tiles {
     transform: Transform,
@@ -30,8 +27,14 @@ impl Tiles {
 
     /// Decodes every photo each time.
     pub fn new(transform: &Transform) -> Self {
-        let budget = ImageBudget::new(IMAGE_BUDGET_BYTES);
-        Self { transform: *transform, limits: Limits::default(), budget, store: None }
+        let (budget, limits) = ImageBudget::with_left(u64::MAX);
+        Self { transform: *transform, limits, budget, store: None }
+    }
+
+    /// The same with so much memory for decoding, see [`ImageBudget::with_left`].
+    pub fn decoding_with(self, left: u64) -> Self {
+        let (budget, limits) = ImageBudget::with_left(left);
+        Self { budget, limits, ..self }
     }
 
     /// Keeps tiles in `folder`, which transforms of other sizes may use too, up to `limit_bytes` for each size. Photos

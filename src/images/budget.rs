@@ -3,6 +3,8 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::Limits;
+
 /// A counting semaphore in bytes, fair in order of arrival.
 #[derive(Debug)]
 pub struct ImageBudget {
@@ -27,8 +29,23 @@ pub struct Permit<'a> {
 }
 
 impl ImageBudget {
+    /// What every job that decodes counts with: room for a phone's JPEG of twelve megapixels, also a progressive one.
+    pub const LEAST_BYTES: u64 = 12_000_000;
+
+    /// More is of no use: two photos of twelve megapixels that are decoded at full size.
+    const MOST_BYTES: u64 = 100_000_000;
+
     pub fn new(bytes: u64) -> Self {
         Self { total_bytes: bytes, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// For a job with so many bytes of memory left beside all that it counted with. A photo that needs more is refused; one
+    /// that needs more than all threads usually take together enters alone.
+    pub fn with_left(bytes: u64) -> (Self, Limits) {
+        let usual = Limits::default();
+        let room = bytes.saturating_add(Self::LEAST_BYTES);
+        let limits = Limits { max_decode_bytes: room.min(usual.max_decode_bytes), ..usual };
+        (Self::new(room.min(Self::MOST_BYTES)), limits)
     }
 
     /// Waits until `bytes` are free and everyone who came before has entered.

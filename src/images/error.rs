@@ -3,6 +3,8 @@
 
 use std::io;
 
+use crate::format;
+
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     #[error("failed to read the file")]
@@ -17,7 +19,10 @@ pub enum ImageError {
     TooManyPixels { width: u64, height: u64, limit: u64 },
     #[error("{width} × {height} pixels: no side may be longer than {limit}")]
     TooLong { width: u64, height: u64, limit: u32 },
-    #[error("decoding needs {bytes} bytes of memory, more than the {limit} allowed for one photo")]
+    #[error(
+        "decoding it needs {} of memory, and there are {} for that; with a higher memory limit it can be read",
+        format::bytes(*.bytes), format::bytes(*.limit)
+    )]
     TooMuchMemory { bytes: u64, limit: u64 },
     #[error("the picture has no pixels ({width} × {height})")]
     NoPixels { width: u64, height: u64 },

@@ -12,10 +12,6 @@ use std::thread::{self, JoinHandle};
 use crate::images::transform::Transform;
 use crate::images::{ImageBudget, ImageError, Input, Limits, load_input};
 
-/// Decoding memory of all threads together. Room for one photo of about 12 megapixels per two cores; a larger one
-/// enters alone.
-const IMAGE_BUDGET_BYTES: u64 = 100_000_000;
-
 /// The decoding threads. Dropping it leaves what is not begun undone and waits for the rest.
 pub struct Loader {
     tasks: Option<Sender<Task>>,
@@ -58,14 +54,16 @@ impl Pending {
 }
 
 impl Loader {
-    pub fn start(threads: usize, transform: Transform) -> io::Result<Self> {
+    /// `left` is for [`ImageBudget::with_left`].
+    pub fn start(threads: usize, transform: Transform, left: u64) -> io::Result<Self> {
         let (sender, receiver) = channel();
+        let (budget, limits) = ImageBudget::with_left(left);
         let shared = Arc::new(Shared {
             tasks: Mutex::new(receiver),
             stopped: AtomicBool::new(false),
             transform,
-            limits: Limits::default(),
-            budget: ImageBudget::new(IMAGE_BUDGET_BYTES),
+            limits,
+            budget,
         });
         let mut loader = Self { tasks: Some(sender), shared, threads: Vec::new() };
         for number in 0..threads {

@@ -109,8 +109,10 @@ pub fn evaluate(config: &EvaluateConfig, places: &Places, ctx: &JobContext) -> R
         let theirs: Vec<&str> = dataset.classes.iter().map(String::as_str).collect();
         return Err(EvaluateError::NoneKnown(first(&theirs), first(&names)).into());
     }
-    let answers = answers(config, &classifier, photos, &mut skipped, ctx)?;
-    if let Some(Err(error)) = predicted.map(|predicted| predicted.record(None, &places.journal)) {
+    let left = predicted.as_ref().map_or(u64::MAX, |predicted| predicted.left);
+    let answers = answers(config, &classifier, photos, left, &mut skipped, ctx)?;
+    let comparable = predicted.filter(|_| answers.len() >= config.batch_size);
+    if let Some(Err(error)) = comparable.map(|predicted| predicted.record(None, &places.journal)) {
         notices.push(format!("What the evaluation took was not noted: {}", error_chain(&error)));
     }
     ops::release(&chosen.device)?;
@@ -184,11 +186,12 @@ fn answers(
     config: &EvaluateConfig,
     classifier: &Classifier,
     photos: Vec<(PathBuf, usize)>,
+    left: u64,
     skipped: &mut Vec<(PathBuf, String)>,
     ctx: &JobContext,
 ) -> Result<Vec<Answer>, BoxError> {
     let compute = ThreadPoolBuilder::new().build()?;
-    let loader = Loader::start(compute.current_num_threads(), classifier.description.transform)?;
+    let loader = Loader::start(compute.current_num_threads(), classifier.description.transform, left)?;
     let batch_size = config.batch_size.max(1);
     let total = photos.len();
     let mut left = photos.into_iter();

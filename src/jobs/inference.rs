@@ -7,10 +7,10 @@ use super::admission::{DoesNotFit, MemoryChoice, Remedy};
 use super::classify::look_ahead;
 use super::models::Wanted;
 use super::peaks::{self, Predicted};
-use super::train::BESIDE;
 use crate::checkpoint::TensorInfo;
 use crate::device::{self, Chosen};
 use crate::format::count;
+use crate::images::ImageBudget;
 use crate::memory::{self, F32, Place, Plan, heap};
 use crate::models::{self, Architecture, Precision};
 use crate::predict::{self, Loading, ModelSource, TransformOverrides};
@@ -45,7 +45,8 @@ impl Inference<'_> {
         let pixels = [batch_size, side, side, 3];
         let Ok(peak) = network.inference(pixels, is_loaded, place) else { return Plan::default() };
         let weights = if is_loaded { 0 } else { network.bytes() };
-        let photos = (waiting * side * side * 3) as u64 * F32;
+        let decoding = if waiting > 0 { ImageBudget::LEAST_BYTES } else { 0 };
+        let photos = (waiting * side * side * 3) as u64 * F32 + decoding;
         let plan = Plan { weights, ..Plan::default() }.with_peak(peak, 0, 0);
         Plan { photos, heap: plan.heap + photos, ..plan }
     }
@@ -67,20 +68,19 @@ impl Inference<'_> {
         let device = device::memory(&chosen.device);
         let device_free = device.map(|memory| memory.recommended.saturating_sub(memory.allocated));
         let peak = |bytes: u64| {
-            let beside = bytes + BESIDE;
-            let corrected = calibration.map_or(beside, |calibration| calibration.corrected(beside));
+            let corrected = calibration.map_or(bytes, |calibration| calibration.corrected(bytes));
             before.footprint.unwrap_or(0) + corrected
         };
         let plan = self.plan(chosen);
-        let items = plan.items().into_iter().chain([("program", BESIDE)]).collect();
-        let predicted = Predicted { kind, config, items, anyway: choice.anyway, before };
+        let items = plan.process_items();
+        let predicted = Predicted { kind, config, items, anyway: choice.anyway, before, left: u64::MAX };
         let Some(budget) = choice.allowance().budget(&before, device_free) else { return Ok((predicted, None)) };
-        if peak(plan.heap) <= budget.bytes {
-            return Ok((predicted, None));
+        if let Some(left) = budget.bytes.checked_sub(peak(plan.process_bytes())) {
+            return Ok((Predicted { left, ..predicted }, None));
         }
         let fits = |bytes: u64| Some(peak(bytes)).filter(|bytes| *bytes <= budget.bytes);
         let remedies = self.remedies(chosen, &fits);
-        let refused = DoesNotFit { predicted: peak(plan.heap), budget, remedies };
+        let refused = DoesNotFit { predicted: peak(plan.process_bytes()), budget, remedies };
         match choice.anyway {
             true => Ok((predicted, Some(format!("{}. It runs anyway, as you chose", refused.reason())))),
             false => Err(refused.into()),
@@ -91,7 +91,7 @@ impl Inference<'_> {
     fn remedies(&self, chosen: &Chosen, fits: &dyn Fn(u64) -> Option<u64>) -> Vec<Remedy> {
         let with = |batch_size: usize, precision: Precision, change: String| {
             let fewer = Inference { batch_size, precision, ..*self };
-            let bytes = fits(fewer.plan(chosen).heap)?;
+            let bytes = fits(fewer.plan(chosen).process_bytes())?;
             Some(Remedy { change, bytes })
         };
         let halves = || std::iter::successors(Some(self.batch_size), |size| (*size > 1).then_some(size / 2));
@@ -108,7 +108,7 @@ impl Inference<'_> {
         let lighter = models::lighter(self.architecture).into_iter().find_map(|one| {
             let architecture = &models::named(&one.name, self.architecture.classes).ok()?;
             let other = Inference { architecture, stored: &[], is_loaded: false, ..*self };
-            let bytes = fits(other.plan(chosen).heap)?;
+            let bytes = fits(other.plan(chosen).process_bytes())?;
             Some(Remedy { change: format!("{} ({} weights)", one.name, count(one.weights)), bytes })
         });
         [same, int8, int4, lighter].into_iter().flatten().collect()

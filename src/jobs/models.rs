@@ -70,6 +70,11 @@ impl Default for Models {
     }
 }
 
+/// That the light model stands in for another.
+pub fn in_place_of(model: &str, why: &str, light: &ModelSource) -> String {
+    format!("The model {model} does not fit: {why}. The light model {} is used instead", light.name())
+}
+
 impl Models {
     pub fn new(settings: &MemorySettings) -> Self {
         let models = Self::default();
@@ -94,7 +99,7 @@ impl Models {
             Ok(classifier) => return Ok(Lent { classifier, instead: None }),
             Err(error) => error,
         };
-        let light = self.light().map(ModelSource::File).filter(|light| light != wanted.source);
+        let light = self.instead_of(wanted.source);
         let (Some(LendError::DoesNotFit { model, why, .. }), Some(light)) = (error.downcast_ref::<LendError>(), light)
         else {
             return Err(error);
@@ -102,15 +107,19 @@ impl Models {
         // Labels and transform were chosen for the other one.
         let (labels, transform) = (None, &TransformOverrides::default());
         let in_place = Wanted { source: &light, labels, transform, loading: wanted.loading };
-        let name = light.name();
         match self.lend_exactly(&in_place, chosen, ctx) {
             Ok(classifier) => {
-                let notice = format!("The model {model} does not fit: {why}. The light model {name} is used instead");
+                let notice = in_place_of(model, &why.to_string(), &light);
                 Ok(Lent { classifier, instead: Some((light, notice)) })
             }
             Err(source) if source.is::<Canceled>() => Err(source),
-            Err(source) => Err(LendError::Light { model: name, source }.into()),
+            Err(source) => Err(LendError::Light { model: light.name(), source }.into()),
         }
+    }
+
+    /// The light model, if there is one and it is another.
+    pub fn instead_of(&self, source: &ModelSource) -> Option<ModelSource> {
+        self.light().map(ModelSource::File).filter(|light| light != source)
     }
 
     /// Unloads what is neither pinned nor in use. True if there was such.

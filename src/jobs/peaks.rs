@@ -84,6 +84,8 @@ pub struct Predicted {
     pub anyway: bool,
     /// The memory before the job took any.
     pub before: Reading,
+    /// Bytes that the budget has beside it; all there are when nothing bounds the job, or nothing is to.
+    pub left: u64,
 }
 
 impl Predicted {
@@ -93,7 +95,7 @@ impl Predicted {
 
     /// Notes what the job took. `highest` is the highest footprint that was read meanwhile.
     pub fn record(self, highest: Option<u64>, journal: &Path) -> Result<(), JournalError> {
-        let Self { kind, config, items, anyway, before } = self;
+        let Self { kind, config, items, anyway, before, left: _ } = self;
         let footprint = highest.max(memory::read_often().footprint);
         let peak = Peak {
             kind,

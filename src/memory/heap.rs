@@ -1,10 +1,34 @@
 //! A counting global allocator: live and peak bytes of the heap. It delegates every call to the system's allocator and
 //! never refuses: limits are kept by admission before the work, not by failing an allocation in the middle of it.
 
+#[cfg(target_os = "linux")]
+mod large;
+
+/// The system's heap does for large blocks too.
+#[cfg(not(target_os = "linux"))]
+mod large {
+    use std::alloc::Layout;
+
+    pub fn take(_: Layout) -> Option<(*mut u8, bool)> {
+        None
+    }
+
+    pub fn give(_: *mut u8, _: usize) -> bool {
+        false
+    }
+
+    pub fn resize(_: *mut u8, _: usize, _: usize) -> bool {
+        false
+    }
+
+    pub fn release() {}
+}
+
 use std::alloc::{GlobalAlloc, Layout, System};
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Bytes of the smallest block that lies in the places of [`super::arena`]: elsewhere than on Linux as if it did.
+pub const LEAST_LARGE: u64 = 128 << 10;
 
 struct Counting;
 
@@ -37,51 +61,22 @@ pub fn take_recent_peak() -> u64 {
     RECENT.swap(live(), Relaxed).max(live())
 }
 
-/// Sets glibc's allocator up for buffers that come and go: blocks up to 1 GB stay in one heap and are reused instead of
-/// being mapped and page-faulted anew for each operation, which costs more than the arithmetic; what a job no longer
-/// needs is given back by [`release`]. Call once, at the start of the program. Elsewhere it does nothing.
+/// Sets glibc's allocator up for the small blocks that are left to it: one heap of them for all threads, what is large and
+/// yet not [`large`]'s mapped apart, and nothing given back before [`release`]. Call once, at the start of the program.
+/// Elsewhere it does nothing.
 pub fn tune() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: mallopt only stores numbers; it is called before other threads exist.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LEAST_LARGE as i32);
         libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 30);
     }
 }
 
-/// Asks for large pages for a block that has come, or what the heap has grown by for it: in small ones the matrices of a
-/// network lie in so many that finding them takes a good part of the time. Where there are no large pages to be had, there
-/// are small ones.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn ask_for_large_pages(block: *mut u8, length: usize) {
-    /// Smaller blocks are not worth a look.
-    const LEAST: usize = 1 << 20;
-    const PAGE: usize = 4096;
-    /// Where the heap ended when it was last looked at.
-    static ASKED: AtomicUsize = AtomicUsize::new(0);
-    if length < LEAST || block.is_null() {
-        return;
-    }
-    // SAFETY: by nothing the heap's end is not moved.
-    let heap_end = unsafe { libc::sbrk(0) }.addr();
-    let (start, end) = match (block.addr(), ASKED.swap(heap_end, Relaxed)) {
-        (start, _) if start >= heap_end => (start, start + length),
-        (start, 0) => (start, heap_end),
-        (_, asked) => (asked, heap_end),
-    };
-    let start = start / PAGE * PAGE;
-    if start < end {
-        // SAFETY: how memory is mapped changes nothing that it holds; neither does an error.
-        unsafe { libc::madvise(std::ptr::without_provenance_mut(start), end - start, libc::MADV_HUGEPAGE) };
-    }
-}
-
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn ask_for_large_pages(_: *mut u8, _: usize) {}
-
 /// Gives freed heap pages back to the operating system.
 pub fn release() {
+    large::release();
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: malloc_trim takes the allocator's own locks and touches only free memory.
     unsafe {
@@ -104,12 +99,15 @@ fn shrank(bytes: usize) {
     LIVE.fetch_sub(bytes as u64, Relaxed);
 }
 
-// SAFETY: every call is handed to `System` unchanged; the counters are atomics and allocate nothing.
+// SAFETY: every call is handed to the heap of large blocks or to `System` unchanged, and each block back to where it came
+// from; the counters are atomics and allocate nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise about `layout` is passed on.
-        let pointer = unsafe { System.alloc(layout) };
-        ask_for_large_pages(pointer, layout.size());
+        let pointer = match large::take(layout) {
+            Some((block, _)) => block,
+            // SAFETY: the caller's promise about `layout` is passed on.
+            None => unsafe { System.alloc(layout) },
+        };
         if !pointer.is_null() {
             grew(layout.size());
         }
@@ -117,9 +115,17 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise about `layout` is passed on.
-        let pointer = unsafe { System.alloc_zeroed(layout) };
-        ask_for_large_pages(pointer, layout.size());
+        let pointer = match large::take(layout) {
+            Some((block, is_zero)) => {
+                if !is_zero {
+                    // SAFETY: the block is of this size.
+                    unsafe { block.write_bytes(0, layout.size()) };
+                }
+                block
+            }
+            // SAFETY: the caller's promise about `layout` is passed on.
+            None => unsafe { System.alloc_zeroed(layout) },
+        };
         if !pointer.is_null() {
             grew(layout.size());
         }
@@ -127,15 +133,34 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: `pointer` came from `System` with this `layout`, as the caller promises.
-        unsafe { System.dealloc(pointer, layout) };
+        if !large::give(pointer, layout.size()) {
+            // SAFETY: then `pointer` came from `System` with this `layout`, as the caller promises.
+            unsafe { System.dealloc(pointer, layout) };
+        }
         shrank(layout.size());
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: `pointer` came from `System` with this `layout`, as the caller promises.
+        if large::resize(pointer, layout.size(), new_size) {
+            shrank(layout.size());
+            grew(new_size);
+            return pointer;
+        }
+        if layout.size().max(new_size) as u64 >= LEAST_LARGE {
+            // SAFETY: as the caller promises, `new_size` is valid with this alignment.
+            let wanted = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
+            // SAFETY: the new block takes over what both have room for; then the old one is given back.
+            return unsafe {
+                let moved = self.alloc(wanted);
+                if !moved.is_null() {
+                    moved.copy_from_nonoverlapping(pointer, layout.size().min(new_size));
+                    self.dealloc(pointer, layout);
+                }
+                moved
+            };
+        }
+        // SAFETY: blocks this small came from `System`, with this `layout`, as the caller promises.
         let moved = unsafe { System.realloc(pointer, layout, new_size) };
-        ask_for_large_pages(moved, new_size);
         // A block that grows may be copied, and both are there for a moment; one that shrinks stays in its place.
         match layout.size() {
             _ if moved.is_null() => {}

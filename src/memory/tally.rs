@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::arena::Arena;
+use super::heap;
 
 /// Bytes of a number in f32.
 pub const F32: u64 = 4;
@@ -43,9 +44,10 @@ struct Counts {
     /// Working memory that a thread keeps, by how deep the calls are nested.
     kept: Vec<u64>,
     largest: u64,
-    /// Where in the heap that working memory is, of each thread.
-    kept_at: Vec<Vec<u64>>,
     arena: Arena,
+    /// Bytes in blocks that are too small for it, and the most that ever were.
+    small: u64,
+    most_small: u64,
     /// What was made while a graph is recorded.
     graph: Option<Vec<Node>>,
 }
@@ -76,7 +78,7 @@ pub struct Peak {
     pub workspace: u64,
     /// The largest single buffer.
     pub largest_buffer: u64,
-    /// How far the heap reaches with all of it.
+    /// How far the heap of tensors reaches, and the working memory.
     pub heap: u64,
 }
 
@@ -132,7 +134,13 @@ impl Tally {
         counts.live += bytes;
         counts.peak = counts.peak.max(counts.live);
         counts.largest = counts.largest.max(bytes);
-        let place = counts.arena.take(bytes);
+        let place = if bytes >= heap::LEAST_LARGE {
+            counts.arena.take(bytes)
+        } else {
+            counts.small += bytes;
+            counts.most_small = counts.most_small.max(counts.small);
+            0
+        };
         Held { bytes, place, tally: self.clone() }
     }
 
@@ -148,16 +156,8 @@ impl Tally {
         let mut counts = self.counts.borrow_mut();
         if counts.kept.len() <= depth {
             counts.kept.resize(depth + 1, 0);
-            counts.kept_at.resize(depth + 1, Vec::new());
         }
-        let before = counts.kept[depth];
-        if bytes > before {
-            // A thread frees the smaller one before it takes the larger.
-            let old = std::mem::take(&mut counts.kept_at[depth]);
-            old.into_iter().for_each(|place| counts.arena.give(place, before));
-            let new = (0..self.place.threads).map(|_| counts.arena.take(bytes)).collect();
-            (counts.kept[depth], counts.kept_at[depth]) = (bytes, new);
-        }
+        counts.kept[depth] = counts.kept[depth].max(bytes);
     }
 
     /// Bytes of the tensors that are alive.
@@ -168,7 +168,9 @@ impl Tally {
     pub fn peak(&self) -> Peak {
         let counts = self.counts.borrow();
         let workspace = counts.kept.iter().sum::<u64>() * self.place.threads as u64;
-        Peak { tensors: counts.peak, workspace, largest_buffer: counts.largest, heap: counts.arena.highest() }
+        // Working memory lies apart from tensors, and small ones apart from large ones.
+        let heap = counts.arena.highest() + counts.most_small + workspace;
+        Peak { tensors: counts.peak, workspace, largest_buffer: counts.largest, heap }
     }
 }
 
@@ -186,7 +188,10 @@ impl Drop for Held {
     fn drop(&mut self) {
         let mut counts = self.tally.counts.borrow_mut();
         counts.live -= self.bytes;
-        counts.arena.give(self.place, self.bytes);
+        match self.bytes {
+            bytes if bytes >= heap::LEAST_LARGE => counts.arena.give(self.place, bytes),
+            bytes => counts.small -= bytes,
+        }
     }
 }
 

@@ -91,14 +91,11 @@ fn conv_alone(x: &Outline, weight: &Weight, window: Window) -> Result<Outline> {
         let _windows = tally.hold((F32 * (geometry.positions() * depth) as u64).min(metal::MAX_BYTES as u64));
         return Ok(ys);
     }
-    let tile = tiles_of(&geometry, tally.place().threads).into_iter().next();
-    let Some(tile) = tile else { return Ok(ys) };
-    let mut nested = 0;
-    if let Some([height, width]) = tile.padded(&geometry) {
-        workspace(tally, nested, tile.images * height * width * geometry.channels);
-        nested += 1;
-    }
+    let tiles = tiles_of(&geometry, tally.place().threads);
+    let Some(tile) = tiles.first() else { return Ok(ys) };
     let rows = tile.images * tile.rows * geometry.out_width;
+    let windows = tile.padded(&geometry).map(|[height, width]| tile.images * height * width * geometry.channels);
+    let nested = shared_workspace(tally, windows.unwrap_or(0), tiles.len() < tally.place().threads);
     product(tally, nested, rows, depth, weight, geometry.out_height * geometry.out_width);
     Ok(ys)
 }
@@ -182,8 +179,8 @@ pub fn project_gated(x: &Outline, weight: &Weight) -> Outline {
     let most = scratch::MAX_BYTES / size_of::<f32>() / inputs.max(1);
     let tile = if rows <= FEW_ROWS { rows } else { tile_rows_of(rows, most, tally.place().threads) };
     let ys = x.with_channels(weight.shape()[1]);
-    workspace(tally, 0, tile * inputs);
-    product(tally, 1, tile, inputs, weight, rows / x.dims()[0].max(1));
+    let nested = shared_workspace(tally, tile * inputs, rows <= FEW_ROWS);
+    product(tally, nested, tile, inputs, weight, rows / x.dims()[0].max(1));
     ys
 }
 
@@ -291,6 +288,16 @@ fn products_of_gemm(tally: &Tally) {
     if !tally.place().is_metal {
         tally.workspace(BESIDE_OURS, gemm_common::cache::CACHE_INFO[1].cache_bytes as u64, u64::MAX);
     }
+}
+
+/// Working memory of so many floats for work that threads may share, and how deep that of the work itself is nested.
+fn shared_workspace(tally: &Tally, floats: usize, is_shared: bool) -> usize {
+    if is_shared || floats == 0 {
+        drop(tally.hold(F32 * floats as u64));
+        return 0;
+    }
+    workspace(tally, 0, floats);
+    1
 }
 
 /// Working memory of so many floats for each thread.

@@ -6,9 +6,18 @@ use std::cell::RefCell;
 /// No kernel may ask for more than this per thread.
 pub const MAX_BYTES: usize = 4 << 20;
 
+/// Blocks of pages are mapped apart from the heap, where a buffer that stays would part the holes between tensors.
+#[derive(Clone)]
+#[repr(align(4096))]
+struct Page(#[expect(dead_code, reason = "all pages are used as one slice")] [f32; Page::FLOATS]);
+
+impl Page {
+    const FLOATS: usize = 1024;
+}
+
 thread_local! {
     /// Those not in use, the outermost last.
-    static BUFFERS: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+    static BUFFERS: RefCell<Vec<Vec<Page>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Calls `compute` with `length` floats of unspecified content.
@@ -16,17 +25,26 @@ thread_local! {
 /// The buffer is taken out meanwhile, so a nested call gets a buffer of its own.
 pub fn with<R>(length: usize, compute: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut buffer = BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default();
-    if buffer.len() < length {
+    let pages = length.div_ceil(Page::FLOATS);
+    if buffer.len() < pages {
         // The old content is of no use: free it before the larger buffer is taken.
         drop(std::mem::take(&mut buffer));
-        buffer = vec![0.0; length];
+        buffer = vec![Page([0.0; Page::FLOATS]); pages];
     }
-    let result = compute(&mut buffer[..length]);
+    // SAFETY: a page is floats and nothing between them.
+    let floats = unsafe { std::slice::from_raw_parts_mut(buffer.as_mut_ptr().cast::<f32>(), length) };
+    let result = compute(floats);
     // A single row can be longer than the cap: such a buffer is not kept.
-    if buffer.len() <= MAX_BYTES / size_of::<f32>() {
+    if buffer.len() <= MAX_BYTES / size_of::<Page>() {
         BUFFERS.with_borrow_mut(|buffers| buffers.push(buffer));
     }
     result
+}
+
+/// The same for work that other threads may take part in. They use buffers too, but not inside of this one: on which threads
+/// one lies within another would be chance, so that in shared work this one is not kept.
+pub fn with_shared<R>(length: usize, is_shared: bool, compute: impl FnOnce(&mut [f32]) -> R) -> R {
+    if is_shared { compute(&mut vec![0.0; length]) } else { with(length, compute) }
 }
 
 /// The same with floats and bytes.

@@ -174,12 +174,14 @@ impl<'a> Pass<'a> {
                 }
                 found.extend(sums);
             }
-            drop((made, input, found));
-            let of_weights = gradient.new(&[block.learnable]);
+            drop((made, input));
+            // Of biases and gates, which are small.
+            let others = block.learnable.saturating_sub(found.iter().map(Outline::elements).sum());
+            found.push(gradient.new(&[others]));
             if wants_input {
                 of_inputs.push(upstream);
             }
-            self.add(index, vec![of_weights]);
+            self.add(index, found);
         }
         Ok(if of_inputs.is_empty() { gradient.clone() } else { joined(of_inputs, gradient) })
     }

@@ -76,6 +76,11 @@ impl Watch {
         Self { guard: Guard::new(levers), ..self }
     }
 
+    /// How many batches went through the network.
+    pub fn batches(&self) -> u64 {
+        self.batches
+    }
+
     pub fn batches_ahead(&self) -> usize {
         self.batches_ahead
     }

@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use galley::export::{Row, RowResult};
 use galley::images::transform::{Interpolation, Resize, Transform};
 use galley::jobs::Places;
+use galley::jobs::admission::MemoryChoice;
 use galley::jobs::classify::{self, ClassifyConfig, ClassifyEvent, ClassifySummary, ModelSummary};
+use galley::journal::Journal;
+use galley::memory::{self, heap};
 use galley::predict::{ModelSource, TransformOverrides};
 use galley::worker::{JobContext, Outcome};
 
-use crate::support::{write_model, write_model_with, write_photo};
+use crate::support::{alone, write_model, write_model_with, write_photo};
 
 struct Kitchen {
     folder: tempfile::TempDir,
@@ -254,6 +257,48 @@ fn a_photo_that_was_skipped_is_tried_again_once_it_changed() {
     assert_eq!(skipped(&kitchen), (1, 1));
     write_photo(&photo, 5);
     assert_eq!(skipped(&kitchen), (0, 0));
+}
+
+/// What is left of the memory bounds the decoding of a photo too, and that lasts no longer than the limit.
+#[test]
+fn a_photo_that_memory_is_too_little_for_is_skipped_and_read_once_there_is_more() {
+    alone("classify::a_photo_that_memory_is_too_little_for_is_skipped_and_read_once_there_is_more", || {
+        let kitchen = Kitchen::new(1);
+        write_model(&kitchen.at("model.safetensors"), 2, 1);
+        // Its pixels alone take 144 MB.
+        let large = image::RgbImage::from_pixel(8000, 6000, image::Rgb([200, 90, 40]));
+        large.save(kitchen.at("photos/large.png")).unwrap();
+        drop(large);
+        heap::release();
+        let limit = memory::read_often().footprint.map(|footprint| footprint + 100_000_000);
+        let limited = ClassifyConfig { memory: MemoryChoice { limit, anyway: false }, ..kitchen.config() };
+        heap::reset_peak();
+        let before = heap::live();
+        let (summary, heard) = kitchen.run(&limited).unwrap();
+        assert_eq!((summary.ok, summary.skipped), (1, 1));
+        assert!(heap::peak() - before < 100_000_000);
+        let rows = heard.all();
+        assert!(
+            matches!(&rows[1].result, RowResult::Skipped { reason } if reason.contains("with a higher memory limit")),
+            "{rows:?}"
+        );
+        let (summary, _) = kitchen.run(&kitchen.config()).unwrap();
+        assert_eq!((summary.ok, summary.resumed), (2, 1));
+    });
+}
+
+/// What a run took says nothing about what was predicted of whole batches, if it had none.
+#[test]
+fn only_runs_with_a_whole_batch_are_held_against_their_prediction() {
+    let kitchen = Kitchen::new(3);
+    write_model(&kitchen.at("model.safetensors"), 2, 1);
+    let noted = |photos| {
+        assert_eq!(kitchen.run(&kitchen.config()).unwrap().0.photos, photos);
+        Journal::open(&kitchen.places().journal).unwrap().peaks(None, 9).unwrap().len()
+    };
+    assert_eq!(noted(3), 0);
+    (3..7).for_each(|number| kitchen.add_photo(number));
+    assert_eq!([noted(7), noted(7)], [1, 1]);
 }
 
 #[test]

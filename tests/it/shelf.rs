@@ -9,11 +9,12 @@ use galley::checkpoint::{Checkpoint, TensorKind};
 use galley::device::{Chosen, DeviceChoice, choose};
 use galley::images::transform::Resize;
 use galley::jobs::Places;
+use galley::jobs::admission::MemoryChoice;
 use galley::jobs::classify::{ClassifyConfig, ClassifyEvent, classify};
 use galley::jobs::evaluate::{EvaluateConfig, evaluate};
 use galley::jobs::models::{Models, Wanted};
 use galley::jobs::train::TrainTask;
-use galley::memory::heap;
+use galley::memory::{self, heap};
 use galley::models::{self, Loading, Precision, RandomWeights, Strictness, Weights as _};
 use galley::predict::{self, Classifier, ModelSource, TransformOverrides};
 use galley::settings::{MemorySetting, MemorySettings};
@@ -302,6 +303,25 @@ fn an_idle_model_makes_room_for_a_run_that_needs_it() {
     assert!(!kitchen.shelved().is_empty());
     assert!(train(1 << 20).is_err());
     assert_eq!(kitchen.shelved().len(), 0);
+}
+
+#[test]
+fn the_light_model_takes_the_place_of_one_that_memory_is_too_little_for() {
+    alone("shelf::the_light_model_takes_the_place_of_one_that_memory_is_too_little_for", || {
+        let kitchen = Kitchen::new(&MemorySettings::default());
+        write_named(&kitchen.at("model.safetensors"), "resnet18");
+        let light = kitchen.at("light.safetensors");
+        fs::write(&light, predict::STARTER).unwrap();
+        heap::release();
+        // The weights are 47 MB and 5 MB.
+        let limit = memory::read_often().footprint.map(|footprint| footprint + 60_000_000);
+        let config = ClassifyConfig { memory: MemoryChoice { limit, anyway: false }, ..kitchen.config() };
+        let refused = kitchen.classify(&config).unwrap_err();
+        assert!(refused.contains("memory budget"), "{refused}");
+        kitchen.places.models.follow(&settings(&[(MemorySetting::LightModel, light.to_str().unwrap())]));
+        let text = notices(&kitchen.classify(&config).unwrap()).join("\n");
+        assert!(text.contains("memory budget") && text.contains("light.safetensors is used instead"), "{text}");
+    });
 }
 
 #[test]

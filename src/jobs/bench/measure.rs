@@ -33,9 +33,6 @@ const STACK_BYTES: usize = 64 << 20;
 /// The share of the measuring time that is spent on passes block by block.
 const SHARE_FOR_BLOCKS: f64 = 0.3;
 
-/// Pages of the program and stacks that a job uses first, and what threads and the allocator keep for themselves.
-const CODE: u64 = 8_000_000;
-
 /// Fails when the network cannot be had, and when the job is canceled.
 pub fn measure(case: &Case, places: &Places, ctx: &JobContext) -> Result<Measurement, BoxError> {
     let Prepared { chosen, notices } = doctor::prepare(case.device, &places.verdicts, ctx)?;
@@ -57,7 +54,7 @@ pub fn measure(case: &Case, places: &Places, ctx: &JobContext) -> Result<Measure
     };
     let Measured { seconds, gflops, peak_bytes, heap_bytes, blocks } = measured;
     let heap_bytes = heap_bytes.saturating_sub(before.heap_live);
-    let predicted_peak_bytes = before.peak.map(|peak| peak + plan.heap + CODE);
+    let predicted_peak_bytes = before.peak.map(|peak| peak + plan.process_bytes());
     let notices = notices.into_iter().chain(admitted).collect();
     Ok(Measurement {
         network: architecture.name,

@@ -11,15 +11,15 @@ pub use stream::{Answer, Echo, StreamEvent, StreamSummary, stream};
 
 use serde::{Deserialize, Serialize};
 
-use self::run::Run;
 pub(super) use self::run::look_ahead;
+use self::run::{Gone, Run};
 use crate::device::{Chosen, DeviceChoice};
 use crate::format::{count, counted, error_chain};
 use crate::jobs::Places;
-use crate::jobs::admission::MemoryChoice;
+use crate::jobs::admission::{DoesNotFit, MemoryChoice};
 use crate::jobs::doctor::{self, Prepared};
 use crate::jobs::inference::ToLoad;
-use crate::jobs::models::{Lent, ModelLoan, Wanted};
+use crate::jobs::models::{self, ModelLoan, in_place_of};
 use crate::jobs::peaks::Predicted;
 use crate::journal::Journal;
 use crate::memory::heap;
@@ -76,9 +76,22 @@ impl Default for ClassifyConfig {
 }
 
 impl ClassifyConfig {
-    fn wanted(&self) -> Wanted<'_> {
-        let loading = Loading { strictness: self.strictness, precision: self.precision };
-        Wanted { source: &self.model, labels: self.labels.as_deref(), transform: &self.transform, loading }
+    fn to_load(&self) -> ToLoad<'_> {
+        ToLoad {
+            model: &self.model,
+            labels: self.labels.as_deref(),
+            transform: &self.transform,
+            loading: Loading { strictness: self.strictness, precision: self.precision },
+            batch_size: self.batch_size,
+            threads: self.threads,
+            mode: "classify",
+            choice: self.memory,
+        }
+    }
+
+    /// Labels and transform were chosen for the other model.
+    fn with_light(self, model: ModelSource) -> Self {
+        Self { model, labels: None, transform: TransformOverrides::default(), ..self }
     }
 }
 
@@ -159,26 +172,12 @@ pub fn classify(
     }
     ctx.report(Progress { phase: "Reading model".to_owned(), ..Progress::default() });
     let journal = Journal::open(&places.journal)?;
-    let to_load = ToLoad {
-        model: &config.model,
-        labels: config.labels.as_deref(),
-        transform: &config.transform,
-        loading: Loading { strictness: config.strictness, precision: config.precision },
-        batch_size: config.batch_size,
-        threads: config.threads,
-        mode: "classify",
-        choice: config.memory,
-    };
-    let (predicted, notice) = to_load.admit(Predicted::config_of(config), &chosen, places)?;
-    if let Some(notice) = notice {
-        on_event(ClassifyEvent::Notice(notice))?;
-    }
-    if let Some(predicted) = &predicted {
-        on_event(ClassifyEvent::Predicted(predicted.items.clone()))?;
-    }
-    let (config, classifier) = lend(config, &chosen, places, ctx, on_event)?;
-    let (summary, highest) = Run::start(&config, journal, classifier, ctx, on_event)?.go();
-    if let Some(Err(error)) = predicted.map(|predicted| predicted.record(highest, &places.journal)) {
+    let Lent { config, classifier, predicted } = lend(config, &chosen, places, ctx, on_event)?;
+    let left = predicted.as_ref().map_or(u64::MAX, |predicted| predicted.left);
+    let Gone { summary, most_at_once, highest } = Run::start(&config, journal, classifier, left, ctx, on_event)?.go();
+    // With fewer photos at once, what was taken says nothing about what was predicted.
+    let comparable = predicted.filter(|_| most_at_once >= config.batch_size);
+    if let Some(Err(error)) = comparable.map(|predicted| predicted.record(highest, &places.journal)) {
         on_event(ClassifyEvent::Notice(format!("What the run took was not noted: {}", error_chain(&error))))?;
     }
     // The window lives on after a run: its footprint should not stay at the run's peak.
@@ -189,25 +188,51 @@ pub fn classify(
     Ok(summary)
 }
 
-/// The model, what is known of it told, and what is then to be done: with the light model that is not quite what was asked.
+/// A model, and what is to be done with it.
+struct Lent {
+    /// With the light model not quite what was asked for.
+    config: ClassifyConfig,
+    classifier: ModelLoan,
+    /// None when nothing could be foreseen.
+    predicted: Option<Predicted>,
+}
+
+/// The model, once there is memory for it and its batches. What is known of both is told.
 fn lend(
     config: &ClassifyConfig,
     chosen: &Chosen,
     places: &Places,
     ctx: &JobContext,
     on_event: &mut dyn FnMut(ClassifyEvent) -> Result<(), BoxError>,
-) -> Result<(ClassifyConfig, ModelLoan), BoxError> {
-    let Lent { classifier, instead } = places.models.lend(&config.wanted(), chosen, ctx)?;
+) -> Result<Lent, BoxError> {
+    let admit = |config: &ClassifyConfig| config.to_load().admit(Predicted::config_of(config), chosen, places);
     let mut config = config.clone();
-    if let Some((model, notice)) = instead {
-        config = ClassifyConfig { model, labels: None, transform: TransformOverrides::default(), ..config };
+    let (predicted, notice) = match admit(&config) {
+        Ok(admitted) => admitted,
+        Err(error) => {
+            let light = places.models.instead_of(&config.model);
+            let (Some(refused), Some(light)) = (error.downcast_ref::<DoesNotFit>(), light) else { return Err(error) };
+            on_event(ClassifyEvent::Notice(in_place_of(&config.model.name(), &refused.reason(), &light)))?;
+            config = config.with_light(light);
+            admit(&config)?
+        }
+    };
+    if let Some(notice) = notice {
+        on_event(ClassifyEvent::Notice(notice))?;
+    }
+    if let Some(predicted) = &predicted {
+        on_event(ClassifyEvent::Predicted(predicted.items.clone()))?;
+    }
+    let models::Lent { classifier, instead } = places.models.lend(&config.to_load().wanted(), chosen, ctx)?;
+    if let Some((light, notice)) = instead {
+        config = config.with_light(light);
         on_event(ClassifyEvent::Notice(notice))?;
     }
     for notice in notices(&classifier) {
         on_event(ClassifyEvent::Notice(notice))?;
     }
     on_event(ClassifyEvent::Model(summary_of(&classifier)))?;
-    Ok((config, classifier))
+    Ok(Lent { config, classifier, predicted })
 }
 
 fn check(config: &ClassifyConfig) -> Result<(), ClassifyError> {

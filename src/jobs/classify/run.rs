@@ -42,6 +42,10 @@ pub struct Run<'a> {
     kept_classes: usize,
     compute: ThreadPool,
     threads: usize,
+    /// Bytes of memory left for decoding, see [`ImageBudget::with_left`](crate::images::ImageBudget::with_left).
+    left: u64,
+    /// Photos that went through the network together at most.
+    most_at_once: usize,
     /// Over the memory; says how many photos go through the network together.
     watch: Watch,
     ctx: &'a JobContext,
@@ -49,6 +53,15 @@ pub struct Run<'a> {
     pace: Pace,
     started: Instant,
     summary: ClassifySummary,
+}
+
+/// How a run went.
+pub struct Gone {
+    pub summary: Result<ClassifySummary, BoxError>,
+    /// Photos that went through the network together at most.
+    pub most_at_once: usize,
+    /// The highest footprint that was read.
+    pub highest: Option<u64>,
 }
 
 /// A photo's place in the order of the run, before its turn.
@@ -79,6 +92,7 @@ impl<'a> Run<'a> {
         config: &'a ClassifyConfig,
         journal: Journal,
         classifier: ModelLoan,
+        left: u64,
         ctx: &'a JobContext,
         on_event: &'a mut dyn FnMut(ClassifyEvent) -> Result<(), BoxError>,
     ) -> Result<Self, BoxError> {
@@ -111,6 +125,8 @@ impl<'a> Run<'a> {
             classifier,
             compute: rayon::ThreadPoolBuilder::new().num_threads(threads).build()?,
             threads,
+            left,
+            most_at_once: 0,
             ctx,
             on_event,
             pace: Pace::new(counting),
@@ -119,11 +135,11 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Classifies everything, and notes in the journal how it ended. Also returns the highest footprint that was read.
-    pub fn go(mut self) -> (Result<ClassifySummary, BoxError>, Option<u64>) {
+    /// Classifies everything, and notes in the journal how it ended.
+    pub fn go(mut self) -> Gone {
         let result = self.classify_all();
-        let highest = self.watch.highest();
-        (self.end(result), highest)
+        let (most_at_once, highest) = (self.most_at_once, self.watch.highest());
+        Gone { summary: self.end(result), most_at_once, highest }
     }
 
     fn end(mut self, result: Result<(), BoxError>) -> Result<ClassifySummary, BoxError> {
@@ -140,7 +156,7 @@ impl<'a> Run<'a> {
     }
 
     fn classify_all(&mut self) -> Result<(), BoxError> {
-        let loader = Loader::start(self.threads, self.classifier.description.transform)?;
+        let loader = Loader::start(self.threads, self.classifier.description.transform, self.left)?;
         let look_ahead = look_ahead(self.config.batch_size, &self.classifier.description.transform, self.threads);
         let mut scan = Scan::new(self.config.inputs.clone(), self.ctx.clone());
         let mut waiting = VecDeque::new();
@@ -249,6 +265,7 @@ impl<'a> Run<'a> {
             match self.compute.install(|| classifier.logits(next)) {
                 Ok(more) => {
                     rows.extend(more);
+                    self.most_at_once = self.most_at_once.max(next.len());
                     self.watch.computed(next.len())?;
                 }
                 Err(error) if error.is_of_device() && self.watch.failed() => {}
@@ -329,13 +346,14 @@ fn arrive(place: Place) -> Outcome {
         Some(Ok(input)) => Outcome::Decoded { path, identity, input },
         Some(Err(error)) => {
             // A file that could not be read may be readable the next time without having changed: ask again then.
-            // So is a kind that only this version cannot read.
+            // So is a kind that only this version cannot read, and one that there was too little memory for.
             let lasting = !matches!(
                 error,
                 ImageError::Read(_)
                     | ImageError::Refused { .. }
                     | ImageError::Unsupported { .. }
                     | ImageError::DecoderFailed(_)
+                    | ImageError::TooMuchMemory { .. }
             );
             Outcome::Skipped { path, reason: error_chain(&error), identity: lasting.then_some(identity) }
         }

@@ -15,7 +15,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde_json::{Map, Value};
 
 use super::run::{look_ahead, result_of, threads_of};
-use super::{ClassifyConfig, ClassifyError, ClassifyEvent, ModelSummary, check_numbers, lend};
+use super::{ClassifyConfig, ClassifyError, ClassifyEvent, Lent, ModelSummary, check_numbers, lend};
 use crate::device::Chosen;
 use crate::format::error_chain;
 use crate::images::{ImageError, Input};
@@ -91,14 +91,14 @@ pub fn stream(
     for notice in notices {
         on_event(StreamEvent::Notice(notice))?;
     }
-    let (config, classifier) = lend(config, &chosen, places, ctx, &mut |event| match event {
+    let Lent { config, classifier, predicted } = lend(config, &chosen, places, ctx, &mut |event| match event {
         ClassifyEvent::Model(model) => on_event(StreamEvent::Ready(model)),
         ClassifyEvent::Notice(notice) | ClassifyEvent::DeviceNotice(notice) => on_event(StreamEvent::Notice(notice)),
         ClassifyEvent::Predicted(_) | ClassifyEvent::Rows { .. } => Ok(()),
     })?;
     let threads = threads_of(&config);
     let transform = classifier.description.transform;
-    let loader = Arc::new(Loader::start(threads, transform)?);
+    let loader = Arc::new(Loader::start(threads, transform, predicted.map_or(u64::MAX, |predicted| predicted.left))?);
     let (sender, arriving) = sync_channel(look_ahead(config.batch_size, &transform, threads));
     let asking = loader.clone();
     worker::background("lines", move || read_lines(lines, &asking, &sender))?;
@@ -184,7 +184,7 @@ impl Stream<'_> {
 
     /// The same model as at first, read again when it was unloaded meanwhile.
     fn lend_again(&self) -> Result<ModelLoan, BoxError> {
-        let classifier = self.models.lend_exactly(&self.config.wanted(), &self.chosen, self.ctx)?;
+        let classifier = self.models.lend_exactly(&self.config.to_load().wanted(), &self.chosen, self.ctx)?;
         match *classifier.key() == self.key {
             true => Ok(classifier),
             // Answers of two models must not be taken for those of one.

@@ -1,6 +1,6 @@
 //! Arranges a run in the memory before anything of it is written: lays it out, or says what would fit.
 
-use super::plan::{Forecast, MemoryPlan, may_keep};
+use super::plan::{Forecast, Intake, MemoryPlan, may_keep};
 use super::solve::{Layout, Layouts};
 use crate::device::{self, Chosen};
 use crate::format::{self, counted};
@@ -14,10 +14,6 @@ use crate::worker::BoxError;
 /// Sides of photos are tried in steps of the largest stride of any network.
 const SIDE_STEP: usize = 32;
 
-/// What the process comes to take beside what is predicted: pages of its code that are first used, stacks, what the
-/// allocator keeps. Measured with ConvNeXt Atto as the difference of peak and prediction in batches of 2, 8 and 32.
-pub const BESIDE: u64 = 22_000_000;
-
 /// How a run would be laid out.
 pub(super) struct LaidOut {
     pub layout: Layout,
@@ -28,26 +24,20 @@ pub(super) struct LaidOut {
 }
 
 /// The fastest layout that takes at most `room` bytes, or the leanest. `budget` is for the sentence.
-pub(super) fn lay_out(
-    config: &TrainConfig,
-    forecast: &Forecast,
-    (side, features): (usize, u64),
-    room: u64,
-    budget: u64,
-) -> LaidOut {
-    let kept = forecast.kept(config, side);
+pub(super) fn lay_out(config: &TrainConfig, forecast: &Forecast, intake: Intake, room: u64, budget: u64) -> LaidOut {
+    let kept = forecast.kept(config, intake.side);
     let layouts = Layouts {
         config,
         kept: &kept,
         first: forecast.first,
         has_batch_norms: forecast.has_batch_norms(),
-        bytes: &|layout| forecast.in_layout(config, layout, side, features).bytes(),
+        bytes: &|layout| forecast.in_layout(config, layout, intake).bytes(),
     };
     let fastest = layouts.fastest(room);
     let fits = fastest.is_some();
     let layout = fastest.unwrap_or_else(|| layouts.leanest());
     let sentence = layouts.sentence(&layout, budget).filter(|_| fits);
-    LaidOut { plan: forecast.in_layout(config, &layout, side, features), layout, fits, sentence }
+    LaidOut { plan: forecast.in_layout(config, &layout, intake), layout, fits, sentence }
 }
 
 /// What was known of the memory before a run took any of it.
@@ -67,16 +57,14 @@ impl Before {
 
     /// The peak of the process with a plan of so many bytes, given what is known of runs like this one.
     fn peak(&self, plan: u64) -> u64 {
-        let beside = plan + BESIDE;
-        let corrected = self.calibration.map_or(beside, |calibration| calibration.corrected(beside));
+        let corrected = self.calibration.map_or(plan, |calibration| calibration.corrected(plan));
         self.reading.footprint.unwrap_or(0) + corrected
     }
 
     /// The bytes of the plan with which the peak is `budget`.
     fn room(&self, budget: u64) -> u64 {
         let free = budget.saturating_sub(self.reading.footprint.unwrap_or(0));
-        let uncorrected = self.calibration.map_or(free, |calibration| (free as f64 / calibration.factor) as u64);
-        uncorrected.saturating_sub(BESIDE)
+        self.calibration.map_or(free, |calibration| (free as f64 / calibration.factor) as u64)
     }
 }
 
@@ -104,6 +92,8 @@ pub(super) struct Arranged {
     pub is_squeezed: bool,
     /// What a guard holds the run to; none when it runs in spite of the prediction.
     pub allowance: Option<Allowance>,
+    /// Bytes that the budget has beside the plan; all there are when nothing bounds the run.
+    pub left: u64,
     /// What a person should know.
     pub notices: Vec<String>,
 }
@@ -142,12 +132,13 @@ impl Asked<'_> {
         let of_features = forecast.feature_bytes(config, side) * photos as u64;
         let keeps_features = may_keep(of_features, room);
         let mut notices: Vec<String> = about_features(config, first, of_features, keeps_features).into_iter().collect();
-        let features = if keeps_features { of_features } else { 0 };
+        let intake = Intake::of(side, photos, if keeps_features { of_features } else { 0 });
         let bytes_of_budget = budget.map_or(0, |budget| budget.bytes);
-        let out = lay_out(config, &forecast, (side, features), room, bytes_of_budget);
+        let out = lay_out(config, &forecast, intake, room, bytes_of_budget);
         let mut allowance = Some(before.choice.allowance());
+        let mut left = if budget.is_some() { room.saturating_sub(out.plan.bytes()) } else { u64::MAX };
         if let (false, Some(budget)) = (out.fits, budget) {
-            let search = Search { asked: self, forecast: &forecast, features, room };
+            let search = Search { asked: self, forecast: &forecast, intake, room };
             if let (true, Some((side, _))) = (config.may_shrink_images, search.smaller_side()) {
                 return Ok(Answer::WithSmaller(side));
             }
@@ -155,7 +146,7 @@ impl Asked<'_> {
             if !before.choice.anyway {
                 return Err(refused.into());
             }
-            allowance = None;
+            (allowance, left) = (None, u64::MAX);
             notices.push(format!("{}. It runs anyway, as you chose", refused.reason()));
         }
         let is_squeezed = !out.fits || out.sentence.is_some();
@@ -169,6 +160,7 @@ impl Asked<'_> {
             keeps_features,
             is_squeezed,
             allowance,
+            left,
             notices,
         })))
     }
@@ -178,7 +170,7 @@ impl Asked<'_> {
 struct Search<'a> {
     asked: &'a Asked<'a>,
     forecast: &'a Forecast,
-    features: u64,
+    intake: Intake,
     room: u64,
 }
 
@@ -189,7 +181,7 @@ impl Search<'_> {
     }
 
     fn of(&self, config: &TrainConfig, forecast: &Forecast, side: usize) -> Option<(Layout, u64)> {
-        let out = lay_out(config, forecast, (side, self.features), self.room, 0);
+        let out = lay_out(config, forecast, Intake { side, ..self.intake }, self.room, 0);
         out.fits.then(|| (out.layout, self.peak(out.plan.bytes())))
     }
 

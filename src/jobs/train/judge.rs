@@ -32,7 +32,7 @@ pub fn evaluate_best(folder: &Path, places: &Places, ctx: &JobContext) -> Result
     // No other model may answer for the run.
     let wanted = Wanted { source: &source, labels: None, transform, loading };
     let classifier = places.models.lend_exactly(&wanted, &chosen, ctx)?;
-    let tiles = open::tiles(places, &classifier.description.transform, &dataset, &mut notices)?;
+    let tiles = open::tiles(places, &classifier.description.transform, &dataset, u64::MAX, &mut notices)?;
     let (evaluation, skipped) = evaluate_tiled(&classifier, &Tiled { photos, tiles }, ctx)?;
     let model = classifier.network.architecture.title.clone();
     drop(classifier);

@@ -28,7 +28,7 @@ pub fn look(
     let dataset = open::dataset(&config)?;
     on_dataset(&dataset)?;
     // Those a run will use, so that it need not decode the photos again.
-    let tiles = open::tiles(places, &transform(&config), &dataset, &mut Vec::new())?;
+    let tiles = open::tiles(places, &transform(&config), &dataset, u64::MAX, &mut Vec::new())?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     data::survey(&dataset, &tiles, threads, ctx)
 }

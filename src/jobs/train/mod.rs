@@ -11,7 +11,7 @@ mod solve;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-pub(super) use arrange::{BESIDE, admit_steps};
+pub(super) use arrange::admit_steps;
 pub use judge::evaluate_best;
 pub use look::{LookJob, Previewed, look, preview, start_look};
 pub use plan::{Forecast, ForecastJob, MemoryPlan, forecast, start_forecast};
@@ -193,9 +193,10 @@ fn run(
     let predicted = Predicted {
         kind: peaks::kind(&session.trainer.network.architecture.name, "train", &chosen),
         config: Predicted::config_of(&start.config),
-        items: plan.memory.items().into_iter().chain([("program", BESIDE)]).collect(),
+        items: plan.memory.process_items(),
         anyway: start.config.anyway,
         before,
+        left: u64::MAX,
     };
     let (batch_size, has_batch_norms) = (start.config.batch_size, start.has_batch_norms);
     for notice in notices {
@@ -225,10 +226,12 @@ fn run(
             ctx.cancel();
         }
     });
-    let highest = session.watch.highest();
+    let (highest, batches) = (session.watch.highest(), session.watch.batches());
     drop(session);
     // A journal that cannot be written is no reason for a run to fail.
-    if let Err(error) = predicted.record(highest, &places.journal) {
+    if batches > 0
+        && let Err(error) = predicted.record(highest, &places.journal)
+    {
         on_event(TrainEvent::Notice(format!("What the run took was not noted: {}", error_chain(&error))))?;
     }
     let released = ops::release(&chosen.device);

@@ -100,7 +100,7 @@ fn begin(
     let mut notices = model.notices.clone();
     notices.extend(dataset.notes.iter().cloned());
     notices.extend(dataset.skipped.iter().map(|one| format!("Left out {}: {}", one.path.display(), one.reason)));
-    let tiles = tiles(places, &model.transform, &dataset, &mut notices)?;
+    let tiles = tiles(places, &model.transform, &dataset, arranged.left, &mut notices)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     // Keeps the tiles of all photos on the way.
     let survey = data::survey(&dataset, &tiles, threads, ctx)?;
@@ -189,7 +189,7 @@ fn resume(folder: &Path, memory: Option<MemoryChoice>, places: &Places, chosen: 
     })?;
     let Answer::Runs(arranged) = answer else { unreachable!("photos of a run that goes on may not become smaller") };
     folder.cut(position.metrics_bytes)?;
-    let tiles = tiles(places, &model.transform, &dataset, &mut notices)?;
+    let tiles = tiles(places, &model.transform, &dataset, arranged.left, &mut notices)?;
     let arranged = *arranged;
     let parts = Parts { record, model, dataset, tiles, network, folder, position, notices, arranged, before };
     let mut opened = session(parts, chosen)?;
@@ -230,11 +230,12 @@ fn check_classes(dataset: &Dataset) -> Result<(), TrainJobError> {
     }
 }
 
-/// The store of resized photos, with room for these.
+/// The store of resized photos, with room for these. `left` is for [`Tiles::decoding_with`].
 pub(super) fn tiles(
     places: &Places,
     transform: &Transform,
     dataset: &Dataset,
+    left: u64,
     notices: &mut Vec<String>,
 ) -> Result<Arc<Tiles>, BoxError> {
     let tiles = match Tiles::in_folder(&places.tiles, transform, Tiles::LIMIT_BYTES) {
@@ -245,7 +246,7 @@ pub(super) fn tiles(
         }
     };
     tiles.make_room(dataset.photos.iter().map(|photo| photo.path.as_path()))?;
-    Ok(Arc::new(tiles))
+    Ok(Arc::new(tiles.decoding_with(left)))
 }
 
 /// Gives the dataset's classes another order.

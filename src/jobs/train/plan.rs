@@ -6,6 +6,7 @@ use super::arrange::lay_out;
 use super::open::Model;
 use super::solve::Layout;
 use crate::device::{self, DeviceChoice};
+use crate::images::ImageBudget;
 use crate::memory::{F32, Place, Plan, Tally};
 use crate::models::{Architecture, NetworkOutline};
 use crate::train::outline::{self, StepCost, StepShape};
@@ -37,7 +38,23 @@ pub struct MemoryPlan {
 impl MemoryPlan {
     /// What the process comes to take for it.
     pub fn bytes(&self) -> u64 {
-        self.memory.heap
+        self.memory.process_bytes()
+    }
+}
+
+/// Photos on their way into the network.
+#[derive(Clone, Copy)]
+pub(super) struct Intake {
+    pub side: usize,
+    /// Bytes of what frozen blocks made of them, if that is kept.
+    pub features: u64,
+    /// Bytes for decoding them.
+    pub decoding: u64,
+}
+
+impl Intake {
+    pub fn of(side: usize, photos: usize, features: u64) -> Self {
+        Self { side, features, decoding: if photos > 0 { ImageBudget::LEAST_BYTES } else { 0 } }
     }
 }
 
@@ -54,17 +71,17 @@ impl Forecast {
     pub fn plan(&self, config: &TrainConfig, photos: usize, free: u64) -> MemoryPlan {
         let of_all = self.feature_bytes(config, self.side(config)) * photos as u64;
         let features = if may_keep(of_all, free) { of_all } else { 0 };
-        lay_out(config, self, (self.side(config), features), free, free).plan
+        lay_out(config, self, Intake::of(self.side(config), photos, features), free, free).plan
     }
 
-    /// What a run takes in a layout that keeps so many bytes of features, with photos of this side.
-    pub(super) fn in_layout(&self, config: &TrainConfig, layout: &Layout, side: usize, features: u64) -> MemoryPlan {
-        let Self { network, first, .. } = self;
+    /// What a run takes in a layout.
+    pub(super) fn in_layout(&self, config: &TrainConfig, layout: &Layout, intake: Intake) -> MemoryPlan {
+        let (Self { network, first, .. }, Intake { side, features, decoding }) = (self, intake);
         let learned = network.learned(*first);
         let memory = Plan {
             weights: network.bytes(),
             optimizer: remembered(config) * learned,
-            photos: waiting_bytes(config, layout, side),
+            photos: waiting_bytes(config, layout, side) + decoding,
             features,
             ..Plan::default()
         };

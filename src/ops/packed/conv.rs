@@ -76,7 +76,7 @@ pub fn conv_values(
     }
     let is_shared = tiles.len() < rayon::current_num_threads();
     tiles.into_par_iter().for_each(|(tile, target)| {
-        tile.with_windows(geometry, x, |rows| {
+        tile.with_windows(geometry, x, is_shared, |rows| {
             let residual = whole.residual.map(|residual| &residual[tile.first_row(geometry) * outputs..]);
             let product = Product { rows, residual, ..whole.clone() };
             if is_shared { by_columns(&product, target) } else { product.write(target) }
@@ -147,8 +147,9 @@ impl Tile {
         (!lies_inside).then(|| [reach(self.rows), reach(geometry.out_width)])
     }
 
-    /// Calls `compute` with the windows of the tile, in the image itself where nothing has to be padded.
-    fn with_windows<R>(&self, geometry: &Geometry, x: &[f32], compute: impl FnOnce(Rows) -> R) -> R {
+    /// Calls `compute`, which all threads may share, with the windows of the tile: in the image itself where nothing has to be
+    /// padded.
+    fn with_windows<R>(&self, geometry: &Geometry, x: &[f32], is_shared: bool, compute: impl FnOnce(Rows) -> R) -> R {
         let Geometry { window: Window { stride, .. }, height, width, channels, top, left, .. } = *geometry;
         let image = height * width * channels;
         let Some([padded_height, padded_width]) = self.padded(geometry) else {
@@ -156,7 +157,7 @@ impl Tile {
             return compute(self.windows(geometry, &x[first..], width, image));
         };
         let padded = padded_height * padded_width * channels;
-        scratch::with(self.images * padded, |space| {
+        scratch::with_shared(self.images * padded, is_shared, |space| {
             for (index, space) in space.chunks_exact_mut(padded).enumerate() {
                 let x = &x[(self.image + index) * image..][..image];
                 for (row, space) in space.chunks_exact_mut(padded_width * channels).enumerate() {

@@ -40,7 +40,7 @@ pub fn linear_scaled(
         let write = |space: &mut [MaybeUninit<f32>]| {
             space.par_chunks_mut((tile * outputs).max(1)).enumerate().for_each(|(index, space)| {
                 let (first, count) = (index * tile, space.len() / outputs);
-                scratch::with(count * inputs, |scaled| {
+                scratch::with_shared(count * inputs, is_shared, |scaled| {
                     for (offset, row) in scaled.chunks_exact_mut(inputs).enumerate() {
                         let image = (first + offset) / (height * width);
                         scale(row, &x[(first + offset) * inputs..], &scales[image * inputs..]);
