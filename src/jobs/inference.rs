@@ -26,8 +26,8 @@ pub struct Inference<'a> {
     pub batch_size: usize,
     /// Of the photos as network input, in pixels.
     pub side: usize,
-    /// Photos as network input that wait for their batch.
-    pub waiting: usize,
+    /// Whether photos are decoded for it, which then wait for their batch.
+    pub decodes: bool,
     /// That compute.
     pub threads: usize,
     /// Whether the weights are in memory already.
@@ -39,14 +39,16 @@ impl Inference<'_> {
     /// say why it cannot.
     pub fn plan(&self, chosen: &Chosen) -> Plan {
         let device = &chosen.device;
-        let Self { architecture, stored, precision, batch_size, side, waiting, threads, is_loaded } = *self;
+        let Self { architecture, stored, precision, batch_size, side, decodes, threads, is_loaded } = *self;
         let Ok(network) = architecture.outline(stored, None, precision, device) else { return Plan::default() };
         let place = Place { is_metal: device.is_metal(), ..Place::cpu(threads) };
         let pixels = [batch_size, side, side, 3];
         let Ok(peak) = network.inference(pixels, is_loaded, place) else { return Plan::default() };
         let weights = if is_loaded { 0 } else { network.bytes() };
-        let decoding = if waiting > 0 { ImageBudget::LEAST_BYTES } else { 0 };
-        let photos = (waiting * side * side * 3) as u64 * F32 + decoding;
+        // Those of the next batch, and those of the one that is computed.
+        let waiting = look_ahead(batch_size, Some((side, side)), threads) + batch_size;
+        let waiting = (waiting * side * side * 3) as u64 * F32;
+        let photos = if decodes { waiting + ImageBudget::LEAST_BYTES } else { 0 };
         let plan = Plan { weights, ..Plan::default() }.with_peak(peak, 0, 0);
         Plan { photos, heap: plan.heap + photos, ..plan }
     }
@@ -156,7 +158,7 @@ impl ToLoad<'_> {
             precision: self.loading.precision,
             batch_size: self.batch_size,
             side,
-            waiting: look_ahead(self.batch_size, &described.transform, threads),
+            decodes: true,
             threads,
             is_loaded: places.models.holds(&self.wanted(), chosen),
         };
@@ -182,7 +184,7 @@ mod tests {
             precision: Precision::Stored,
             batch_size: 8,
             side: 224,
-            waiting: 12,
+            decodes: true,
             threads: 2,
             is_loaded: false,
         };

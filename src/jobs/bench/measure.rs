@@ -91,7 +91,7 @@ fn admit(case: &Case, chosen: &Chosen, places: &Places) -> Result<Option<String>
         precision: case.precision,
         batch_size: case.batch,
         side: case.image.unwrap_or(usual),
-        waiting: 0,
+        decodes: false,
         is_loaded: false,
         threads: if case.threads > 0 { case.threads } else { rayon::current_num_threads() },
     };

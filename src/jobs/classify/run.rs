@@ -13,7 +13,6 @@ use super::progress::Pace;
 use super::scan::{self, Found, Scan};
 use super::{ClassifyConfig, ClassifyError, ClassifyEvent, ClassifySummary};
 use crate::format::{counted, error_chain};
-use crate::images::transform::Transform;
 use crate::images::{ImageError, Input};
 use crate::jobs::decoding::{Loader, Pending};
 use crate::jobs::models::ModelLoan;
@@ -157,7 +156,8 @@ impl<'a> Run<'a> {
 
     fn classify_all(&mut self) -> Result<(), BoxError> {
         let loader = Loader::start(self.threads, self.classifier.description.transform, self.left)?;
-        let look_ahead = look_ahead(self.config.batch_size, &self.classifier.description.transform, self.threads);
+        let size = self.classifier.description.transform.output_size();
+        let look_ahead = look_ahead(self.config.batch_size, size, self.threads);
         let mut scan = Scan::new(self.config.inputs.clone(), self.ctx.clone());
         let mut waiting = VecDeque::new();
         let mut batch = Vec::new();
@@ -309,9 +309,10 @@ pub fn threads_of(config: &ClassifyConfig) -> usize {
     }
 }
 
-/// How many photos may be decoded before their batch is computed: few, when inputs are large.
-pub fn look_ahead(batch_size: usize, transform: &Transform, threads: usize) -> usize {
-    let (height, width) = transform.output_size().unwrap_or((4096, 4096));
+/// How many photos may be decoded before their batch is computed: few, when inputs are large. `size` is their height and
+/// width, if it is one for all.
+pub fn look_ahead(batch_size: usize, size: Option<(usize, usize)>, threads: usize) -> usize {
+    let (height, width) = size.unwrap_or((4096, 4096));
     let fitting = LOOK_AHEAD_BYTES / (height * width * 3 * size_of::<f32>()).max(1);
     (batch_size + 2 * threads).min(fitting).max(1)
 }

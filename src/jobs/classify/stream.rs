@@ -99,7 +99,7 @@ pub fn stream(
     let threads = threads_of(&config);
     let transform = classifier.description.transform;
     let loader = Arc::new(Loader::start(threads, transform, predicted.map_or(u64::MAX, |predicted| predicted.left))?);
-    let (sender, arriving) = sync_channel(look_ahead(config.batch_size, &transform, threads));
+    let (sender, arriving) = sync_channel(look_ahead(config.batch_size, transform.output_size(), threads));
     let asking = loader.clone();
     worker::background("lines", move || read_lines(lines, &asking, &sender))?;
     let stream = Stream {
