@@ -225,7 +225,9 @@ impl App {
             }
             Page::Classify => pages::classify::page_ui(ui, &mut self.classify, &self.library, &mut self.actions),
             Page::Train => {
-                let reading = self.strip.latest();
+                // A run that needs the memory of idle models gets it.
+                let idle = self.places.jobs.models.shelf.idle_bytes();
+                let reading = self.strip.latest().map(|reading| reading.without(idle));
                 pages::train::page_ui(ui, &mut self.train, &self.library, reading, &mut self.actions);
             }
             Page::Evaluate => {

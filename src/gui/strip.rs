@@ -11,7 +11,7 @@ use super::widgets;
 use crate::device::Chosen;
 use crate::format;
 use crate::jobs::flush::{self, DeviceUse};
-use crate::memory::{self, Pressure, Reading};
+use crate::memory::{self, Allowance, Budget, Pressure, Reading};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 pub const SECONDS: usize = 120;
@@ -29,6 +29,13 @@ pub struct Moment {
     pub reading: Reading,
     pub pressure: Option<Pressure>,
     pub device: Option<DeviceUse>,
+}
+
+impl Moment {
+    /// What a job that begins may take.
+    pub fn budget(&self) -> Option<Budget> {
+        Allowance::default().budget(&self.reading, self.device.map(|device| device.free))
+    }
 }
 
 /// The readings of the last two minutes.
@@ -96,24 +103,25 @@ impl Strip {
     /// Draws the strip across the width of `ui`, and asks for the next frame in a second.
     pub fn ui(&self, ui: &mut Ui) {
         ui.request_repaint_after(INTERVAL);
-        let Some(latest) = self.latest() else { return };
+        let Some(latest) = self.latest_moment() else { return };
         ui.horizontal_centered(|ui| {
             ui.spacing_mut().item_spacing.x = STEP * 3.0;
             if let Some((_, Some(phase))) = self.phases.back() {
                 figure_ui(ui, "training", phase, "What the run is doing; the lines in the plot are where it began");
             }
-            for (name, value, what) in figures(latest) {
+            for (name, value, what) in figures(&latest.reading) {
                 figure_ui(ui, name, &value, what);
             }
             ui.with_layout(Layout::right_to_left(Align::Center), |ui| self.plot_ui(ui, latest));
         });
     }
 
-    fn plot_ui(&self, ui: &mut Ui, latest: &Reading) {
+    fn plot_ui(&self, ui: &mut Ui, latest: &Moment) {
         let palette = Palette::of(ui);
         let footprint = self.series(|moment| moment.reading.footprint);
         let heap = self.series(|moment| Some(moment.reading.heap_live));
-        let scale = Scale::new(footprint.iter().chain(&heap).map(|point| point[1]), latest.budget());
+        let budget = latest.budget().map(|budget| budget.bytes);
+        let scale = Scale::new(footprint.iter().chain(&heap).map(|point| point[1]), budget);
         let plot = widgets::still_plot("memory of the last two minutes")
             .height(HEIGHT - 8.0)
             .width(ui.available_width().min(360.0))

@@ -16,13 +16,16 @@ use crate::format::error_chain;
 use crate::images::Input;
 use crate::jobs::Places;
 use crate::jobs::admission::MemoryChoice;
+use crate::jobs::classify::look_ahead;
 use crate::jobs::decoding::Loader;
 use crate::jobs::doctor::{self, Prepared};
 use crate::jobs::inference::ToLoad;
 use crate::jobs::models::Lent;
+use crate::jobs::watched;
 use crate::memory::heap;
 use crate::ops;
 use crate::predict::{Answer, Classifier, Evaluation, Loading, ModelSource, Precision, TransformOverrides};
+use crate::train::Watch;
 use crate::worker::{BoxError, JobContext, Progress};
 
 pub use task::{EvaluateJob, EvaluateTask, Evaluated, save_report, start};
@@ -110,9 +113,11 @@ pub fn evaluate(config: &EvaluateConfig, places: &Places, ctx: &JobContext) -> R
         return Err(EvaluateError::NoneKnown(first(&theirs), first(&names)).into());
     }
     let left = predicted.as_ref().map_or(u64::MAX, |predicted| predicted.left);
-    let answers = answers(config, &classifier, photos, left, &mut skipped, ctx)?;
-    let comparable = predicted.filter(|_| answers.len() >= config.batch_size);
-    if let Some(Err(error)) = comparable.map(|predicted| predicted.record(None, &places.journal)) {
+    let mut watch = watched::watch(to_load.batch_size, config.memory, &classifier);
+    let answers = answers(&classifier, photos, (to_load.batch_size, left), &mut watch, &mut skipped, ctx)?;
+    notices.extend(watched::notices(&mut watch));
+    let comparable = predicted.filter(|_| watch.most_at_once() >= to_load.batch_size);
+    if let Some(Err(error)) = comparable.map(|predicted| predicted.record(watch.highest(), &places.journal)) {
         notices.push(format!("What the evaluation took was not noted: {}", error_chain(&error)));
     }
     ops::release(&chosen.device)?;
@@ -145,6 +150,7 @@ pub fn evaluate_tiled(
     let threads = compute.current_num_threads();
     let loader = data::Loader::new(photos.clone().into(), names.len(), tiles.clone(), None, threads, BATCHES_AHEAD)?;
     let (mut answers, mut skipped) = (Vec::with_capacity(photos.len()), Vec::new());
+    let mut watch = watched::watch(BATCH, MemoryChoice::default(), classifier);
     let order = EpochOrder { seed: 0, epoch: 0, shuffle: false, batch_size: BATCH, first_batch: 0 };
     for batch in loader.epoch(order)? {
         ctx.check()?;
@@ -156,6 +162,7 @@ pub fn evaluate_tiled(
             (path.clone(), *class, input)
         };
         answers.extend(judge(
+            &mut watch,
             &compute,
             classifier,
             batch.indices.iter().copied().zip(inputs).map(with_names).collect(),
@@ -181,24 +188,26 @@ fn classes_of_model(classes: &[String], labels: &[&str]) -> Vec<Option<usize>> {
     classes.iter().map(|class| of(class).or_else(|| of(class.rsplit('/').next().unwrap_or(class)))).collect()
 }
 
-/// The logits of every photo that can be read, in order.
+/// The logits of every photo that can be read, in order. `left` is the memory left for decoding.
 fn answers(
-    config: &EvaluateConfig,
     classifier: &Classifier,
     photos: Vec<(PathBuf, usize)>,
-    left: u64,
+    (batch_size, left): (usize, u64),
+    watch: &mut Watch,
     skipped: &mut Vec<(PathBuf, String)>,
     ctx: &JobContext,
 ) -> Result<Vec<Answer>, BoxError> {
     let compute = ThreadPoolBuilder::new().build()?;
-    let loader = Loader::start(compute.current_num_threads(), classifier.description.transform, left)?;
-    let batch_size = config.batch_size.max(1);
+    let threads = compute.current_num_threads();
+    let loader = Loader::start(threads, classifier.description.transform, left)?;
+    let look_ahead = look_ahead(batch_size, classifier.description.transform.output_size(), threads);
     let total = photos.len();
     let mut left = photos.into_iter();
     let mut waiting = VecDeque::new();
     let (mut batch, mut answers) = (Vec::new(), Vec::with_capacity(total));
     for done in 1..=total {
-        for (path, class) in left.by_ref().take(2 * batch_size - waiting.len().min(2 * batch_size)) {
+        let most = if watch.batches_ahead() == 0 { 1 } else { look_ahead };
+        for (path, class) in left.by_ref().take(most.saturating_sub(waiting.len())) {
             waiting.push_back((loader.load(path.clone()), path, class));
         }
         let Some((pending, path, class)) = waiting.pop_front() else { break };
@@ -209,7 +218,7 @@ fn answers(
         }
         if batch.len() == batch_size || done == total {
             ctx.check()?;
-            answers.extend(judge(&compute, classifier, std::mem::take(&mut batch))?);
+            answers.extend(judge(watch, &compute, classifier, std::mem::take(&mut batch))?);
             let phase = "Evaluating".to_owned();
             ctx.report(Progress { phase, done: done as u64, total: Some(total as u64), per_second: None });
         }
@@ -218,12 +227,13 @@ fn answers(
 }
 
 fn judge(
+    watch: &mut Watch,
     compute: &ThreadPool,
     classifier: &Classifier,
     batch: Vec<(PathBuf, usize, Input)>,
 ) -> Result<Vec<Answer>, BoxError> {
     let inputs: Vec<&Input> = batch.iter().map(|(_, _, input)| input).collect();
-    let rows = compute.install(|| classifier.logits(&inputs))?;
+    let rows = watched::logits(watch, compute, classifier, &inputs)?;
     Ok(batch.into_iter().zip(rows).map(|((path, class, _), logits)| Answer { path, class, logits }).collect())
 }
 

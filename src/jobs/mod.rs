@@ -21,6 +21,7 @@ pub mod runs;
 pub mod sweep;
 pub mod thumbnails;
 pub mod train;
+mod watched;
 
 use std::path::PathBuf;
 

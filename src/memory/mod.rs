@@ -54,11 +54,15 @@ pub struct Strain {
 }
 
 impl Reading {
-    /// The budget line: the container's limit, or the footprint plus what container and system could still give, if that
-    /// is less.
-    pub fn budget(&self) -> Option<u64> {
-        let reachable = |free: Option<u64>| Some(self.footprint? + free?);
-        [self.limit, reachable(self.group_free), reachable(self.system_available)].into_iter().flatten().min()
+    /// What will be read once this process has given so many bytes back.
+    pub fn without(self, bytes: u64) -> Self {
+        let more = |free: Option<u64>| free.map(|free| free + bytes);
+        Self {
+            footprint: self.footprint.map(|footprint| footprint.saturating_sub(bytes)),
+            system_available: more(self.system_available),
+            group_free: more(self.group_free),
+            ..self
+        }
     }
 }
 
@@ -106,15 +110,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_budget_is_the_tighter_of_limit_and_free_memory() {
-        let reading =
-            |limit, free| Reading { footprint: Some(50), system_available: free, limit, ..Default::default() };
-        assert_eq!(reading(None, Some(100)).budget(), Some(150));
-        assert_eq!(reading(Some(120), Some(100)).budget(), Some(120));
-        assert_eq!(reading(Some(120), None).budget(), Some(120));
-        assert_eq!(reading(None, None).budget(), None);
-        let in_group = Reading { group_free: Some(20), ..reading(Some(120), Some(100)) };
-        assert_eq!(in_group.budget(), Some(70));
+    fn what_is_given_back_is_free_and_the_budget_stays() {
+        let reading = Reading {
+            footprint: Some(50),
+            system_available: Some(100),
+            group_free: Some(20),
+            limit: Some(120),
+            ..Default::default()
+        };
+        let after = reading.without(30);
+        assert_eq!((after.footprint, after.system_available, after.group_free), (Some(20), Some(130), Some(50)));
+        let budget = |reading: &Reading| Allowance { limit: None }.budget(reading, None);
+        assert_eq!(budget(&after), budget(&reading));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
 use super::SettingsError;
 use crate::format::{exact_bytes, exact_duration, parse_bytes, parse_duration};
-use crate::memory::{self, shelf::ShelfLimits};
+use crate::memory::{self, Allowance, shelf::ShelfLimits};
 
 /// The largest model of a process that serves others, when nothing else is said.
 pub const SERVER_LARGEST_MODEL: u64 = 350_000_000;
@@ -161,7 +161,7 @@ impl MemorySettings {
 
     /// How much stays loaded, and for how long.
     pub fn shelf_limits(&self) -> ShelfLimits {
-        let free_half = || Some(memory::read().budget()? / 2);
+        let free_half = || Some(Allowance { limit: None }.budget(&memory::read(), None)?.bytes / 2);
         ShelfLimits {
             capacity: self.shelf.or(self.limit).or_else(free_half),
             largest: self.largest_model,

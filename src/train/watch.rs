@@ -27,6 +27,7 @@ pub struct Watch {
     last: Option<Instant>,
     batches: u64,
     photos: u64,
+    most_at_once: usize,
     /// The step under way, and its epoch.
     step: u64,
     epoch: u64,
@@ -49,6 +50,7 @@ impl Watch {
             last: None,
             batches: 0,
             photos: 0,
+            most_at_once: 0,
             step: 0,
             epoch: 0,
             device: device.clone(),
@@ -79,6 +81,11 @@ impl Watch {
     /// How many batches went through the network.
     pub fn batches(&self) -> u64 {
         self.batches
+    }
+
+    /// Photos that went through it together at most.
+    pub fn most_at_once(&self) -> usize {
+        self.most_at_once
     }
 
     pub fn batches_ahead(&self) -> usize {
@@ -141,6 +148,7 @@ impl Pace for Watch {
     fn computed(&mut self, photos: usize) -> candle_core::Result<()> {
         self.batches += 1;
         self.photos += photos as u64;
+        self.most_at_once = self.most_at_once.max(photos);
         self.look()
     }
 }

@@ -52,7 +52,7 @@ fn what_a_run_will_take_follows_the_sliders() {
 fn what_does_not_fit_is_said_before_it_begins_and_made_to_fit() {
     let mut window = open_page();
     window.step_until("measured", |window| window.says("Peak about"));
-    let Some(budget) = memory::read().budget() else { return };
+    let Some(budget) = memory::Allowance::default().budget(&memory::read(), None) else { return };
     // Else a run would compute as few at once as fit.
     window.harness.get_by_label("Photos computed at once").click_accesskit();
     window.settle();
@@ -62,7 +62,7 @@ fn what_does_not_fit_is_said_before_it_begins_and_made_to_fit() {
     set_slider(&mut window, "Image size", 1024.0);
     set_slider(&mut window, "Batch size", 256.0);
     window.harness.get_by_role_and_label(Role::Button, "Never").click_accesskit();
-    if predicted(&window) < budget as f64 {
+    if predicted(&window) < budget.bytes as f64 {
         eprintln!("skipped: everything fits into the memory of this machine");
         return;
     }

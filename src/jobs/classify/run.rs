@@ -12,21 +12,18 @@ use sha2::{Digest as _, Sha256};
 use super::progress::Pace;
 use super::scan::{self, Found, Scan};
 use super::{ClassifyConfig, ClassifyError, ClassifyEvent, ClassifySummary};
-use crate::format::{counted, error_chain};
+use crate::format::error_chain;
 use crate::images::{ImageError, Input};
 use crate::jobs::decoding::{Loader, Pending};
 use crate::jobs::models::ModelLoan;
+use crate::jobs::watched;
 use crate::journal::{Journal, PhotoIdentity, RunState, Stored};
-use crate::memory::guard::Act;
 use crate::predict::{ModelSource, Precision, Prediction, Row, RowResult, STARTER, top_k};
-use crate::train::{GuardRecord, Pace as _, Watch};
+use crate::train::{Pace as _, Watch};
 use crate::worker::{BoxError, Canceled, Job, JobContext};
 
 /// Network inputs that wait for their batch take at most so much memory together.
 const LOOK_AHEAD_BYTES: usize = 64_000_000;
-
-/// Batches whose photos are decoded while one is computed.
-const BATCHES_AHEAD: usize = 1;
 
 /// Rows that need no computing are handed on at least so often.
 const MOST_ROWS_AT_ONCE: usize = 64;
@@ -43,8 +40,6 @@ pub struct Run<'a> {
     threads: usize,
     /// Bytes of memory left for decoding, see [`ImageBudget::with_left`](crate::images::ImageBudget::with_left).
     left: u64,
-    /// Photos that went through the network together at most.
-    most_at_once: usize,
     /// Over the memory; says how many photos go through the network together.
     watch: Watch,
     ctx: &'a JobContext,
@@ -112,12 +107,9 @@ impl<'a> Run<'a> {
         let threads = threads_of(config);
         let inputs = config.inputs.clone();
         let counting = Job::start("count", || (), move |ctx, _| Ok(scan::count(&inputs, ctx)?))?;
-        let watch = Watch::new(config.batch_size, 1, BATCHES_AHEAD, classifier.device())
-            .without_pause()
-            .over(Some(config.memory.allowance()));
         Ok(Self {
             config,
-            watch,
+            watch: watched::watch(config.batch_size, config.memory, &classifier),
             journal,
             journal_classifier,
             kept_classes: config.top_k.min(description.labels.len()),
@@ -125,7 +117,6 @@ impl<'a> Run<'a> {
             compute: rayon::ThreadPoolBuilder::new().num_threads(threads).build()?,
             threads,
             left,
-            most_at_once: 0,
             ctx,
             on_event,
             pace: Pace::new(counting),
@@ -137,7 +128,7 @@ impl<'a> Run<'a> {
     /// Classifies everything, and notes in the journal how it ended.
     pub fn go(mut self) -> Gone {
         let result = self.classify_all();
-        let (most_at_once, highest) = (self.most_at_once, self.watch.highest());
+        let (most_at_once, highest) = (self.watch.most_at_once(), self.watch.highest());
         Gone { summary: self.end(result), most_at_once, highest }
     }
 
@@ -249,7 +240,7 @@ impl<'a> Run<'a> {
         self.tell(rows)
     }
 
-    /// A row per photo that was decoded. What fails on the device is tried again with fewer photos at once.
+    /// A row per photo that was decoded.
     fn logits(&mut self, batch: &[Outcome]) -> Result<Vec<Vec<f32>>, BoxError> {
         let inputs: Vec<&Input> = batch
             .iter()
@@ -258,22 +249,9 @@ impl<'a> Run<'a> {
                 _ => None,
             })
             .collect();
-        let mut rows = Vec::with_capacity(inputs.len());
-        while rows.len() < inputs.len() {
-            let next = &inputs[rows.len()..(rows.len() + self.watch.at_once()).min(inputs.len())];
-            let classifier = &*self.classifier;
-            match self.compute.install(|| classifier.logits(next)) {
-                Ok(more) => {
-                    rows.extend(more);
-                    self.most_at_once = self.most_at_once.max(next.len());
-                    self.watch.computed(next.len())?;
-                }
-                Err(error) if error.is_of_device() && self.watch.failed() => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        for act in self.watch.take_done() {
-            (self.on_event)(ClassifyEvent::Notice(sentence(&act)))?;
+        let rows = watched::logits(&mut self.watch, &self.compute, &self.classifier, &inputs)?;
+        for notice in watched::notices(&mut self.watch) {
+            (self.on_event)(ClassifyEvent::Notice(notice))?;
         }
         Ok(rows)
     }
@@ -325,16 +303,6 @@ pub fn result_of(logits: Vec<f32>, labels: &[Arc<str>], config: &ClassifyConfig)
     }
     let predictions = top_k(&logits, labels, config.top_k);
     RowResult::Ok { predictions, logits: config.logits.then_some(logits) }
-}
-
-/// What was done about the memory and why.
-fn sentence(act: &GuardRecord) -> String {
-    let (reason, at_once) = (act.reason(), counted(act.at_once as u64, "photo"));
-    match act.act {
-        Act::Flush => format!("Caches were emptied, because {reason}"),
-        Act::Halve => format!("From now on {at_once} at once, because {reason}"),
-        Act::DropAhead | Act::Pause => format!("From now on no photos are decoded ahead, because {reason}"),
-    }
 }
 
 /// Waits for a photo's turn to be ready.

@@ -328,6 +328,11 @@ where
         freed.len()
     }
 
+    /// Bytes of what [`Self::unload_idle`] would unload.
+    pub fn idle_bytes(&self) -> u64 {
+        self.0.lock().held.iter().filter(|held| held.can_go()).map(|held| held.item.bytes).sum()
+    }
+
     /// A pinned thing stays however long nobody uses it and whatever else is loaded.
     pub fn set_pinned(&self, key: &K, is_pinned: bool) {
         let mut state = self.0.lock();

@@ -197,7 +197,9 @@ fn what_is_idle_can_be_unloaded_at_once_and_the_rest_stays() {
     drop(get(&shelf, "pinned", 2).unwrap());
     shelf.set_pinned(&"pinned", true);
     drop(get(&shelf, "idle", 4).unwrap());
+    let idle = shelf.idle_bytes();
     assert_eq!((shelf.unload_idle(), names(&shelf), shelf.bytes()), (1, vec!["used", "pinned"], 3));
+    assert_eq!((idle, shelf.idle_bytes()), (4, 0));
     drop(used);
     assert_eq!((shelf.unload_idle(), shelf.unload_idle(), shelf.bytes()), (1, 0, 2));
 }

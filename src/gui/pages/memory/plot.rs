@@ -7,7 +7,7 @@ use crate::format::{bytes, duration};
 use crate::gui::strip::{Moment, SECONDS, Strip};
 use crate::gui::theme::{self, Palette};
 use crate::gui::widgets;
-use crate::memory::{Allowance, Budget, Pressure};
+use crate::memory::{Budget, Pressure};
 
 const HEIGHT: f32 = 170.0;
 
@@ -26,8 +26,8 @@ pub fn plot_ui(ui: &mut Ui, strip: &Strip) {
     let palette = Palette::of(ui);
     let mut series = curves(strip, &palette);
     let highest = highest(&series);
-    let limit = budget(latest);
-    let budgets = strip.series(|moment| budget(moment).map(|budget| budget.bytes));
+    let limit = latest.budget();
+    let budgets = strip.series(|moment| moment.budget().map(|budget| budget.bytes));
     let is_near = limit.is_some_and(|limit| limit.bytes as f64 <= NEAR * highest);
     if is_near {
         series.push(Series { name: "Budget", color: palette.warning, points: budgets });
@@ -60,11 +60,6 @@ fn curves(strip: &Strip, palette: &Palette) -> Vec<Series> {
         Series { name: "GPU kept for reuse", color: cached, points: of_device(|device| device.cached) },
     ];
     series.into_iter().filter(|one| !one.points.is_empty()).collect()
-}
-
-/// What a job that begins may take.
-fn budget(moment: &Moment) -> Option<Budget> {
-    Allowance::default().budget(&moment.reading, moment.device.map(|device| device.free))
 }
 
 fn limit_bytes(limit: Option<Budget>) -> f64 {

@@ -13,7 +13,7 @@ use crate::gui::settings_actions::SettingsAction;
 use crate::gui::theme::{Palette, STEP};
 use crate::gui::widgets::{self, Weight};
 use crate::jobs::models::Models;
-use crate::memory::Reading;
+use crate::memory::{Allowance, Reading};
 use crate::settings::{Look, MemorySetting, Settings};
 use fields::Fields;
 
@@ -75,10 +75,10 @@ fn memory_ui(
     actions: &mut Vec<Action>,
 ) {
     widgets::section(ui, "Memory");
-    let budget = reading.and_then(Reading::budget);
+    let budget = reading.and_then(|reading| Allowance::default().budget(reading, None));
     let can_give = budget.map_or_else(
         || "What the system can give".to_owned(),
-        |free| format!("What the system can give: {}", bytes(free)),
+        |budget| format!("What the system can give: {}", bytes(budget.bytes)),
     );
     let mut field = |ui: &mut Ui, setting, name, what, empty: &str| {
         page.fields.ui(ui, &settings.memory, setting, (name, what, empty), actions);

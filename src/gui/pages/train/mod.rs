@@ -282,8 +282,8 @@ impl Train {
 }
 
 /// `reading` is the memory now.
-pub fn page_ui(ui: &mut Ui, page: &mut Train, library: &Library, reading: Option<&Reading>, actions: &mut Vec<Action>) {
-    page.reading = reading.copied().unwrap_or_default();
+pub fn page_ui(ui: &mut Ui, page: &mut Train, library: &Library, reading: Option<Reading>, actions: &mut Vec<Action>) {
+    page.reading = reading.unwrap_or_default();
     page.memory.want(&page.config, page.photos.classes());
     ui.horizontal(|ui| {
         widgets::title(ui, "Train");
