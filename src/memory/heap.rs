@@ -1,8 +1,12 @@
-//! A counting global allocator: live and peak bytes of the heap. It delegates every call to the system's allocator and
-//! never refuses: limits are kept by admission before the work, not by failing an allocation in the middle of it.
+//! A counting global allocator: live and peak bytes of the heap. On Linux large blocks lie in a heap of their own; every other
+//! call goes to the system's allocator. It never refuses: limits are kept by admission before the work, not by failing an
+//! allocation in the middle of it.
 
 #[cfg(target_os = "linux")]
 mod large;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The system's heap does for large blocks too.
 #[cfg(not(target_os = "linux"))]
@@ -23,9 +27,6 @@ mod large {
 
     pub fn release() {}
 }
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Bytes of the smallest block that lies in the places of [`super::arena`]: elsewhere than on Linux as if it did.
 pub const LEAST_LARGE: u64 = 128 << 10;
