@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Pressure;
 
-/// Above this share of the budget it is as good as used up: the next readings may lie higher.
-const NEAR: f64 = 0.95;
+/// Above this share of the budget it is as good as used up: the next readings may lie higher. A job that has nothing left to do
+/// without may go on up to the whole of it.
+pub const NEAR: f64 = 0.95;
 
 /// So many readings in a row must be near the budget. Above it, one is enough.
 const READINGS_NEAR: u32 = 2;
@@ -90,6 +91,13 @@ pub enum Cause {
     DeviceError,
 }
 
+impl Cause {
+    /// Whether a budget is nearly used up and not exceeded.
+    fn leaves_some(self) -> bool {
+        matches!(self, Self::Budget { used, budget } | Self::Device { used, budget } if used <= budget)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Decision {
     pub act: Act,
@@ -165,7 +173,7 @@ impl Guard {
         if !self.has_settled(&sample, cause) {
             return None;
         }
-        let act = self.next_act(&sample, urgency)?;
+        let act = self.next_act(&sample, urgency).filter(|act| *act != Act::Pause || !cause.leaves_some())?;
         self.take(act, sample);
         Some(Decision { act, cause })
     }
@@ -351,6 +359,13 @@ mod tests {
         ];
         assert_eq!(expected.map(|_| job.with(1.2)), expected);
         assert_eq!(job.guard.levers(), Levers { at_once: 1, fewest: 1, decodes_ahead: false, can_pause: false });
+    }
+
+    #[test]
+    fn a_job_with_nothing_left_to_do_without_goes_on_up_to_the_whole_budget() {
+        let mut job = Job::new(Levers { at_once: 2, decodes_ahead: false, ..LEVERS });
+        assert_eq!(job.acts(40, 0.97), [Act::Flush, Act::Halve]);
+        assert_eq!(job.acts(4, 1.01), [Act::Pause]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::device::{self, Chosen};
 use crate::format::{self, counted};
 use crate::jobs::admission::{DoesNotFit, MemoryChoice, Remedy};
 use crate::jobs::models::Models;
+use crate::memory::guard;
 use crate::memory::{Allowance, Budget, Calibration, Place, Reading};
 use crate::models::{self, Architecture};
 use crate::train::{Recompute, TrainConfig, Unfreeze};
@@ -134,7 +135,12 @@ impl Asked<'_> {
         let mut notices: Vec<String> = about_features(config, first, of_features, keeps_features).into_iter().collect();
         let intake = Intake::of(side, photos, if keeps_features { of_features } else { 0 });
         let bytes_of_budget = budget.map_or(0, |budget| budget.bytes);
-        let out = lay_out(config, &forecast, intake, room, bytes_of_budget);
+        // Where a guard finds nothing to do, if it can be had.
+        let near = budget.map_or(u64::MAX, |budget| before.room((guard::NEAR * budget.bytes as f64) as u64));
+        let mut out = lay_out(config, &forecast, intake, near, bytes_of_budget);
+        if !out.fits {
+            out = lay_out(config, &forecast, intake, room, bytes_of_budget);
+        }
         let mut allowance = Some(before.choice.allowance());
         let mut left = if budget.is_some() { room.saturating_sub(out.plan.bytes()) } else { u64::MAX };
         if let (false, Some(budget)) = (out.fits, budget) {
@@ -359,6 +365,23 @@ mod tests {
         let micro_batch = changes[0]["--micro-batch ".len()..].split(' ').next().unwrap().parse().ok();
         let config = TrainConfig { micro_batch, ..config };
         assert!(matches!(asked(&config, &network, &tight, &chosen).arrange(), Ok(Answer::Runs(_))));
+    }
+
+    #[test]
+    fn a_layout_keeps_off_what_a_guard_acts_on_where_one_can() {
+        let (network, chosen) = (network(), device::choose(DeviceChoice::Cpu).unwrap());
+        let config = TrainConfig { batch_size: 32, recompute: Recompute::None, ..TrainConfig::default() };
+        let peak = |limit: u64, config: &TrainConfig| {
+            let before = before(limit);
+            let Ok(Answer::Runs(arranged)) = asked(config, &network, &before, &chosen).arrange() else { panic!() };
+            before.peak(arranged.plan.bytes())
+        };
+        let whole = peak(1 << 40, &config);
+        let limit = whole + whole / 50;
+        assert!(peak(limit, &config) as f64 <= guard::NEAR * limit as f64);
+        let fixed = TrainConfig { micro_batch: Some(1), batches_ahead: 0, ..config };
+        let least = peak(1 << 40, &fixed);
+        assert_eq!(peak(least + least / 50, &fixed), least);
     }
 
     #[test]
