@@ -12,6 +12,10 @@ use crate::memory::heap;
 /// So many of the last jobs are shown.
 const SHOWN: usize = 100;
 
+/// What of a classification's prediction is no tensor of it: the weights lie on the shelf and are counted there, the rest is
+/// the process's.
+const OUTSIDE_A_RUN: [&str; 3] = ["weights", "unused", "program"];
+
 /// Something about memory that is wanted done.
 #[derive(Debug)]
 pub enum MemoryAction {
@@ -105,11 +109,10 @@ impl App {
                 .into_iter()
                 .map(super::textures::Textures::bytes)
                 .sum(),
-            // The weights of a model that classifies lie on the shelf and are counted there.
             predicted: of_training
                 .unwrap_or_default()
                 .into_iter()
-                .chain(of_run.unwrap_or_default().into_iter().filter(|(name, _)| *name != "weights"))
+                .chain(of_run.unwrap_or_default().into_iter().filter(|(name, _)| !OUTSIDE_A_RUN.contains(name)))
                 .filter(|(_, bytes)| *bytes > 0)
                 .collect(),
             is_computing: self.is_computing(),
