@@ -73,11 +73,7 @@ fn predictions(measured: &[Measurement]) -> String {
     };
     for one in measured {
         let MemoryCheck { plan, heap_bytes, predicted_peak_bytes } = one.memory;
-        let work = match one.work {
-            Work::Inference => format!("inference {}", one.precision.name()),
-            Work::Training if one.recompute => "training, recomputed".to_owned(),
-            Work::Training => "training".to_owned(),
-        };
+        let work = kind(one);
         let (heap, measured) = (Some(plan.bytes()), Some(heap_bytes));
         text += &format!(
             "{:<22} {work:<24} {:>4} {:>5} {:>10} {:>9} {:>6} {:>10} {:>9} {:>6}\n",
@@ -92,12 +88,33 @@ fn predictions(measured: &[Measurement]) -> String {
             apart(predicted_peak_bytes, one.peak_bytes),
         );
     }
+    let mut kinds: Vec<String> = measured.iter().map(kind).collect();
+    kinds.sort();
+    kinds.dedup();
+    for name in kinds {
+        let of_kind: Vec<Measurement> = measured.iter().filter(|one| kind(one) == name).cloned().collect();
+        text += &errors(&name, &of_kind);
+    }
+    text + &errors("all", measured) + "\nMB are 10⁶ bytes"
+}
+
+fn kind(one: &Measurement) -> String {
+    match one.work {
+        Work::Inference => format!("inference {}", one.precision.name()),
+        Work::Training if one.recompute => "training, recomputed".to_owned(),
+        Work::Training => "training".to_owned(),
+    }
+}
+
+/// How far predictions of these are off, a line.
+fn errors(name: &str, measured: &[Measurement]) -> String {
+    let mut text = format!("\n{name:<22} {:>3}", measured.len());
     for (what, errors) in [("heap", Errors::of_heap(measured)), ("process", Errors::of_process(measured))] {
         let Some(Errors { median, lowest, highest }) = errors else { continue };
         let [median, lowest, highest] = [median, lowest, highest].map(|error| 100.0 * error);
-        text += &format!("\n{what}: median error {median:.1}%, from {lowest:+.1}% to {highest:+.1}%");
+        text += &format!("  {what}: median error {median:.1}%, from {lowest:+.1}% to {highest:+.1}%");
     }
-    text + &format!("\n{} configurations; MB are 10⁶ bytes", measured.len())
+    text
 }
 
 fn config(arguments: BenchArguments) -> BenchConfig {

@@ -24,6 +24,21 @@ SMALL = ["mobilenetv3_small_100", "mobilenetv3_large_100", "efficientnet_b0", "s
 NETWORKS = SMALL + ["resnet18", "resnet50", "convnext_tiny", "vit_tiny_patch16_224", "convnextv2_atto"]
 
 
+# Networks, batches, and a person's own limit in MB, where the system has more.
+OWN_LIMITS = [
+    ("convnext_atto", 16, 100),
+    ("convnext_atto", 16, 130),
+    ("convnext_atto", 16, 160),
+    ("resnet18", 16, 300),
+    ("resnet18", 16, 400),
+    ("convnext_tiny", 16, 600),
+    ("convnext_tiny", 16, 800),
+    ("mobilenetv3_large_100", 32, 200),
+    ("efficientnet_b0", 16, 250),
+    ("squeezenet1_1", 32, 150),
+]
+
+
 class Group:
     """A control group without swap for one command."""
 
@@ -148,6 +163,8 @@ def main():
             ("1,000 photos, the same, in 8 bits", ["classify", "thousand", "--model", "base.pth", "--precision", "int8"], 512),
             ("40 photos, the same, in f32", ["classify", "few", "--model", "base.pth", "--precision", "f32"], 512),
             ("40 photos, ConvNeXt-Tiny", ["classify", "few", "--model", "convnext_tiny.safetensors"], 256),
+            ("one photo, ConvNeXt-Tiny", ["classify", "few/0000.jpg", "--model", "convnext_tiny.safetensors"], 256),
+            ("the same in 8 bits", ["classify", "few/0000.jpg", "--model", "convnext_tiny.safetensors", "--precision", "int8"], 256),
             ("training ConvNeXt-Tiny, batch 24", [*train, "--per-class", "8", "--batch-size", "24"], 1024),
         ]
         print(f"base.pth is {(work / 'base.pth').stat().st_size / 1e6:.0f} MB")
@@ -155,6 +172,10 @@ def main():
             if arguments[0] == "classify":
                 arguments = [*arguments, "--largest-model", "2GB"]
             told(name, limit * mebi, *run(arguments, limit * mebi, work))
+        for index, (name, batch, limit) in enumerate(OWN_LIMITS):
+            arguments = ["train", "--arch", name, "--data", str(labelled), "--per-class", "8", "--epochs", "1"]
+            arguments += ["--batch-size", str(batch), "--memory-limit", f"{limit}MB", "--out", f"own {index}"]
+            told(f"--memory-limit {limit}MB, training {name}, batch {batch}", limit * 10**6, *run(arguments, 4 << 30, work))
         choice = random.Random(options.seed)
         for number in range(options.random):
             arguments, limit = drawn(choice, few, labelled, work / f"run {number}")
