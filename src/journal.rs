@@ -214,7 +214,8 @@ impl Journal {
         Ok(all.finalize().into())
     }
 
-    fn file_sha256(&self, file: &Path) -> Result<[u8; 32], JournalError> {
+    /// The same of one file alone.
+    pub fn file_sha256(&self, file: &Path) -> Result<[u8; 32], JournalError> {
         let unreadable = |source| JournalError::Model { path: file.to_owned(), source };
         let canonical = fs::canonicalize(file).map_err(unreadable)?;
         let mut opened = File::open(&canonical).map_err(unreadable)?;

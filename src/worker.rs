@@ -58,6 +58,7 @@ struct Shared {
     paused: Mutex<bool>,
     resumed: Condvar,
     progress: Mutex<Progress>,
+    expected: Mutex<Vec<(&'static str, u64)>>,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -80,6 +81,7 @@ impl JobContext {
             paused: Mutex::new(false),
             resumed: Condvar::new(),
             progress: Mutex::default(),
+            expected: Mutex::default(),
             wake: Box::new(wake),
         };
         Self { shared: Arc::new(shared) }
@@ -110,6 +112,16 @@ impl JobContext {
 
     pub fn progress(&self) -> Progress {
         lock(&self.shared.progress).clone()
+    }
+
+    /// Replaces what the job is expected to take at its most, by what takes it, in bytes beside what the process had before.
+    pub fn expect(&self, items: &[(&'static str, u64)]) {
+        *lock(&self.shared.expected) = items.to_vec();
+        (self.shared.wake)();
+    }
+
+    pub fn expected(&self) -> Vec<(&'static str, u64)> {
+        lock(&self.shared.expected).clone()
     }
 
     /// Asks the job to stop at its next [`check`](Self::check), also while it is paused.

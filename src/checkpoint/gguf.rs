@@ -4,6 +4,8 @@
 //! networks for images often are not. So a key `galley.shape.NAME` may hold the shape that the quantized tensor `NAME` has
 //! in PyTorch: stored is then a row for each of its outputs, over positions and then inputs, with zeros up to a whole block.
 
+mod write;
+
 use std::collections::HashSet;
 
 use candle_core::Device;
@@ -19,6 +21,8 @@ use super::reader::Reader;
 use super::rebuild::unreadable;
 use super::source::Source;
 use super::{Blocks, Container, Contents, ElementType, TensorInfo, TensorKind};
+
+pub use write::{GgufTensor, GgufType, gguf_bytes, write_gguf};
 
 pub(super) const MAGIC: &[u8] = b"GGUF";
 const DEFAULT_ALIGNMENT: u64 = 32;
@@ -298,9 +302,10 @@ pub(super) fn dequantize(source: &Source, info: &TensorInfo, stored: &Stored) ->
     Ok(picked)
 }
 
-/// The blocks of a tensor, if each of its outputs is a row of Q8_0 or Q4_0 blocks over positions and then inputs.
+/// The blocks of a tensor, if each of its outputs is a row of Q8_0, Q5_0 or Q4_0 blocks over positions and then inputs.
 pub(super) fn blocks(source: &Source, info: &TensorInfo, stored: &Stored) -> Result<Option<Blocks>, Fault> {
-    let (ElementType::Quantized(kind @ ("Q8_0" | "Q4_0")), Some(quantized)) = (info.element, quantized(info.element))
+    let (ElementType::Quantized(kind @ ("Q8_0" | "Q5_0" | "Q4_0")), Some(quantized)) =
+        (info.element, quantized(info.element))
     else {
         return Ok(None);
     };

@@ -28,7 +28,8 @@ use error::{Fault, malformed, refused};
 use source::Source;
 
 pub use error::CheckpointError;
-pub use save::save_atomically;
+pub use gguf::{GgufTensor, GgufType, gguf_bytes, write_gguf};
+pub use save::{Unnamed, save_atomically};
 pub use write::{Planned, save_safetensors};
 
 /// The ending of a download's name until it is whole: such a file is never opened as a model.
@@ -111,7 +112,7 @@ impl TensorInfo {
 /// A tensor as a file quantized it: for each output a row of blocks, over positions and then inputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocks {
-    /// `Q8_0` or `Q4_0`.
+    /// `Q8_0`, `Q5_0` or `Q4_0`.
     pub kind: &'static str,
     /// Row after row, each of whole blocks.
     pub bytes: Vec<u8>,

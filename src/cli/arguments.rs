@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::train_arguments::{FindRateArguments, SweepArguments, TrainArguments};
+use crate::compress::quantize::Bits;
 use crate::device::DeviceChoice;
 use crate::format::parse_bytes;
 use crate::images::transform::{Interpolation, Resize};
 use crate::jobs::admission::MemoryChoice;
 use crate::jobs::bench::CHILD_OPTION;
+use crate::jobs::compress::Size;
 use crate::jobs::download::Checksum;
 use crate::predict::{Precision, Strictness, TransformOverrides};
 
@@ -24,6 +26,8 @@ Examples:
   galley find-lr --data photos --model food.pth
                                             which learning rate to train with
   galley download convnext_tiny.fb_in1k     fetch published weights; --list names them
+  galley quantize food.pth food-8bit.gguf --check photos
+                                            the same model in a quarter of the size, with proof
   galley inspect food.pth                   what a checkpoint holds
   galley bench --arch resnet50 --batch 1,8  how fast this machine classifies, and in how much memory
   galley doctor                             does every operation compute rightly on this machine";
@@ -46,6 +50,7 @@ pub enum Command {
     FindLr(Box<FindRateArguments>),
     Sweep(Box<SweepArguments>),
     Evaluate(Box<EvaluateArguments>),
+    Quantize(Box<QuantizeArguments>),
     Bench(Box<BenchArguments>),
     Doctor(DoctorArguments),
     Download(DownloadArguments),
@@ -147,6 +152,94 @@ pub struct EvaluateArguments {
     pub memory: MemoryArguments,
     #[command(flatten)]
     pub transform: TransformArguments,
+}
+
+const QUANTIZE_NOTES: &str = "\
+Training state is left out. With --check both models classify the photos of that folder: a subfolder per class, or any
+folder, of which the share of photos with the same answer is measured. A report lies beside OUT, as .report.json and
+.report.html. OUT appears when it is whole; a result that loses more than --max-loss is not saved.
+
+Without --type, --fit and --max-loss all weights are stored in 8 bits. --max-loss alone finds the smallest model.
+
+Exit codes: 0 done; 1 failed; 2 wrong usage; 130 stopped with Ctrl-C.";
+
+/// Store a model in fewer bits: 8, 5, 4, or as many as fit a size or a loss
+#[derive(Args)]
+#[command(after_help = QUANTIZE_NOTES)]
+pub struct QuantizeArguments {
+    /// Checkpoint to read; it is kept as it is
+    #[arg(value_name = "IN")]
+    pub model: PathBuf,
+    /// The smaller model, a .gguf file
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+    /// What weights are stored in
+    #[arg(long = "type", value_enum, value_name = "TYPE", conflicts_with = "fit")]
+    pub kind: Option<SizeName>,
+    /// Mixed types in a file of this size at most, such as 90MB
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub fit: Option<u64>,
+    /// The share of --check's photos that may be judged wrongly which were not before, such as 1%
+    #[arg(long, value_name = "SHARE", value_parser = share, requires = "check")]
+    pub max_loss: Option<f64>,
+    /// Photos to compare both models on
+    #[arg(long, value_name = "FOLDER")]
+    pub check: Option<PathBuf>,
+    /// Photos that tell how to round, whatever their classes [default: those of --check]
+    #[arg(long, value_name = "FOLDER")]
+    pub calibrate: Option<PathBuf>,
+    /// Class names: text with one per line, JSON or CSV [default: from the checkpoint or beside it]
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    pub device: Device,
+    /// Replace a file of OUT's name
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Save also what loses more than --max-loss
+    #[arg(long, requires = "max_loss")]
+    pub save_anyway: bool,
+    /// One JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub memory: MemoryArguments,
+    #[command(flatten)]
+    pub transform: TransformArguments,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum SizeName {
+    /// 8 bits, a scale per row: fast, and nearly as good as f32
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// 5 bits in the file, 8 in memory
+    #[value(name = "q5_0")]
+    Q5_0,
+    /// 4 bits and a least value in the file, f32 in memory
+    #[value(name = "q4_1")]
+    Q4_1,
+    /// 4 bits in the file and in memory
+    #[value(name = "q4_0")]
+    Q4_0,
+    /// 16 bits in the file, f32 in memory
+    F16,
+    /// From 4 bits on, with more where they matter: a fifth of the size in f32
+    Mixed,
+}
+
+impl From<SizeName> for Size {
+    fn from(name: SizeName) -> Self {
+        Self::Bits(match name {
+            SizeName::Q8_0 => Bits::Q8_0,
+            SizeName::Q5_0 => Bits::Q5_0,
+            SizeName::Q4_1 => Bits::Q4_1,
+            SizeName::Q4_0 => Bits::Q4_0,
+            SizeName::F16 => Bits::F16,
+            SizeName::Mixed => return Self::Mixed,
+        })
+    }
 }
 
 const BENCH_NOTES: &str = "\
@@ -418,6 +511,15 @@ fn seconds(text: &str) -> Result<f64, String> {
 fn probability(text: &str) -> Result<f32, String> {
     let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
     number.ok_or_else(|| "this must be a number from 0 to 1".to_owned())
+}
+
+/// `1%`, `0.5 %` or `0.01`.
+fn share(text: &str) -> Result<f64, String> {
+    let (number, unit) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
+    let share = number.trim().parse::<f64>().ok().map(|number| number / unit);
+    share
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| "this must be a share such as 1% or 0.01".to_owned())
 }
 
 fn resize(text: &str) -> Result<Resize, String> {

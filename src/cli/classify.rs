@@ -104,7 +104,6 @@ impl Output {
             ClassifyEvent::Notice(notice) | ClassifyEvent::DeviceNotice(notice) => {
                 self.bar.aside(|| say(&format!("note: {notice}")));
             }
-            ClassifyEvent::Predicted(_) => {}
             ClassifyEvent::Model(model) => self.begin(&model)?,
             ClassifyEvent::Rows { rows, .. } => {
                 self.rows(&rows)?;

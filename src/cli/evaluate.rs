@@ -6,7 +6,7 @@ use super::arguments::EvaluateArguments;
 use super::places::{Preferred, places_and_model};
 use super::progress::Bar;
 use super::{DONE_WITH_SKIPS, INTERRUPTED, failed, print, say, stop_on_interrupt, usage};
-use crate::format::counted;
+use crate::format::{counted, percent};
 use crate::jobs::evaluate::{EvaluateConfig, EvaluateSummary, EvaluateTask, evaluate, save_report};
 use crate::predict::{ClassScore, Evaluation};
 use crate::worker::{self, BoxError, JobContext, Outcome};
@@ -73,10 +73,6 @@ fn tell(summary: &EvaluateSummary) {
     for (path, reason) in &summary.skipped {
         say(&format!("skipped: {}: {reason}", path.display()));
     }
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
 }
 
 fn tables(evaluation: &Evaluation) -> String {

@@ -13,6 +13,7 @@ mod inspect;
 mod places;
 mod plot;
 mod progress;
+mod quantize;
 mod rows;
 mod stream;
 mod sweep;
@@ -49,6 +50,7 @@ pub fn run() -> Request {
         Some(Command::FindLr(arguments)) => Request::Done(find_lr::run(*arguments)),
         Some(Command::Sweep(arguments)) => Request::Done(sweep::run(*arguments)),
         Some(Command::Evaluate(arguments)) => Request::Done(evaluate::run(*arguments)),
+        Some(Command::Quantize(arguments)) => Request::Done(quantize::run(*arguments)),
         Some(Command::Bench(arguments)) => Request::Done(bench::run(*arguments)),
         Some(Command::Train(arguments)) => Request::Done(train::run(*arguments)),
         Some(Command::Doctor(arguments)) => Request::Done(doctor::run(&arguments)),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use egui::Context;
 
+pub use super::compress_actions::CompressAction;
 use super::dialogs::{self, Ask};
 pub use super::download_actions::DownloadAction;
 pub use super::evaluate_actions::EvaluateAction;
@@ -51,6 +52,7 @@ pub enum Action {
     Failed(String),
     Train(TrainAction),
     Evaluate(EvaluateAction),
+    Compress(CompressAction),
     Memory(MemoryAction),
     Settings(SettingsAction),
     Download(DownloadAction),
@@ -83,6 +85,7 @@ impl App {
             Action::Failed(reason) => self.toasts.error(reason),
             Action::Train(action) => self.apply_to_training(ctx, action),
             Action::Evaluate(action) => self.apply_to_evaluation(ctx, action),
+            Action::Compress(action) => self.apply_to_compression(ctx, action),
             Action::Memory(action) => self.apply_to_memory(ctx, action),
             Action::Settings(action) => self.apply_to_settings(ctx, action),
             Action::Download(action) => self.apply_to_downloads(ctx, action),
@@ -133,6 +136,7 @@ impl App {
         match self.page {
             Page::Train => self.train.stop(),
             Page::Evaluate => self.evaluate.cancel(),
+            Page::Compress => self.compress.cancel(),
             Page::Models if self.downloads.is_active() => self.downloads.cancel(),
             Page::Models | Page::Classify | Page::Memory | Page::Settings => self.classify.cancel(),
         }
@@ -145,6 +149,9 @@ impl App {
         }
         if self.page == Page::Evaluate {
             return self.open_to_evaluate(ctx, &brought);
+        }
+        if self.page == Page::Compress {
+            return self.open_to_compress(ctx, &brought);
         }
         for path in brought.checkpoints.iter().rev() {
             self.open_checkpoint(ctx, path);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rfd::{AsyncFileDialog, FileHandle};
 
 use super::settings_actions::SettingsAction;
-use super::{Action, EvaluateAction, TrainAction};
+use super::{Action, CompressAction, EvaluateAction, TrainAction};
 use crate::export::ExportTarget;
 use crate::predict::ModelSource;
 use crate::settings::MemorySetting;
@@ -29,6 +29,8 @@ pub enum Ask {
     /// A folder of class folders to evaluate on.
     EvaluatePhotos,
     EvaluateTable,
+    /// Photos to compare a smaller model on.
+    ComparisonPhotos,
     /// Where an evaluation is written as a page.
     Report,
     /// The checkpoint to use when the chosen one does not fit.
@@ -71,6 +73,7 @@ pub fn open(ask: Ask) -> impl Future<Output = Option<Action>> + Send {
         Ask::TrainPhotos | Ask::EvaluatePhotos => {
             one(dialog.set_title("Choose a folder that holds a folder per class").pick_folder())
         }
+        Ask::ComparisonPhotos => one(dialog.set_title("Choose a folder of photos to compare on").pick_folder()),
         Ask::ValidationPhotos => one(dialog.set_title("Choose a folder of validation photos").pick_folder()),
         Ask::TrainTable | Ask::EvaluateTable => {
             one(dialog.set_title("Choose a table of paths and labels").add_filter("Tables", &TABLES).pick_file())
@@ -114,6 +117,7 @@ pub fn action(ask: Ask, paths: Vec<PathBuf>) -> Option<Action> {
         Ask::ValidationPhotos => Action::Train(TrainAction::SetValidation(Some(first))),
         Ask::TrainModel => Action::Train(TrainAction::OpenModel(first)),
         Ask::EvaluatePhotos | Ask::EvaluateTable => Action::Evaluate(EvaluateAction::SetPhotos(first)),
+        Ask::ComparisonPhotos => Action::Compress(CompressAction::SetPhotos(Some(first))),
         Ask::Report => Action::Evaluate(EvaluateAction::SaveReport(first)),
         Ask::LightModel => {
             let path = first.to_string_lossy().into_owned();

@@ -79,6 +79,18 @@ pub fn promise_to_evaluate(brought: &Brought) -> (String, Option<String>) {
     }
 }
 
+pub fn promise_to_compress(brought: &Brought) -> (String, Option<String>) {
+    let tail = |text: &str| Some(text.to_owned());
+    match (labelled(brought), brought.checkpoints.is_empty()) {
+        (_, false) => ("Drop to make this checkpoint smaller".to_owned(), None),
+        (Some(_), true) => ("Drop to compare models on these photos".to_owned(), tail("Each subfolder is a class")),
+        (None, true) => (
+            "Galley cannot compress this".to_owned(),
+            tail("It takes a checkpoint, or one folder of photos to compare the results on"),
+        ),
+    }
+}
+
 /// Covers the window while something hovers.
 pub fn overlay(ctx: &Context, hover: &Hover, promise: impl Fn(&Brought) -> (String, Option<String>)) {
     let (head, tail) = hover.sorted.as_ref().map_or_else(|| ("Drop to open".to_owned(), None), promise);

@@ -3,6 +3,7 @@
 use egui::Context;
 
 use super::pages::memory::{Flushed, Now, Peaks};
+use super::run::Run;
 use super::{Action, App, Page};
 use crate::format;
 use crate::jobs::flush;
@@ -12,7 +13,7 @@ use crate::memory::heap;
 /// So many of the last jobs are shown.
 const SHOWN: usize = 100;
 
-/// What of a classification's prediction is no tensor of it: the weights lie on the shelf and are counted there, the rest is
+/// What of the prediction of a job that lends a model is no tensor of it: the weights lie on the shelf and are counted there, the rest is
 /// the process's.
 const OUTSIDE_A_RUN: [&str; 3] = ["weights", "unused", "program"];
 
@@ -95,11 +96,15 @@ impl App {
     }
 
     fn is_computing(&self) -> bool {
-        self.classify.is_running() || self.train.holds_device() || self.evaluate.is_running()
+        self.classify.is_running()
+            || self.train.holds_device()
+            || self.evaluate.is_running()
+            || self.compress.is_running()
     }
 
     pub(super) fn memory_now(&self) -> Now<'_> {
-        let of_run = self.classify.run.as_ref().filter(|run| run.is_active()).map(|run| run.predicted.clone());
+        let of_run = self.classify.run.as_ref().map(Run::expected).unwrap_or_default();
+        let of_others = [of_run, self.evaluate.expected(), self.compress.expected()].concat();
         let of_training = self.train.plan().map(|plan| plan.items().to_vec());
         Now {
             strip: &self.strip,
@@ -112,7 +117,7 @@ impl App {
             predicted: of_training
                 .unwrap_or_default()
                 .into_iter()
-                .chain(of_run.unwrap_or_default().into_iter().filter(|(name, _)| !OUTSIDE_A_RUN.contains(name)))
+                .chain(of_others.into_iter().filter(|(name, _)| !OUTSIDE_A_RUN.contains(name)))
                 .filter(|(_, bytes)| *bytes > 0)
                 .collect(),
             is_computing: self.is_computing(),

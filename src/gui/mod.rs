@@ -1,6 +1,7 @@
 //! The window: pages draw their state and return actions; jobs do the work.
 
 mod actions;
+mod compress_actions;
 mod dialogs;
 mod download_actions;
 mod downloads;
@@ -29,11 +30,12 @@ use std::time::{Duration, Instant};
 use egui::{CentralPanel, Context, Frame, Key, KeyboardShortcut, Margin, Modifiers, Panel, RichText, Ui, vec2};
 use lucide_icons::Icon;
 
-pub use actions::{Action, DownloadAction, EvaluateAction, MemoryAction, TrainAction};
+pub use actions::{Action, CompressAction, DownloadAction, EvaluateAction, MemoryAction, TrainAction};
 use downloads::Downloads;
 use drops::Hover;
 use library::Library;
 use pages::classify::Classify;
+use pages::compress::Compress;
 use pages::evaluate::Evaluate;
 use pages::memory::MemoryPage;
 use pages::settings::SettingsPage;
@@ -68,17 +70,19 @@ pub enum Page {
     Classify,
     Train,
     Evaluate,
+    Compress,
     Memory,
     Settings,
 }
 
 impl Page {
-    const ALL: [(Self, Icon, &'static str, Key); 6] = [
+    const ALL: [(Self, Icon, &'static str, Key); 7] = [
         (Self::Models, Icon::Boxes, "Models", Key::Num1),
         (Self::Classify, Icon::Images, "Classify", Key::Num2),
         (Self::Train, Icon::GraduationCap, "Train", Key::Num3),
         (Self::Evaluate, Icon::Target, "Evaluate", Key::Num4),
-        (Self::Memory, Icon::MemoryStick, "Memory", Key::Num5),
+        (Self::Compress, Icon::Shrink, "Compress", Key::Num5),
+        (Self::Memory, Icon::MemoryStick, "Memory", Key::Num6),
         (Self::Settings, Icon::Settings, "Settings", Key::Comma),
     ];
 }
@@ -106,6 +110,7 @@ pub struct App {
     classify: Classify,
     train: Train,
     evaluate: Evaluate,
+    compress: Compress,
     memory_page: MemoryPage,
     settings_page: SettingsPage,
     strip: Strip,
@@ -140,6 +145,7 @@ impl App {
             classify: Classify::new(&settings, brought::sample_photos()),
             train: Train::new(config, brought::sample_photos()),
             evaluate: Evaluate::new(brought::sample_photos()),
+            compress: Compress::new(brought::sample_photos()),
             memory_page: MemoryPage::default(),
             settings_page: SettingsPage::default(),
             places,
@@ -166,6 +172,8 @@ impl App {
         actions.extend(self.classify.poll(ctx));
         actions.extend(self.train.poll(&self.places.jobs, ctx));
         self.evaluate.poll();
+        self.follow_compression(ctx);
+        self.follow_variants(ctx);
         let arrived = self.downloads.poll();
         actions.extend(arrived.map(|path| Action::Download(DownloadAction::Arrived(path))));
         for action in actions {
@@ -234,6 +242,10 @@ impl App {
                 let obstacle = self.train.holds_device().then_some(evaluate_actions::BUSY);
                 pages::evaluate::page_ui(ui, &mut self.evaluate, &self.library, obstacle, &mut self.actions);
             }
+            Page::Compress => {
+                let blocked = self.train.holds_device().then_some(evaluate_actions::BUSY);
+                pages::compress::page_ui(ui, &mut self.compress, &self.library, blocked, &mut self.actions);
+            }
             Page::Memory => {
                 let mut asked = Vec::new();
                 pages::memory::page_ui(ui, &self.memory_page, &self.memory_now(), &mut asked);
@@ -249,6 +261,7 @@ impl App {
             match self.page {
                 Page::Train => drops::overlay(&ctx, &self.hover, drops::promise_to_train),
                 Page::Evaluate => drops::overlay(&ctx, &self.hover, drops::promise_to_evaluate),
+                Page::Compress => drops::overlay(&ctx, &self.hover, drops::promise_to_compress),
                 Page::Models | Page::Classify | Page::Memory | Page::Settings => {
                     drops::overlay(&ctx, &self.hover, |brought| drops::promise(brought, self.classify.is_running()));
                 }
@@ -307,6 +320,7 @@ impl App {
                 Page::Classify => dialogs::Ask::Folders,
                 Page::Train => dialogs::Ask::TrainPhotos,
                 Page::Evaluate => dialogs::Ask::EvaluatePhotos,
+                Page::Compress => dialogs::Ask::ComparisonPhotos,
             };
             self.actions.push(Action::Ask(ask));
         }
@@ -314,6 +328,7 @@ impl App {
             match self.page {
                 Page::Train => self.actions.push(Action::Train(TrainAction::Start)),
                 Page::Evaluate => self.actions.push(Action::Evaluate(EvaluateAction::Start)),
+                Page::Compress => self.actions.push(Action::Compress(CompressAction::Start)),
                 Page::Models | Page::Classify if self.classify.can_start() => self.actions.push(Action::Start),
                 Page::Models | Page::Classify | Page::Memory | Page::Settings => {}
             }
@@ -336,7 +351,9 @@ impl App {
     fn close_detail(&mut self) -> bool {
         match self.page {
             Page::Evaluate => self.evaluate.close_detail(),
-            Page::Models | Page::Classify | Page::Train | Page::Memory | Page::Settings => self.classify.close_detail(),
+            Page::Models | Page::Classify | Page::Train | Page::Compress | Page::Memory | Page::Settings => {
+                self.classify.close_detail()
+            }
         }
     }
 
@@ -396,6 +413,7 @@ impl App {
             && self.classify.is_settled()
             && self.train.is_settled()
             && !self.evaluate.is_running()
+            && !self.compress.is_running()
             && !self.downloads.is_active()
     }
 }
@@ -429,6 +447,7 @@ impl eframe::App for App {
         self.classify.abandon(deadline);
         self.train.abandon(deadline);
         self.evaluate.abandon(deadline);
+        self.compress.abandon(deadline);
         self.downloads.abandon(deadline);
     }
 }

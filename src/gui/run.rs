@@ -10,6 +10,7 @@ use crate::format;
 use crate::jobs::Places;
 use crate::jobs::admission;
 use crate::jobs::classify::{self, ClassifyConfig, ClassifyEvent, ClassifyJob, ClassifySummary, ModelSummary};
+use crate::jobs::models;
 use crate::worker::{Outcome, Progress};
 
 /// How long a frame may spend on taking rows; the rest waits in the job's queue.
@@ -35,10 +36,10 @@ pub struct Run {
     /// How many rows came from the journal.
     pub resumed: u64,
     pub notices: Vec<String>,
-    /// What it is expected to take at its most, by what takes it, in bytes beside what the process had before.
-    pub predicted: Vec<(&'static str, u64)>,
     /// It was refused because it is predicted not to fit, and may be run anyway.
     pub is_refused: bool,
+    /// It was refused because of its model's size, there or on the shelf.
+    pub is_too_large: bool,
     job: Option<ClassifyJob>,
 }
 
@@ -65,10 +66,15 @@ impl Run {
             progress: Progress::default(),
             resumed: 0,
             notices: Vec::new(),
-            predicted: Vec::new(),
             is_refused: false,
+            is_too_large: false,
             job: None,
         }
+    }
+
+    /// What it is expected to take at its most, by what takes it, in bytes beside what the process had before.
+    pub fn expected(&self) -> Vec<(&'static str, u64)> {
+        self.job.as_ref().map(|job| job.context().expected()).unwrap_or_default()
     }
 
     /// True until the job has ended.
@@ -121,6 +127,7 @@ impl Run {
             Some(outcome) => {
                 let refusal = admission::refusal_of(&outcome);
                 self.is_refused = refusal.is_some();
+                self.is_too_large = self.is_refused || models::is_too_large(&outcome);
                 self.state = refusal.map_or_else(|| ended(outcome), RunState::Failed);
             }
             None => self.job = Some(job),
@@ -129,7 +136,6 @@ impl Run {
 
     pub fn receive(&mut self, event: ClassifyEvent) {
         match event {
-            ClassifyEvent::Predicted(items) => self.predicted = items,
             ClassifyEvent::Model(model) => {
                 self.results.set_labels(&model.labels);
                 self.model = Some(model);

@@ -1,11 +1,16 @@
 //! Admits a job to the memory there is, or refuses it with numbers: what it would take, what it may, and what would fit.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
+use super::peaks::{self, Predicted};
+use crate::device::{self, Chosen};
 use crate::format::{bytes, chain};
-use crate::memory::{Allowance, Budget};
+use crate::journal::PeakKind;
+use crate::memory::{self, Allowance, Budget, Plan, heap};
 use crate::train::TrainConfig;
-use crate::worker::Outcome;
+use crate::worker::{BoxError, Outcome};
 
 /// What a person says about the memory of a job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +82,54 @@ impl std::fmt::Display for DoesNotFit {
 }
 
 impl std::error::Error for DoesNotFit {}
+
+/// A job that asks to begin.
+pub struct Asked {
+    /// What it takes beside what the process has.
+    pub plan: Plan,
+    pub kind: PeakKind,
+    /// Its settings, for the journal.
+    pub config: String,
+}
+
+/// The predicted peak of a plan of so many bytes, if that fits.
+pub type Fits<'a> = dyn Fn(u64) -> Option<u64> + 'a;
+
+impl Asked {
+    /// Fails with [`DoesNotFit`] when the prediction is above the budget, unless it is to run anyway: then the second is
+    /// a sentence about that.
+    pub fn admit(
+        self,
+        choice: MemoryChoice,
+        chosen: &Chosen,
+        journal: &Path,
+        remedies: &dyn Fn(&Fits<'_>) -> Vec<Remedy>,
+    ) -> Result<(Predicted, Option<String>), BoxError> {
+        heap::release();
+        heap::reset_peak();
+        let Self { plan, kind, config } = self;
+        let before = memory::read_often();
+        let calibration = peaks::calibration(&kind, journal);
+        let device = device::memory(&chosen.device);
+        let device_free = device.map(|memory| memory.recommended.saturating_sub(memory.allocated));
+        let peak = |bytes: u64| {
+            let corrected = calibration.map_or(bytes, |calibration| calibration.corrected(bytes));
+            before.footprint.unwrap_or(0) + corrected
+        };
+        let items = plan.process_items();
+        let predicted = Predicted { kind, config, items, anyway: choice.anyway, before, left: u64::MAX };
+        let Some(budget) = choice.allowance().budget(&before, device_free) else { return Ok((predicted, None)) };
+        if let Some(left) = budget.bytes.checked_sub(peak(plan.process_bytes())) {
+            return Ok((Predicted { left, ..predicted }, None));
+        }
+        let remedies = remedies(&|bytes: u64| Some(peak(bytes)).filter(|bytes| *bytes <= budget.bytes));
+        let refused = DoesNotFit { predicted: peak(plan.process_bytes()), budget, remedies };
+        match choice.anyway {
+            true => Ok((predicted, Some(format!("{}. It runs anyway, as you chose", refused.reason())))),
+            false => Err(refused.into()),
+        }
+    }
+}
 
 /// Why a job was refused, for people, if that is how it ended.
 pub fn refusal_of<T>(outcome: &Outcome<T>) -> Option<String> {

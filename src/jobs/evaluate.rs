@@ -3,7 +3,7 @@
 mod task;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -69,6 +69,9 @@ pub enum EvaluateError {
     NoneRead(usize, String),
 }
 
+/// Photos whose tiles are kept that go through the network at once.
+pub const JUDGED_AT_ONCE: usize = 8;
+
 /// How many names a message shows.
 const SHOWN: usize = 5;
 
@@ -88,30 +91,14 @@ pub fn evaluate(config: &EvaluateConfig, places: &Places, ctx: &JobContext) -> R
         choice: config.memory,
     };
     let (predicted, notice) = to_load.admit(format!("{config:?}"), &chosen, places)?;
+    predicted.iter().for_each(|predicted| ctx.expect(&predicted.items));
     notices.extend(notice);
     let Lent { classifier, instead } = places.models.lend(&to_load.wanted(), &chosen, ctx)?;
     notices.extend(instead.map(|(_, notice)| notice));
-    let options = DataOptions { validation_fraction: 0.0, ..DataOptions::default() };
-    let dataset = Dataset::open(&config.data, None, &options)?;
     notices.extend(classifier.description.notices.iter().cloned());
-    notices.extend(dataset.notes.iter().cloned());
-    let mut skipped: Vec<(PathBuf, String)> =
-        dataset.skipped.iter().map(|one| (one.path.clone(), one.reason.clone())).collect();
     let names: Vec<&str> = classifier.description.labels.iter().map(|label| &**label).collect();
-    let known = classes_of_model(&dataset.classes, &names);
-    let mut unknown = BTreeMap::new();
-    let mut photos = Vec::with_capacity(dataset.photos.len());
-    for photo in &dataset.photos {
-        match known[photo.class] {
-            Some(class) => photos.push((photo.path.clone(), class)),
-            None => *unknown.entry(dataset.classes[photo.class].clone()).or_insert(0) += 1,
-        }
-    }
-    if photos.is_empty() {
-        let first = |names: &[&str]| names.iter().take(SHOWN).map(|name| (*name).to_owned()).collect();
-        let theirs: Vec<&str> = dataset.classes.iter().map(String::as_str).collect();
-        return Err(EvaluateError::NoneKnown(first(&theirs), first(&names)).into());
-    }
+    let Labelled { photos, mut skipped, unknown, notes } = labelled(&config.data, &names)?;
+    notices.extend(notes);
     let left = predicted.as_ref().map_or(u64::MAX, |predicted| predicted.left);
     let mut watch = watched::watch(to_load.batch_size, config.memory, &classifier);
     let answers = answers(&classifier, photos, (to_load.batch_size, left), &mut watch, &mut skipped, ctx)?;
@@ -130,6 +117,38 @@ pub fn evaluate(config: &EvaluateConfig, places: &Places, ctx: &JobContext) -> R
     Ok(EvaluateSummary { model, evaluation, skipped, unknown, notices, seconds: started.elapsed().as_secs_f64() })
 }
 
+/// Photos with their classes, as a model numbers these.
+pub struct Labelled {
+    pub photos: Vec<(PathBuf, usize)>,
+    /// What could not be read of the folder or manifest, and why.
+    pub skipped: Vec<(PathBuf, String)>,
+    /// Classes that the model does not know, with their photos: left out.
+    pub unknown: BTreeMap<String, usize>,
+    pub notes: Vec<String>,
+}
+
+/// The photos of a folder of class folders or of a manifest whose classes are among `names`.
+pub fn labelled(data: &Path, names: &[&str]) -> Result<Labelled, BoxError> {
+    let options = DataOptions { validation_fraction: 0.0, ..DataOptions::default() };
+    let dataset = Dataset::open(data, None, &options)?;
+    let skipped = dataset.skipped.iter().map(|one| (one.path.clone(), one.reason.clone())).collect();
+    let known = classes_of_model(&dataset.classes, names);
+    let mut unknown = BTreeMap::new();
+    let mut photos = Vec::with_capacity(dataset.photos.len());
+    for photo in &dataset.photos {
+        match known[photo.class] {
+            Some(class) => photos.push((photo.path.clone(), class)),
+            None => *unknown.entry(dataset.classes[photo.class].clone()).or_insert(0) += 1,
+        }
+    }
+    if photos.is_empty() {
+        let first = |names: &[&str]| names.iter().take(SHOWN).map(|name| (*name).to_owned()).collect();
+        let theirs: Vec<&str> = dataset.classes.iter().map(String::as_str).collect();
+        return Err(EvaluateError::NoneKnown(first(&theirs), first(names)).into());
+    }
+    Ok(Labelled { photos, skipped, unknown, notes: dataset.notes })
+}
+
 /// Photos whose class is one of the network's, and where they are kept resized as it wants them.
 pub struct Tiled {
     pub photos: Vec<Photo>,
@@ -142,7 +161,6 @@ pub fn evaluate_tiled(
     tiled: &Tiled,
     ctx: &JobContext,
 ) -> Result<(Evaluation, Vec<(PathBuf, String)>), BoxError> {
-    const BATCH: usize = 8;
     const BATCHES_AHEAD: usize = 2;
     let Tiled { photos, tiles } = tiled;
     let compute = ThreadPoolBuilder::new().build()?;
@@ -150,8 +168,8 @@ pub fn evaluate_tiled(
     let threads = compute.current_num_threads();
     let loader = data::Loader::new(photos.clone().into(), names.len(), tiles.clone(), None, threads, BATCHES_AHEAD)?;
     let (mut answers, mut skipped) = (Vec::with_capacity(photos.len()), Vec::new());
-    let mut watch = watched::watch(BATCH, MemoryChoice::default(), classifier);
-    let order = EpochOrder { seed: 0, epoch: 0, shuffle: false, batch_size: BATCH, first_batch: 0 };
+    let mut watch = watched::watch(JUDGED_AT_ONCE, MemoryChoice::default(), classifier);
+    let order = EpochOrder { seed: 0, epoch: 0, shuffle: false, batch_size: JUDGED_AT_ONCE, first_batch: 0 };
     for batch in loader.epoch(order)? {
         ctx.check()?;
         skipped.extend(batch.skipped.iter().map(|(index, reason)| (photos[*index].path.clone(), reason.clone())));
@@ -189,7 +207,7 @@ fn classes_of_model(classes: &[String], labels: &[&str]) -> Vec<Option<usize>> {
 }
 
 /// The logits of every photo that can be read, in order. `left` is the memory left for decoding.
-fn answers(
+pub(super) fn answers(
     classifier: &Classifier,
     photos: Vec<(PathBuf, usize)>,
     (batch_size, left): (usize, u64),

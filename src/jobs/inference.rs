@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use super::Places;
-use super::admission::{DoesNotFit, MemoryChoice, Remedy};
+use super::admission::{Asked, DoesNotFit, Fits, MemoryChoice, Remedy};
 use super::classify::look_ahead;
 use super::models::Wanted;
 use super::peaks::{self, Predicted};
 use crate::checkpoint::TensorInfo;
-use crate::device::{self, Chosen};
+use crate::device::Chosen;
 use crate::format::count;
 use crate::images::ImageBudget;
-use crate::memory::{self, F32, Place, Plan, heap};
+use crate::memory::{F32, Place, Plan};
 use crate::models::{self, Architecture, Precision};
 use crate::predict::{self, Loading, ModelSource, TransformOverrides};
 use crate::worker::BoxError;
@@ -63,34 +63,12 @@ impl Inference<'_> {
         chosen: &Chosen,
         journal: &Path,
     ) -> Result<(Predicted, Option<String>), BoxError> {
-        heap::release();
-        heap::reset_peak();
-        let (before, kind) = (memory::read_often(), peaks::kind(&self.architecture.name, mode, chosen));
-        let calibration = peaks::calibration(&kind, journal);
-        let device = device::memory(&chosen.device);
-        let device_free = device.map(|memory| memory.recommended.saturating_sub(memory.allocated));
-        let peak = |bytes: u64| {
-            let corrected = calibration.map_or(bytes, |calibration| calibration.corrected(bytes));
-            before.footprint.unwrap_or(0) + corrected
-        };
-        let plan = self.plan(chosen);
-        let items = plan.process_items();
-        let predicted = Predicted { kind, config, items, anyway: choice.anyway, before, left: u64::MAX };
-        let Some(budget) = choice.allowance().budget(&before, device_free) else { return Ok((predicted, None)) };
-        if let Some(left) = budget.bytes.checked_sub(peak(plan.process_bytes())) {
-            return Ok((Predicted { left, ..predicted }, None));
-        }
-        let fits = |bytes: u64| Some(peak(bytes)).filter(|bytes| *bytes <= budget.bytes);
-        let remedies = self.remedies(chosen, &fits);
-        let refused = DoesNotFit { predicted: peak(plan.process_bytes()), budget, remedies };
-        match choice.anyway {
-            true => Ok((predicted, Some(format!("{}. It runs anyway, as you chose", refused.reason())))),
-            false => Err(refused.into()),
-        }
+        let asked = Asked { plan: self.plan(chosen), kind: peaks::kind(&self.architecture.name, mode, chosen), config };
+        asked.admit(choice, chosen, journal, &|fits| self.remedies(chosen, fits))
     }
 
     /// What would fit, the smallest change first.
-    fn remedies(&self, chosen: &Chosen, fits: &dyn Fn(u64) -> Option<u64>) -> Vec<Remedy> {
+    fn remedies(&self, chosen: &Chosen, fits: &Fits<'_>) -> Vec<Remedy> {
         let with = |batch_size: usize, precision: Precision, change: String| {
             let fewer = Inference { batch_size, precision, ..*self };
             let bytes = fits(fewer.plan(chosen).process_bytes())?;
@@ -174,6 +152,7 @@ impl ToLoad<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device;
 
     #[test]
     fn a_plan_grows_with_batch_and_side_and_shrinks_with_bits() {

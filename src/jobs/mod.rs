@@ -4,6 +4,7 @@ pub mod admission;
 pub mod bench;
 pub mod brought;
 pub mod classify;
+pub mod compress;
 pub mod curves;
 mod decoding;
 pub mod doctor;

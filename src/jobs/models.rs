@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::device::{self, Chosen};
-use crate::format::{bytes, duration};
+use crate::format::{bytes, chain, duration};
 use crate::memory::shelf::{Loan, Shelf, ShelfError, ShelfLimits};
 use crate::memory::{self, heap};
 use crate::predict::{self, Classifier, FileState, Loading, ModelSource, Precision, TransformOverrides, Unloaded};
 use crate::settings::{MemorySetting, MemorySettings};
-use crate::worker::{BoxError, Canceled, JobContext};
+use crate::worker::{BoxError, Canceled, JobContext, Outcome};
 
 /// What makes one loaded model different from another: a file that was written anew is a new model.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,6 +54,12 @@ pub enum LendError {
     TimedOut { model: String, timeout: Duration },
     #[error("the light model {model} cannot be used in place of the one that does not fit")]
     Light { model: String, source: BoxError },
+}
+
+/// Whether a job ended because its model is larger than may be loaded.
+pub fn is_too_large<T>(outcome: &Outcome<T>) -> bool {
+    let Outcome::Failed(error) = outcome else { return false };
+    chain(&**error).any(|error| matches!(error.downcast_ref(), Some(LendError::DoesNotFit { .. })))
 }
 
 /// A handle: clones share the same models.

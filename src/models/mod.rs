@@ -31,6 +31,7 @@ use crate::checkpoint::{CheckpointError, TensorInfo, TensorKind};
 use crate::format;
 use crate::images::transform::Transform;
 use crate::memory::Outline;
+use crate::ops::LayerInputs;
 use catalog::Family;
 use layers::{HeadStep, Layer};
 use source::Source;
@@ -45,7 +46,7 @@ pub use outline::{Back, LearnOutline, NetworkOutline};
 pub use parameter::Parameter;
 pub use precision::Precision;
 pub use replaced::{NewHead, replace_head};
-pub use source::Weights;
+pub use source::{LayerWeight, Shift, Weights, rounds};
 
 /// Whose names a checkpoint's tensors have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +96,13 @@ impl Architecture {
     /// Names and shapes of the tensors the network is made of, in the order of use.
     pub fn tensors(&self) -> Result<Vec<(String, Vec<usize>)>, ModelError> {
         asked(&self.family, self.scheme, &self.head)
+    }
+
+    /// The weights of its convolutions and linear layers, in the order of use; none of depthwise convolutions.
+    pub fn layers(&self) -> Result<Vec<LayerWeight>, ModelError> {
+        let mut source = Source::asking()?;
+        self.family.blocks(self.scheme, &self.head, &mut source)?;
+        Ok(source.layers)
     }
 
     /// The transform this architecture's published weights were evaluated with.
@@ -335,7 +343,18 @@ pub fn build(
     device: &Device,
 ) -> Result<(Network, LoadReport), ModelError> {
     let Loading { strictness, precision } = loading.into();
-    build_from(Source::new(weights, precision, device)?, weights, architecture, strictness)
+    build_from(&mut Source::new(weights, precision, device)?, weights, architecture, strictness)
+}
+
+/// The same in f32, every layer watched: also returns what each of [`Architecture::layers`] is given.
+pub fn build_watched(
+    weights: &dyn Weights,
+    architecture: &Architecture,
+    device: &Device,
+) -> Result<(Network, Vec<LayerInputs>), ModelError> {
+    let mut source = Source::watching(weights, device)?;
+    let network = build_from(&mut source, weights, architecture, Strictness::Strict)?.0;
+    Ok((network, source.inputs.unwrap_or_default()))
 }
 
 /// The same for training: variables, listed in the network, from block `frozen` on. The blocks before it stay as for
@@ -347,11 +366,11 @@ pub fn build_trainable(
     frozen: usize,
     device: &Device,
 ) -> Result<(Network, LoadReport), ModelError> {
-    build_from(Source::training(weights, frozen, device)?, weights, architecture, strictness)
+    build_from(&mut Source::training(weights, frozen, device)?, weights, architecture, strictness)
 }
 
 fn build_from(
-    mut source: Source,
+    source: &mut Source,
     weights: &dyn Weights,
     architecture: &Architecture,
     strictness: Strictness,
@@ -366,11 +385,11 @@ fn build_from(
     if strictness != Strictness::LenientWhatever && 2 * fit.matched.len() < fit.expected() {
         return Err(ModelError::TooFew { title: title(), report: Box::new(fit) });
     }
-    let blocks = architecture.family.blocks(architecture.scheme, &architecture.head, &mut source)?;
+    let blocks = architecture.family.blocks(architecture.scheme, &architecture.head, source)?;
     let learnable = asked.iter().filter(|(name, _)| is_learnable(name));
     let parameters = learnable.map(|(_, shape)| shape.iter().product::<usize>() as u64).sum();
     let bytes = source.total_bytes();
-    let Source { learned, running, .. } = source;
+    let [learned, running] = [&mut source.learned, &mut source.running].map(std::mem::take);
     Ok((Network { architecture: architecture.clone(), blocks, parameters, bytes, learned, running }, fit))
 }
 

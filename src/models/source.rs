@@ -16,7 +16,7 @@ use super::parameter::{Parameter, TrainableNorm};
 use super::{Block, ModelError, Precision, is_learnable};
 use crate::checkpoint::{Blocks, Checkpoint, CheckpointError, TensorInfo, TensorKind};
 use crate::memory::F32;
-use crate::ops::Weight;
+use crate::ops::{LayerInputs, WatchedWeight, Weight};
 
 /// Tensors by name.
 pub trait Weights {
@@ -63,6 +63,11 @@ pub fn is_ignorable(name: &str) -> bool {
 /// are the image itself, the last layer's the answer).
 const TINY: usize = 8 << 10;
 
+/// Whether a layer's weight is held in few bits where that is wanted. Its axes are as in [`LayerWeight`].
+pub fn rounds(axes: [usize; 3]) -> bool {
+    axes.iter().product::<usize>() > TINY
+}
+
 /// A weight or scale, and its bias or shift.
 pub type Affine = (Tensor, Tensor);
 
@@ -83,6 +88,28 @@ pub struct BatchNorm {
 pub struct Load {
     pub read: u64,
     pub held: u64,
+}
+
+/// The weight of a convolution or linear layer: what compressing a network makes smaller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerWeight {
+    /// As in the file.
+    pub name: String,
+    /// Outputs, inputs, and positions of the window: the file's order.
+    pub axes: [usize; 3],
+    /// The block it belongs to, by position.
+    pub block: usize,
+    pub shift: Shift,
+}
+
+/// The tensor of the file that moves a layer's outputs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shift {
+    /// Is added to them.
+    Bias(String),
+    /// Is taken from them by the batch norm after the layer.
+    Mean(String),
+    None,
 }
 
 /// Hands out tensors, one read at a time.
@@ -106,6 +133,10 @@ pub struct Source<'a> {
     finished_blocks: usize,
     pub learned: Vec<Parameter>,
     pub running: Vec<Parameter>,
+    /// Every weight of a convolution or linear layer that does not train.
+    pub layers: Vec<LayerWeight>,
+    /// What these are given, where that is watched.
+    pub inputs: Option<Vec<LayerInputs>>,
     /// Of what does not train.
     precision: Precision,
     /// Where tensors are made.
@@ -135,6 +166,11 @@ impl<'a> Source<'a> {
         Ok(Self { first_trained: Some(frozen), ..Self::new(weights, Precision::F32, device)? })
     }
 
+    /// The same for a network whose layers are watched.
+    pub fn watching(weights: &'a dyn Weights, device: &Device) -> Result<Self, ModelError> {
+        Ok(Self { inputs: Some(Vec::new()), ..Self::new(weights, Precision::F32, device)? })
+    }
+
     /// A source that holds nothing: its tensors have shapes and no memory.
     pub fn asking() -> Result<Self, ModelError> {
         Ok(Self {
@@ -151,6 +187,8 @@ impl<'a> Source<'a> {
             finished_blocks: 0,
             learned: Vec::new(),
             running: Vec::new(),
+            layers: Vec::new(),
+            inputs: None,
             precision: Precision::F32,
             device: Device::Cpu,
         })
@@ -333,8 +371,13 @@ impl<'a> Source<'a> {
         }
         let weight = format!("{name}.weight");
         self.ask(&weight, &file_shape);
+        let shift = match norm {
+            Some(norm) => Shift::Mean(format!("{}.running_mean", norm.name)),
+            None => Shift::Bias(format!("{name}.bias")),
+        };
         let fold = self.fold(norm, name, outputs)?;
-        Ok((self.weighted((&weight, &file_shape), fold, axes, &[kernel, kernel, inputs, outputs])?, None))
+        let weighted = self.weighted((&weight, &file_shape), fold, axes, &[kernel, kernel, inputs, outputs])?;
+        Ok((self.noted(weighted, &weight, axes, shift), None))
     }
 
     /// A convolution with a group per channel: `(kernel, kernel, channels)` and `(channels)`; norms as for [`Self::conv`].
@@ -418,6 +461,7 @@ impl<'a> Source<'a> {
             });
             return Ok(((Weight::Plain(weight), bias), scale.transpose()?));
         }
+        let shift = bias.map_or(Shift::None, |bias| Shift::Bias(bias.to_owned()));
         let bias = match bias {
             Some(bias) => self.values(bias, &[outputs], 0.0)?,
             None => self.weights.map(|_| vec![0.0; outputs]),
@@ -428,7 +472,17 @@ impl<'a> Source<'a> {
             bias
         });
         let fold = bias.map(|bias| (scale, bias));
-        Ok((self.weighted((weight, file_shape), fold, axes, &[inputs, outputs])?, None))
+        let weighted = self.weighted((weight, file_shape), fold, axes, &[inputs, outputs])?;
+        Ok((self.noted(weighted, weight, axes, shift), None))
+    }
+
+    /// Notes the weight of a layer, and watches it where that is wanted.
+    fn noted(&mut self, (weight, bias): Weighted, name: &str, axes: [usize; 3], shift: Shift) -> Weighted {
+        self.layers.push(LayerWeight { name: name.to_owned(), axes, block: self.finished_blocks, shift });
+        let Some(watched) = &mut self.inputs else { return (weight, bias) };
+        let inputs = LayerInputs::default();
+        watched.push(inputs.clone());
+        (Weight::Watched(WatchedWeight { weight: Box::new(weight), inputs }), bias)
     }
 
     /// What a convolution's outputs are multiplied by, and what is added then.

@@ -98,6 +98,7 @@ impl BlockMatrix {
 fn ggml(kind: BlockType) -> GgmlDType {
     match kind {
         BlockType::Q8_0 => GgmlDType::Q8_0,
+        BlockType::Q5_0 => GgmlDType::Q5_0,
         BlockType::Q4_0 => GgmlDType::Q4_0,
     }
 }

@@ -52,6 +52,7 @@ mod squeeze_excite;
 #[cfg(test)]
 pub mod testing;
 mod update;
+mod watched;
 mod weight;
 mod window;
 pub mod work;
@@ -88,6 +89,7 @@ pub use residual::{activate_sum, add, add_scaled};
 pub use seed::gradients_of;
 pub use squeeze_excite::{Gate, KeptGate, project_gated, squeeze_excite};
 pub use update::{AdamStep, Moments, blend, descend, follow_moments, sum_of_squares};
+pub use watched::{InputMeans, LayerInputs, WatchedWeight};
 pub use weight::Weight;
 pub use window::{Geometry, Padding, Window};
 

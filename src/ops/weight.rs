@@ -5,6 +5,7 @@ use candle_core::{Result, Tensor};
 use super::blocks::{self, BlockMatrix};
 use super::packed::{self, PackedMatrix, TileWeight};
 use super::quantized::{self, QuantizedMatrix};
+use super::watched::WatchedWeight;
 use super::{Activation, Face, Window, face, is_tracked};
 
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub enum Weight {
     Quantized(QuantizedMatrix),
     /// In 8 or 4 bits for inference on Metal, where windows are of one pixel.
     Blocks(BlockMatrix),
+    /// Any of these, with an account of what it is multiplied with.
+    Watched(WatchedWeight),
 }
 
 impl Weight {
@@ -36,6 +39,7 @@ impl Weight {
             }
             Self::Quantized(weight) => quantized::composed::linear(x, weight, bias, activation, residual),
             Self::Blocks(weight) => blocks::linear(x, weight, bias, activation, residual),
+            Self::Watched(weight) => weight.linear(x, bias, activation, residual),
         }
     }
 
@@ -56,6 +60,7 @@ impl Weight {
             }
             Self::Quantized(weight) => quantized::composed::conv(x, weight, bias, window, activation, residual),
             Self::Blocks(weight) => blocks::conv(x, weight, bias, window, activation, residual),
+            Self::Watched(weight) => weight.conv(x, bias, window, activation, residual),
         }
     }
 }
@@ -68,6 +73,7 @@ impl Weight {
             Self::Packed(weight) => weight.bytes() as u64,
             Self::Quantized(weight) => weight.bytes() as u64,
             Self::Blocks(weight) => weight.bytes(),
+            Self::Watched(weight) => weight.weight.bytes(),
         }
     }
 
@@ -81,6 +87,7 @@ impl Weight {
             Self::Packed(weight) => [weight.depth(), weight.columns()],
             Self::Quantized(weight) => [weight.depth(), weight.columns()],
             Self::Blocks(weight) => weight.shape(),
+            Self::Watched(weight) => weight.weight.shape(),
         }
     }
 

@@ -24,6 +24,8 @@ pub struct Description {
     pub labels: Arc<[Arc<str>]>,
     /// Where the labels come from, in words: "labels.txt beside the checkpoint".
     pub labels_from: String,
+    /// Whether the labels are names that were found, and not numbers.
+    pub has_names: bool,
     pub transform: Transform,
     /// Where the transform comes from, in words.
     pub transform_from: String,
@@ -40,17 +42,19 @@ pub fn describe(
 ) -> Result<Description, PredictError> {
     let mut notices = architecture.assumptions.clone();
     let config = config_beside(checkpoint, architecture, &mut notices);
-    let (labels, labels_from) = match chosen_labels {
-        Some(path) => (chosen(path, architecture.classes)?, format!("{}, chosen by you", file_name(path))),
+    let named = match chosen_labels {
+        Some(path) => Some((chosen(path, architecture.classes)?, format!("{}, chosen by you", file_name(path)))),
         None => found(checkpoint, config.as_ref(), architecture.classes, &mut notices),
     };
+    let has_names = named.is_some();
+    let (labels, labels_from) = named.unwrap_or_else(|| numbers(architecture.classes));
     let (transform, mut transform_from) = transform(checkpoint, config.as_ref(), architecture, &mut notices);
     let (transform, set) = input::overridden(transform, overrides)?;
     if !set.is_empty() {
         transform_from = format!("{transform_from}; {} set by you", set.join(", "));
     }
     let labels = labels.into_iter().map(Arc::from).collect();
-    Ok(Description { labels, labels_from, transform, transform_from, notices })
+    Ok(Description { labels, labels_from, has_names, transform, transform_from, notices })
 }
 
 /// Which network a checkpoint holds. Where its tensors cannot tell, the name in its metadata or `config.json` decides.
@@ -78,7 +82,7 @@ fn found(
     config: Option<&Value>,
     classes: usize,
     notices: &mut Vec<String>,
-) -> (Vec<String>, String) {
+) -> Option<(Vec<String>, String)> {
     let inside = labels::find(|key| checkpoint.metadata().get(key))
         .map(|(key, names)| (Ok(names), format!("the checkpoint ({key})")));
     let in_config = config
@@ -88,12 +92,16 @@ fn found(
     let in_files = files.map(|path| (labels::read(&path), format!("{} beside the checkpoint", file_name(&path))));
     for (names, from) in inside.into_iter().chain(in_config).chain(in_files) {
         let reason = match names {
-            Ok(names) if names.len() == classes => return (names, from),
+            Ok(names) if names.len() == classes => return Some((names, from)),
             Ok(names) => format!("there are {}, and the model knows {}", count(names.len()), count(classes)),
             Err(error) => error_chain(&error),
         };
         notices.push(format!("The class names in {from} were not used: {reason}"));
     }
+    None
+}
+
+fn numbers(classes: usize) -> (Vec<String>, String) {
     ((0..classes).map(|class| format!("class {class}")).collect(), "numbers, because no names were found".to_owned())
 }
 

@@ -162,11 +162,16 @@ impl Classifier {
 
     /// The same for inputs of one size.
     fn batch_logits(&self, inputs: &[&Input]) -> Result<Vec<Vec<f32>>, PredictError> {
-        let pixels: Vec<f32> = inputs.iter().flat_map(|input| input.pixels.iter().copied()).collect();
-        let shape = (inputs.len(), inputs[0].height, inputs[0].width, 3);
-        let batch = Tensor::from_vec(pixels, shape, &self.device)?;
+        let batch = pixels(inputs, &self.device)?;
         Ok(self.network.forward(&batch).map_err(PredictError::Forward)?.to_vec2::<f32>()?)
     }
+}
+
+/// Inputs of one size as a batch.
+pub fn pixels(inputs: &[&Input], device: &Device) -> candle_core::Result<Tensor> {
+    let pixels: Vec<f32> = inputs.iter().flat_map(|input| input.pixels.iter().copied()).collect();
+    let (height, width) = inputs.first().map_or((0, 0), |input| (input.height, input.width));
+    Tensor::from_vec(pixels, (inputs.len(), height, width, 3), device)
 }
 
 /// A model whose file has been opened and whose weights have not been read.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::confusion;
-use super::page::{Page, address, escape, percent, percent_or_dash, table};
+use super::page::{Page, address, escape, percent_or_dash, table};
 use super::plot::{Axis, Plot, Series, Shape, Unit};
 use super::thumbnails::Thumbnails;
-use crate::format::count;
+use crate::format::{count, percent};
 use crate::predict::{ClassScore, Evaluation};
 
 /// Photos of the list of those that are likely labelled wrongly.

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use crate::checkpoint::save_atomically;
+use crate::format::percent;
 
 const STYLE: &str = include_str!("style.css");
 
@@ -110,12 +111,7 @@ pub fn table(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> 
     )
 }
 
-/// A share as a person reads it.
-pub fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
-}
-
-/// The same, or a dash.
+/// A share, or a dash.
 pub fn percent_or_dash(share: Option<f64>) -> String {
     share.map_or("–".to_owned(), percent)
 }

@@ -19,23 +19,29 @@ const QUALITY: u8 = 75;
 /// What decoding one may take.
 const DECODE_BYTES: u64 = 100_000_000;
 
-/// Pictures of the wrongly judged photos with the highest loss. One that cannot be read any more is left out.
+/// Pictures of photos. One that cannot be read any more is left out.
 #[derive(Debug, Default)]
 pub struct Thumbnails {
-    /// By place in [`Evaluation::judged`]: a number of its own.
+    /// By place in a list of the page: a number of its own.
     places: HashMap<usize, usize>,
     /// A rule of the page's style for each, so that a picture may be shown in several places and is there once.
     pub rules: String,
 }
 
 impl Thumbnails {
+    /// Of the wrongly judged photos with the highest loss, by their places in [`Evaluation::judged`].
     pub fn of(evaluation: &Evaluation, ctx: &JobContext) -> Result<Self, Canceled> {
+        let wrong = evaluation.judged.iter().enumerate().filter(|(_, one)| one.rank > 0);
+        Self::of_paths(wrong.map(|(place, judged)| (place, judged.path.as_path())), ctx)
+    }
+
+    /// Of photos in these places of a list.
+    pub fn of_paths<'a>(photos: impl Iterator<Item = (usize, &'a Path)>, ctx: &JobContext) -> Result<Self, Canceled> {
         let budget = ImageBudget::new(DECODE_BYTES);
         let (mut thumbnails, mut bytes) = (Self::default(), 0);
-        let wrong = evaluation.judged.iter().enumerate().filter(|(_, one)| one.rank > 0);
-        for (place, judged) in wrong.take(MOST) {
+        for (place, path) in photos.take(MOST) {
             ctx.check()?;
-            let Some(jpeg) = jpeg(&judged.path, &budget) else { continue };
+            let Some(jpeg) = jpeg(path, &budget) else { continue };
             bytes += jpeg.len();
             if bytes > MOST_BYTES {
                 break;
@@ -48,7 +54,7 @@ impl Thumbnails {
         Ok(thumbnails)
     }
 
-    /// The picture of the judged photo in this place, if it has one.
+    /// The picture of the photo in this place, if it has one.
     pub fn html(&self, place: usize) -> Option<String> {
         Some(format!("<span class=\"thumb t{}\" role=\"img\"></span>", self.places.get(&place)?))
     }

@@ -160,8 +160,11 @@ def main():
         train = ["train", "--arch", "convnext_tiny", "--data", str(labelled), "--epochs", "1", "--out", "run"]
         cases = [
             ("inspect a training checkpoint of ConvNeXt-Base", ["inspect", "base.pth"], 512),
-            ("1,000 photos, the same, in 8 bits", ["classify", "thousand", "--model", "base.pth", "--precision", "int8"], 512),
-            ("40 photos, the same, in f32", ["classify", "few", "--model", "base.pth", "--precision", "f32"], 512),
+            ("quantize the same to 8 bits", ["quantize", "base.pth", "base-8bit.gguf"], 512),
+            ("quantize the same to 4 bits", ["quantize", "base.pth", "base-4bit.gguf", "--type", "q4_0"], 512),
+            ("1,000 photos, in 8 bits", ["classify", "thousand", "--model", "base-8bit.gguf"], 512),
+            ("1,000 photos, rounded while reading", ["classify", "thousand", "--model", "base.pth", "--precision", "int8"], 512),
+            ("40 photos, the original in f32", ["classify", "few", "--model", "base.pth", "--precision", "f32"], 512),
             ("40 photos, ConvNeXt-Tiny", ["classify", "few", "--model", "convnext_tiny.safetensors"], 256),
             ("one photo, ConvNeXt-Tiny", ["classify", "few/0000.jpg", "--model", "convnext_tiny.safetensors"], 256),
             ("the same in 8 bits", ["classify", "few/0000.jpg", "--model", "convnext_tiny.safetensors", "--precision", "int8"], 256),

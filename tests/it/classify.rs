@@ -30,7 +30,6 @@ struct Heard {
 impl Heard {
     fn take(&mut self, event: ClassifyEvent) {
         match event {
-            ClassifyEvent::Predicted(_) => {}
             ClassifyEvent::Model(model) => self.model = Some(model),
             ClassifyEvent::Notice(notice) | ClassifyEvent::DeviceNotice(notice) => self.notices.push(notice),
             ClassifyEvent::Rows { rows, resumed } => self.rows.push((rows, resumed)),

@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 
 /// For each module, the modules it may import. One line per module, as in the architecture document.
 const MAY_IMPORT: &[(&str, &str)] = &[
-    ("gui", "jobs journal settings export train predict data images memory worker device format"),
-    ("cli", "jobs journal settings export train predict data images memory worker device format"),
+    ("gui", "jobs journal settings export compress train predict data images memory worker device format"),
+    ("cli", "jobs journal settings export compress train predict data images memory worker device format"),
     (
         "jobs",
-        "journal settings export report train predict data models checkpoint images ops memory worker device format",
+        "journal settings export report compress train predict data models checkpoint images ops memory worker device format",
     ),
     ("journal", "predict data models checkpoint images ops memory worker device format"),
     ("export", "predict data models checkpoint images ops memory worker device format"),
-    ("report", "train predict data models checkpoint images ops memory worker device format"),
+    ("report", "compress train predict data models checkpoint images ops memory worker device format"),
     ("settings", "train predict data models checkpoint images ops memory worker device format"),
+    ("compress", "train predict data models checkpoint images ops memory worker device format"),
     ("predict", "data models checkpoint images ops memory worker device format"),
     ("train", "data models checkpoint images ops memory worker device format"),
     ("data", "images memory worker format"),
@@ -126,7 +127,7 @@ fn front_ends_see_no_tensor_and_only_they_speak() {
             forbid(words, &["cli", "main"]);
         }
         forbid("thread::spawn", &[]);
-        forbid("candle", &["device", "checkpoint", "ops", "models", "train", "predict", "lib"]);
+        forbid("candle", &["device", "checkpoint", "ops", "models", "train", "predict", "compress", "lib"]);
         forbid("Builder::new().name(", &["worker", "jobs", "data"]);
     }
     assert!(broken.is_empty(), "{broken:#?}");

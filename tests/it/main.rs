@@ -7,6 +7,9 @@ mod bench;
 mod checkpoint;
 mod classify;
 mod cli;
+mod compress;
+#[cfg(feature = "window")]
+mod compress_page;
 #[cfg(target_os = "linux")]
 mod control_group;
 mod data;

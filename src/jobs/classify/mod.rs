@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::run::look_ahead;
 use self::run::{Gone, Run};
+pub(super) use self::scan::photos_in;
 use crate::device::{Chosen, DeviceChoice};
 use crate::format::{count, counted, error_chain};
 use crate::jobs::Places;
@@ -98,8 +99,6 @@ impl ClassifyConfig {
 /// What a running classification tells.
 #[derive(Debug, Clone)]
 pub enum ClassifyEvent {
-    /// What the run is expected to take, by what takes it, in bytes beside what the process had before.
-    Predicted(Vec<(&'static str, u64)>),
     /// The model is loaded.
     Model(ModelSummary),
     /// The next rows, in the order of the run; `resumed` ones came from the journal.
@@ -220,9 +219,7 @@ fn lend(
     if let Some(notice) = notice {
         on_event(ClassifyEvent::Notice(notice))?;
     }
-    if let Some(predicted) = &predicted {
-        on_event(ClassifyEvent::Predicted(predicted.items.clone()))?;
-    }
+    predicted.iter().for_each(|predicted| ctx.expect(&predicted.items));
     let models::Lent { classifier, instead } = places.models.lend(&config.to_load().wanted(), chosen, ctx)?;
     if let Some((light, notice)) = instead {
         config = config.with_light(light);

@@ -36,6 +36,19 @@ pub struct Scan {
     ctx: JobContext,
 }
 
+/// All photos of a folder, and what could not be read of it and why.
+pub fn photos_in(folder: &Path, ctx: &JobContext) -> (Vec<PathBuf>, Vec<(PathBuf, String)>) {
+    let (mut photos, mut unreadable) = (Vec::new(), Vec::new());
+    for found in Scan::new(vec![folder.to_owned()], ctx.clone()) {
+        match found {
+            Found::Photo { path, .. } => photos.push(path),
+            Found::Unreadable { path, reason } => unreadable.push((path, reason)),
+            Found::Sorted(_) => {}
+        }
+    }
+    (photos, unreadable)
+}
+
 impl Scan {
     /// Ends early once the job is canceled.
     pub fn new(inputs: Vec<PathBuf>, ctx: JobContext) -> Self {

@@ -94,7 +94,7 @@ pub fn stream(
     let Lent { config, classifier, predicted } = lend(config, &chosen, places, ctx, &mut |event| match event {
         ClassifyEvent::Model(model) => on_event(StreamEvent::Ready(model)),
         ClassifyEvent::Notice(notice) | ClassifyEvent::DeviceNotice(notice) => on_event(StreamEvent::Notice(notice)),
-        ClassifyEvent::Predicted(_) | ClassifyEvent::Rows { .. } => Ok(()),
+        ClassifyEvent::Rows { .. } => Ok(()),
     })?;
     let threads = threads_of(&config);
     let transform = classifier.description.transform;

@@ -4,7 +4,8 @@ use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use super::error::DownloadError;
-use super::verify::{Checksum, hex};
+use super::verify::Checksum;
+use crate::format::hex;
 
 /// Folders on Hugging Face hold models of one name each: such a file is called after its repository.
 const COMMON_NAMES: [&str; 2] = ["model", "pytorch_model"];

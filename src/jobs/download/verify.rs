@@ -7,6 +7,7 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 
 use super::error::DownloadError;
+use crate::format::hex;
 use crate::worker::{BoxError, JobContext, Progress};
 
 /// The fewest digits that are taken for a checksum: as many as torchvision writes into its names.
@@ -95,10 +96,6 @@ pub fn web_page(start: &[u8]) -> Option<Option<String>> {
         Some(text.get(begin..end)?.split_whitespace().collect::<Vec<_>>().join(" "))
     });
     Some(title.filter(|title| !title.is_empty()).map(|title| title.chars().take(80).collect()))
-}
-
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

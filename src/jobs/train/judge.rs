@@ -7,9 +7,10 @@ use std::time::Instant;
 use super::{TrainJobError, open};
 use crate::data::{Photo, Split};
 use crate::jobs::Places;
+use crate::jobs::admission::MemoryChoice;
 use crate::jobs::doctor::{self, Prepared};
-use crate::jobs::evaluate::{EvaluateSummary, Tiled, evaluate_tiled};
-use crate::jobs::models::Wanted;
+use crate::jobs::evaluate::{EvaluateSummary, JUDGED_AT_ONCE, Tiled, evaluate_tiled};
+use crate::jobs::inference::ToLoad;
 use crate::memory::heap;
 use crate::ops;
 use crate::predict::{Loading, ModelSource, TransformOverrides};
@@ -28,10 +29,21 @@ pub fn evaluate_best(folder: &Path, places: &Places, ctx: &JobContext) -> Result
         return Err(TrainJobError::NoValidation.into());
     }
     let source = ModelSource::File(RunFolder::best_of(folder));
-    let (transform, loading) = (&TransformOverrides::default(), Loading::default());
+    let to_load = ToLoad {
+        model: &source,
+        labels: None,
+        transform: &TransformOverrides::default(),
+        loading: Loading::default(),
+        batch_size: JUDGED_AT_ONCE,
+        threads: 0,
+        mode: "evaluate",
+        choice: MemoryChoice::of(&record.config),
+    };
+    let (predicted, notice) = to_load.admit(folder.display().to_string(), &chosen, places)?;
+    notices.extend(notice);
+    predicted.iter().for_each(|predicted| ctx.expect(&predicted.items));
     // No other model may answer for the run.
-    let wanted = Wanted { source: &source, labels: None, transform, loading };
-    let classifier = places.models.lend_exactly(&wanted, &chosen, ctx)?;
+    let classifier = places.models.lend_exactly(&to_load.wanted(), &chosen, ctx)?;
     let tiles = open::tiles(places, &classifier.description.transform, &dataset, u64::MAX, &mut notices)?;
     let (evaluation, skipped) = evaluate_tiled(&classifier, &Tiled { photos, tiles }, ctx)?;
     let model = classifier.network.architecture.title.clone();

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use candle_core::Tensor;
 
-use super::{Fold, Source, TINY, Weighted, scale_of};
+use super::{Fold, Source, TINY, Weighted, rounds, scale_of};
 use crate::checkpoint::ElementType;
 use crate::models::{ModelError, Precision};
 use crate::ops::{self, BlockMatrix, BlockType, PackedMatrix, QuantizedMatrix, Weight};
@@ -55,10 +55,10 @@ impl Source<'_> {
         let segments = segments(axes);
         Ok(match form {
             Form::Blocks(kind) => Weight::Blocks(BlockMatrix::new(kind, [depth, outputs], scaled, &self.device)?),
-            Form::Quantized(BlockType::Q8_0) => Weight::Quantized(QuantizedMatrix::new(segments, outputs, scaled)),
             Form::Quantized(BlockType::Q4_0) => {
                 Weight::Quantized(QuantizedMatrix::in_4_bits(segments, outputs, scaled))
             }
+            Form::Quantized(_) => Weight::Quantized(QuantizedMatrix::new(segments, outputs, scaled)),
             Form::Packed => Weight::Packed(PackedMatrix::new(depth, outputs, scaled)),
             Form::Plain => {
                 let values: Vec<f32> =
@@ -90,7 +90,7 @@ impl Source<'_> {
     /// What values become where the file does not have blocks that are wanted as they are.
     fn form(&self, [outputs, inputs, positions]: [usize; 3]) -> Form {
         let rounded = match self.precision {
-            _ if outputs * inputs * positions <= TINY => None,
+            _ if !rounds([outputs, inputs, positions]) => None,
             Precision::Int8 => Some(BlockType::Q8_0),
             Precision::Int4 => Some(BlockType::Q4_0),
             Precision::Stored | Precision::F32 => None,
@@ -144,6 +144,7 @@ impl Source<'_> {
         }
         let stored = match self.held.get(name)?.element {
             ElementType::Quantized("Q8_0") => BlockType::Q8_0,
+            ElementType::Quantized("Q5_0") => BlockType::Q5_0,
             ElementType::Quantized("Q4_0") => BlockType::Q4_0,
             _ => return None,
         };

@@ -7,7 +7,7 @@ use crate::ops::packed::{Line, PANEL};
 
 /// Steps of the depth that one instruction multiplies.
 pub const STEP: usize = 4;
-/// Values that share a scale in Q8_0 and Q4_0.
+/// Values that share a scale in Q8_0, Q5_0 and Q4_0.
 pub const BLOCK: usize = 32;
 /// A product can begin and end at multiples of this depth.
 pub const PART: usize = 8 * BLOCK;
@@ -27,7 +27,7 @@ pub enum Form {
     /// 8 bits, one scale per column: what Q8_0 is when all blocks of a row share their scale. Its sums are integers over
     /// the whole depth.
     Columns,
-    /// 8 bits, a scale per [`BLOCK`] values: Q8_0.
+    /// 8 bits, a scale per [`BLOCK`] values: Q8_0, and Q5_0 with three bits to spare.
     Blocks,
     /// 4 bits, a scale per [`BLOCK`] values: Q4_0.
     HalfBlocks,
@@ -37,14 +37,16 @@ pub enum Form {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlockType {
     Q8_0,
+    Q5_0,
     Q4_0,
 }
 
 impl BlockType {
-    /// A scale in f16, then the values.
+    /// A scale in f16, then the values; of five bits the fifth ones first.
     pub fn bytes(self) -> usize {
         match self {
             Self::Q8_0 => 2 + BLOCK,
+            Self::Q5_0 => 2 + BLOCK / 8 + BLOCK / 2,
             Self::Q4_0 => 2 + BLOCK / 2,
         }
     }
@@ -54,6 +56,15 @@ impl BlockType {
         let (scale, stored) = block.split_at(2);
         match self {
             Self::Q8_0 => values.iter_mut().zip(stored).for_each(|(value, byte)| *value = *byte as i8),
+            Self::Q5_0 => {
+                let (fifth, stored) = stored.split_at(BLOCK / 8);
+                let fifth = |place: usize| (fifth[place / 8] >> (place % 8) & 1) << 4;
+                let (low, high) = values.split_at_mut(BLOCK / 2);
+                for (place, ((low, high), byte)) in low.iter_mut().zip(high).zip(stored).enumerate() {
+                    *low = (byte & 15 | fifth(place)) as i8 - 16;
+                    *high = (byte >> 4 | fifth(place + BLOCK / 2)) as i8 - 16;
+                }
+            }
             Self::Q4_0 => {
                 let (low, high) = values.split_at_mut(BLOCK / 2);
                 for ((low, high), byte) in low.iter_mut().zip(high).zip(stored) {
@@ -143,7 +154,7 @@ impl QuantizedMatrix {
         let form = match kind {
             BlockType::Q4_0 => Form::HalfBlocks,
             BlockType::Q8_0 if stored.chunks_exact(row_bytes).all(is_even) => Form::Columns,
-            BlockType::Q8_0 => Form::Blocks,
+            BlockType::Q8_0 | BlockType::Q5_0 => Form::Blocks,
         };
         if form != Form::Columns && segments > 1 && !segment_length.is_multiple_of(BLOCK) {
             return None;
@@ -169,8 +180,8 @@ impl QuantizedMatrix {
     pub fn outline(kind: BlockType, [segments, segment_length]: [usize; 2], columns: usize, in_blocks: bool) -> Self {
         let form = match kind {
             BlockType::Q4_0 => Form::HalfBlocks,
-            BlockType::Q8_0 if in_blocks => Form::Blocks,
-            BlockType::Q8_0 => Form::Columns,
+            BlockType::Q8_0 if !in_blocks => Form::Columns,
+            BlockType::Q8_0 | BlockType::Q5_0 => Form::Blocks,
         };
         Self { bytes: vec![], scales: vec![], sums: vec![], segments, segment_length, columns, form }
     }
@@ -373,7 +384,9 @@ mod tests {
 
     #[test]
     fn a_files_blocks_have_the_values_that_candle_reads_from_them() -> Result<()> {
-        for (kind, theirs) in [(BlockType::Q8_0, GgmlDType::Q8_0), (BlockType::Q4_0, GgmlDType::Q4_0)] {
+        for (kind, theirs) in
+            [(BlockType::Q8_0, GgmlDType::Q8_0), (BlockType::Q5_0, GgmlDType::Q5_0), (BlockType::Q4_0, GgmlDType::Q4_0)]
+        {
             let (columns, depth) = (18, 320);
             let stored = QTensor::quantize(&random(&[columns, depth], 5)?, theirs)?;
             let values = stored.dequantize(&Device::Cpu)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;

@@ -201,7 +201,9 @@ mod tests {
                 let halves = QuantizedMatrix::in_4_bits([segments, length], columns, element);
                 check(counts, &halves, 0..segments * length);
             }
-            for (kind, form) in [(BlockType::Q8_0, Form::Blocks), (BlockType::Q4_0, Form::HalfBlocks)] {
+            for (kind, form) in
+                [(BlockType::Q8_0, Form::Blocks), (BlockType::Q5_0, Form::Blocks), (BlockType::Q4_0, Form::HalfBlocks)]
+            {
                 for (depth, part) in [(40, 0..40), (300, 0..256), (300, 256..300), (300, 0..300)] {
                     let columns = 35;
                     let count = columns * usize::div_ceil(depth, BLOCK);

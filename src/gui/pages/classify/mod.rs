@@ -14,7 +14,6 @@ use egui::{Align2, Context, Ui};
 use lucide_icons::Icon;
 
 use crate::format;
-use crate::gui::Action;
 use crate::gui::dialogs::Ask;
 use crate::gui::library::Library;
 use crate::gui::run::{Run, RunState};
@@ -22,6 +21,7 @@ use crate::gui::textures::Textures;
 use crate::gui::theme::{Palette, STEP};
 use crate::gui::view::{Query, View};
 use crate::gui::widgets::{self, Weight};
+use crate::gui::{Action, CompressAction};
 use crate::jobs::Places;
 use crate::jobs::admission::MemoryChoice;
 use crate::jobs::brought::Brought;
@@ -174,7 +174,11 @@ impl Classify {
 
 /// Whether two runs read photos and name classes alike.
 fn same_model(a: &ClassifyConfig, b: &ClassifyConfig) -> bool {
-    a.model == b.model && a.labels == b.labels && a.transform == b.transform && a.strictness == b.strictness
+    a.model == b.model
+        && a.labels == b.labels
+        && a.transform == b.transform
+        && a.strictness == b.strictness
+        && a.precision == b.precision
 }
 
 pub fn page_ui(ui: &mut Ui, page: &mut Classify, library: &Library, actions: &mut Vec<Action>) {
@@ -195,7 +199,7 @@ fn main_ui(ui: &mut Ui, page: &mut Classify, actions: &mut Vec<Action>) {
     if let RunState::Failed(reason) = &run.state
         && run.results.is_empty()
     {
-        return failed_ui(ui, reason, run.is_refused, actions);
+        return failed_ui(ui, reason, run, actions);
     }
     filters::filters_ui(ui, run, &mut page.query, page.view.order().len(), actions);
     ui.add_space(4.0);
@@ -270,10 +274,13 @@ fn no_rows_ui(ui: &mut Ui, run: &Run) {
     }
 }
 
-fn failed_ui(ui: &mut Ui, reason: &str, is_refused: bool, actions: &mut Vec<Action>) {
+fn failed_ui(ui: &mut Ui, reason: &str, run: &Run, actions: &mut Vec<Action>) {
     widgets::empty_state(ui, Icon::CircleAlert, "Nothing could be classified", reason, |ui| {
+        if run.is_too_large {
+            too_large_ui(ui, actions);
+        }
         widgets::centered_row(ui, "failed", |ui| {
-            if is_refused && widgets::button(ui, Weight::Plain, Icon::Play, "Run anyway").clicked() {
+            if run.is_refused && widgets::button(ui, Weight::Plain, Icon::Play, "Run anyway").clicked() {
                 actions.push(Action::RunAnyway);
             }
             if widgets::button(ui, Weight::Plain, Icon::FolderPlus, "Choose other photos…").clicked() {
@@ -283,6 +290,22 @@ fn failed_ui(ui: &mut Ui, reason: &str, is_refused: bool, actions: &mut Vec<Acti
                 actions.push(Action::Show(crate::gui::Page::Models));
             }
         });
+    });
+}
+
+/// What makes a model fit.
+fn too_large_ui(ui: &mut Ui, actions: &mut Vec<Action>) {
+    widgets::centered_row(ui, "too large", |ui| {
+        let text = "Quantize it to 8 bits";
+        if widgets::button(ui, Weight::Primary, Icon::Shrink, text)
+            .on_hover_text("Writes a copy of a quarter of the size beside the model, and classifies with that")
+            .clicked()
+        {
+            actions.push(Action::Compress(CompressAction::QuantizeAndClassify));
+        }
+        if widgets::button(ui, Weight::Plain, Icon::Settings, "Raise the limit").clicked() {
+            actions.push(Action::Show(crate::gui::Page::Settings));
+        }
     });
 }
 

@@ -1,10 +1,11 @@
 //! How the next run classifies. The threshold also sorts the photos that are there already.
 
-use egui::{DragValue, Slider, Ui};
+use egui::{ComboBox, DragValue, Slider, Ui};
 
 use crate::gui::theme;
 use crate::gui::widgets;
 use crate::jobs::classify::ClassifyConfig;
+use crate::predict::Precision;
 
 /// Leaves room for the number beside it.
 const SLIDER_WIDTH: f32 = 200.0;
@@ -24,8 +25,30 @@ pub fn options_ui(ui: &mut Ui, config: &mut ClassifyConfig) {
         let slider = Slider::new(&mut config.threshold, 0.0..=1.0).step_by(0.01);
         ui.add(slider.custom_formatter(percent).custom_parser(parse)).labelled_by(id)
     });
+    precision_ui(ui, config);
     ui.checkbox(&mut config.fresh, "Predict everything anew")
         .on_hover_text("Otherwise photos that were classified before with this model are taken from the journal");
+}
+
+/// What the model's weights are held in.
+fn precision_ui(ui: &mut Ui, config: &mut ClassifyConfig) {
+    const CHOICES: [(Precision, &str); 4] = [
+        (Precision::Stored, "As the file has them"),
+        (Precision::F32, "32 bits"),
+        (Precision::Int8, "8 bits"),
+        (Precision::Int4, "4 bits"),
+    ];
+    let chosen = CHOICES.iter().find(|(precision, _)| *precision == config.precision).map_or("", |(_, name)| name);
+    ui.horizontal(|ui| {
+        let what = "Fewer bits take less memory and are faster, for a little less accuracy. The file stays as it is";
+        ui.label("Weights held in").on_hover_text(what);
+        let combo = ComboBox::from_id_salt("precision").selected_text(chosen).show_ui(ui, |ui| {
+            for (precision, name) in CHOICES {
+                ui.selectable_value(&mut config.precision, precision, name);
+            }
+        });
+        widgets::name_combo(&combo.response, "Weights held in", chosen);
+    });
 }
 
 fn slider_ui(ui: &mut Ui, name: &str, what: &str, add_slider: impl FnOnce(&mut Ui, egui::Id) -> egui::Response) {

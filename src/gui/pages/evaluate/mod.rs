@@ -135,6 +135,11 @@ impl Evaluate {
         }
     }
 
+    /// What the job is expected to take at its most, by what takes it, in bytes.
+    pub fn expected(&self) -> Vec<(&'static str, u64)> {
+        self.job.as_ref().map(|(job, _)| job.context().expected()).unwrap_or_default()
+    }
+
     pub fn is_running(&self) -> bool {
         self.job.is_some() || !self.leaving.is_empty()
     }
@@ -280,5 +285,5 @@ fn problem_ui(ui: &mut Ui, problem: &str, actions: &mut Vec<Action>) {
 
 /// A share of all with a digit behind the point, or a dash where there is none.
 fn percent(share: impl Into<Option<f64>>) -> String {
-    share.into().map_or_else(|| "–".to_owned(), |share| format!("{:.1} %", 100.0 * share))
+    share.into().map_or_else(|| "–".to_owned(), format::percent)
 }

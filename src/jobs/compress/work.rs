@@ -1,0 +1,346 @@
+//! One compression: what is read once, and the steps to a file with its proof.
+
+use std::path::PathBuf;
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::photos::{BATCH, Photos, photos_per_second};
+use super::{CompressConfig, CompressJobError, reports_of};
+use crate::checkpoint::{Checkpoint, ElementType, TensorKind, save_atomically};
+use crate::compress::calibrate::calibrate;
+use crate::compress::quantize::{self, Calibration, Plan, Written};
+use crate::compress::{Figures, Judged, Proof, Report};
+use crate::device::Chosen;
+use crate::format::hex;
+use crate::images::Input;
+use crate::jobs::Places;
+use crate::jobs::admission::{Asked, DoesNotFit};
+use crate::jobs::doctor::{self, Prepared};
+use crate::jobs::inference::ToLoad;
+use crate::jobs::peaks;
+use crate::journal::Journal;
+use crate::memory::{self, F32, heap};
+use crate::models::{self, Architecture, Precision};
+use crate::ops;
+use crate::predict::{self, Classifier, Description, Loading, ModelSource, PredictError, TransformOverrides};
+use crate::report;
+use crate::worker::{BoxError, JobContext};
+
+/// A compression under way.
+pub struct Work<'a> {
+    pub config: &'a CompressConfig,
+    pub ctx: &'a JobContext,
+    pub chosen: Chosen,
+    pub checkpoint: Checkpoint,
+    pub architecture: Architecture,
+    places: &'a Places,
+    description: Description,
+    /// What both models are compared on.
+    checked: Option<Photos>,
+    /// Why the original's answers are not known, if they are wanted and are not.
+    not_measured: Option<String>,
+    notices: Vec<String>,
+}
+
+/// A model's answers.
+pub struct Judgement {
+    judged: Vec<Judged>,
+    skipped: Vec<(PathBuf, String)>,
+}
+
+/// A smaller model that has no name yet.
+pub struct Attempt {
+    written: Written,
+    /// How its size was chosen, in words.
+    step: String,
+    pub proof: Option<Proof>,
+}
+
+/// The smaller model's file says how it wants its photos.
+const NO_OVERRIDES: TransformOverrides =
+    TransformOverrides { resize: None, crop: None, interpolation: None, mean: None, std: None };
+
+impl<'a> Work<'a> {
+    pub fn prepare(config: &'a CompressConfig, places: &'a Places, ctx: &'a JobContext) -> Result<Self, BoxError> {
+        let Prepared { chosen, notices } = doctor::prepare(config.device, &places.verdicts, ctx)?;
+        let checkpoint = predict::open(&config.model)?;
+        let unusable = |source| PredictError::Model { path: checkpoint.path().to_owned(), source };
+        let architecture = predict::recognise(&checkpoint).map_err(unusable)?;
+        let description = predict::describe(&checkpoint, &architecture, config.labels.as_deref(), &config.transform)?;
+        let mut work = Self {
+            config,
+            ctx,
+            chosen,
+            checkpoint,
+            architecture,
+            places,
+            description,
+            checked: None,
+            not_measured: None,
+            notices,
+        };
+        work.notices.extend(work.description.notices.iter().cloned());
+        work.notices.extend(work.quantized_before());
+        work.checked = work.photos(config.check.as_deref())?;
+        work.notices.extend(work.checked.iter().flat_map(|photos| photos.notices.iter().cloned()));
+        Ok(work)
+    }
+
+    fn photos(&self, folder: Option<&std::path::Path>) -> Result<Option<Photos>, BoxError> {
+        let names: Vec<&str> = self.description.labels.iter().map(|label| &**label).collect();
+        folder.map(|folder| Photos::find(folder, &names, self.ctx)).transpose()
+    }
+
+    /// Says so of a model that was rounded before.
+    fn quantized_before(&self) -> Option<String> {
+        let held = self.checkpoint.tensors().iter().find_map(|tensor| match tensor.element {
+            ElementType::Quantized(name) => Some(name.to_lowercase()),
+            _ => None,
+        })?;
+        Some(format!(
+            "This model is quantized already ({held}): rounding it again loses more than rounding the original once"
+        ))
+    }
+
+    pub fn run(mut self) -> Result<Report, BoxError> {
+        let calibrated = self.photos(self.config.calibrate.as_deref())?;
+        let sample = match calibrated.as_ref().or(self.checked.as_ref()) {
+            Some(photos) => photos.sample(self.description.transform, self.ctx)?,
+            None => Vec::new(),
+        };
+        let calibration = match self.photos_fit(&sample)? {
+            true => {
+                let (device, ctx) = (&self.chosen.device, self.ctx);
+                Some(calibrate(&self.checkpoint, &self.architecture, &sample, device, ctx)?)
+            }
+            false => None,
+        };
+        self.release()?;
+        let before = self.judge_original()?;
+        let measures = self.config.max_loss.is_some();
+        if let (true, Some(reason)) = (measures, &self.not_measured) {
+            return Err(CompressJobError::OriginalDoesNotFit(reason.clone()).into());
+        }
+        let attempt = self.attempt_size(calibration.as_ref(), &sample, before.as_ref())?;
+        if let (Some(allowed), Some(proof), false) = (self.config.max_loss, &attempt.proof, self.config.save_anyway)
+            && proof.loss() > allowed
+        {
+            return Err(CompressJobError::LosesTooMuch { allowed, proof: Box::new(proof.clone()) }.into());
+        }
+        self.save(attempt, if calibration.is_some() { sample.len() } else { 0 })
+    }
+
+    /// Whether photos can go through the network in f32, which memory may not allow.
+    pub fn photos_fit(&mut self, sample: &[Input]) -> Result<bool, BoxError> {
+        if sample.is_empty() {
+            return Ok(false);
+        }
+        let Err(reason) = self.left_beside(&self.original(Precision::F32))? else { return Ok(true) };
+        self.note(format!("Weights are rounded without looking at photos. {reason}"));
+        Ok(false)
+    }
+
+    fn note(&mut self, notice: String) {
+        if !self.notices.contains(&notice) {
+            self.notices.push(notice);
+        }
+    }
+
+    /// The memory that is left beside a model that classifies, or why it does not fit.
+    fn left_beside(&mut self, model: &ToLoad<'_>) -> Result<Result<u64, String>, BoxError> {
+        match model.admit(format!("{:?}", self.config), &self.chosen, self.places) {
+            Ok((predicted, notice)) => {
+                notice.into_iter().for_each(|notice| self.note(notice));
+                predicted.iter().for_each(|predicted| self.ctx.expect(&predicted.items));
+                Ok(Ok(predicted.map_or(u64::MAX, |predicted| predicted.left)))
+            }
+            Err(error) => error.downcast::<DoesNotFit>().map(|refused| Err(refused.reason())),
+        }
+    }
+
+    fn original(&self, precision: Precision) -> ToLoad<'a> {
+        ToLoad {
+            model: &self.config.model,
+            labels: self.config.labels.as_deref(),
+            transform: &self.config.transform,
+            loading: Loading { precision, ..Loading::default() },
+            batch_size: BATCH,
+            threads: 0,
+            mode: "evaluate",
+            choice: self.config.memory,
+        }
+    }
+
+    pub fn release(&self) -> Result<(), BoxError> {
+        ops::release(&self.chosen.device)?;
+        heap::release();
+        Ok(())
+    }
+
+    pub fn parameters(&self) -> u64 {
+        models::parameters(self.checkpoint.tensors())
+    }
+
+    /// The original's answers, where there are photos and it fits in memory.
+    fn judge_original(&mut self) -> Result<Option<Judgement>, BoxError> {
+        if self.checked.is_none() {
+            return Ok(None);
+        }
+        let wanted = self.original(Precision::Stored);
+        let left = match self.left_beside(&wanted)? {
+            Ok(left) => left,
+            Err(reason) => {
+                self.note(format!("The two models were not compared. {reason}"));
+                self.not_measured = Some(reason);
+                return Ok(None);
+            }
+        };
+        let loan = self.places.models.lend_exactly(&wanted.wanted(), &self.chosen, self.ctx)?;
+        Ok(Some(self.judge(&loan, left)?))
+    }
+
+    fn judge(&self, classifier: &Classifier, left: u64) -> Result<Judgement, BoxError> {
+        let Some(photos) = &self.checked else { return Ok(Judgement { judged: vec![], skipped: vec![] }) };
+        let (judged, skipped) = photos.judge(classifier, (self.config.memory, left), self.ctx)?;
+        Ok(Judgement { judged, skipped })
+    }
+
+    /// Writes a smaller model, and compares its answers where there are those of the original.
+    pub fn attempt(
+        &mut self,
+        plan: &Plan,
+        step: String,
+        calibration: Option<&Calibration>,
+        before: Option<&Judgement>,
+    ) -> Result<Attempt, BoxError> {
+        let written = self.write(plan, &step, calibration)?;
+        let Some(before) = before else { return Ok(Attempt { written, step, proof: None }) };
+        let (smaller, left) = self.load(&written)?;
+        let after = self.judge(&smaller, left)?;
+        let folder = self.checked.as_ref().map(|photos| photos.folder.clone()).unwrap_or_default();
+        let labels = &self.description.labels;
+        let proof = Proof::new(folder, [&before.judged, &after.judged], labels, after.skipped);
+        Ok(Attempt { written, step, proof: Some(proof) })
+    }
+
+    /// Writes the smaller model beside its name.
+    pub fn write(&self, plan: &Plan, step: &str, calibration: Option<&Calibration>) -> Result<Written, BoxError> {
+        // Once as f32 and once as stored, besides pieces of it.
+        let workspace = 2 * plan.largest_elements() as u64 * F32;
+        let asked = Asked {
+            plan: memory::Plan { workspace, heap: workspace, ..memory::Plan::default() },
+            kind: peaks::kind(&self.architecture.name, "quantize", &self.chosen),
+            config: format!("{:?}", self.config),
+        };
+        let (predicted, _) = asked.admit(self.config.memory, &self.chosen, &self.places.journal, &|_| Vec::new())?;
+        self.ctx.expect(&predicted.items);
+        let metadata = self.metadata(step, calibration.is_some())?;
+        let Self { checkpoint, config, ctx, .. } = self;
+        let written = quantize::write(checkpoint, plan, &metadata, calibration, &config.output, ctx)?;
+        predicted.record(None, &self.places.journal)?;
+        heap::release();
+        Ok(written)
+    }
+
+    /// The smaller model, and the memory left beside it.
+    fn load(&mut self, written: &Written) -> Result<(Classifier, u64), BoxError> {
+        let model = &ModelSource::File(written.file.path().to_owned());
+        let smaller = ToLoad { model, labels: None, transform: &NO_OVERRIDES, ..self.original(Precision::Stored) };
+        let left = self.left_beside(&smaller)?.map_err(CompressJobError::ResultDoesNotFit)?;
+        Ok((predict::load(model, None, &NO_OVERRIDES, smaller.loading, &self.chosen.device)?, left))
+    }
+
+    /// What the file says of itself.
+    pub fn metadata(&self, step: &str, is_calibrated: bool) -> Result<Map<String, Value>, BoxError> {
+        let Self { architecture, description, checkpoint, .. } = self;
+        let labels: Vec<&str> = description.labels.iter().map(|label| &**label).collect();
+        let source = checkpoint.path().file_name().map(|name| name.to_string_lossy().into_owned());
+        let values = [
+            ("general.architecture", json!(architecture.name)),
+            ("general.quantization_version", json!(2)),
+            ("architecture", json!(architecture.name)),
+            ("transform", json!(serde_json::to_string(&description.transform)?)),
+            ("galley.source", json!(source.unwrap_or_default())),
+            ("galley.source.sha256", json!(self.source_sha256()?)),
+            ("galley.compressed", json!(step)),
+            ("galley.calibrated", json!(is_calibrated)),
+        ];
+        let named = description.has_names.then(|| ("labels", json!(labels)));
+        Ok(values.into_iter().chain(named).map(|(key, value)| (key.to_owned(), value)).collect())
+    }
+
+    fn source_sha256(&self) -> Result<String, BoxError> {
+        match &self.config.model {
+            ModelSource::Starter => Ok(hex(&Sha256::digest(predict::STARTER))),
+            ModelSource::File(path) => Ok(hex(&Journal::open(&self.places.journal)?.file_sha256(path)?)),
+        }
+    }
+
+    /// Gives the file its name and puts the reports beside it.
+    fn save(mut self, attempt: Attempt, calibration_photos: usize) -> Result<Report, BoxError> {
+        let Attempt { written, step, proof } = attempt;
+        let (before, after) = self.figures(&written, proof.is_some())?;
+        let output = self.config.output.clone();
+        let failed = |path: PathBuf| |source| CompressJobError::Save { path, source };
+        written.file.name().map_err(failed(output.clone()))?;
+        let state = self.checkpoint.tensors().iter().filter(|tensor| tensor.kind != TensorKind::Weight);
+        let report = Report {
+            network: self.architecture.title.clone(),
+            source: self.config.model.name(),
+            source_sha256: self.source_sha256()?,
+            output: output.clone(),
+            steps: vec![step],
+            before,
+            after,
+            training_state_bytes: state.map(|tensor| tensor.bytes).sum(),
+            calibration_photos,
+            blocks: written.blocks,
+            proof,
+            notices: std::mem::take(&mut self.notices),
+        };
+        let [as_json, as_page] = reports_of(&output);
+        let text = serde_json::to_string_pretty(&report)?;
+        save_atomically(&as_json, |writer| std::io::Write::write_all(writer, text.as_bytes()))
+            .map_err(failed(as_json.clone()))?;
+        report::compression_page(&report, self.ctx)?.save(&as_page).map_err(failed(as_page.clone()))?;
+        Ok(report)
+    }
+
+    /// Both models' sizes; and their speeds, in turns where both fit in memory at once.
+    fn figures(&mut self, written: &Written, measures: bool) -> Result<(Figures, Figures), BoxError> {
+        let path = written.file.path();
+        let smaller = predict::open(&ModelSource::File(path.to_owned()))?;
+        let resident = |checkpoint: &Checkpoint| {
+            models::weigh(checkpoint.tensors(), &self.architecture, Precision::Stored, &self.chosen.device)
+        };
+        let parameters = self.parameters();
+        let figures =
+            |file_bytes, resident_bytes| Figures { parameters, file_bytes, resident_bytes, photos_per_second: None };
+        let before = figures(self.source_bytes(), resident(&self.checkpoint)?);
+        let after = figures(path.metadata()?.len(), resident(&smaller)?);
+        if !measures {
+            return Ok((before, after));
+        }
+        let (classifier, _) = self.load(written)?;
+        let original = self.original(Precision::Stored);
+        let loan = match self.left_beside(&original)? {
+            Ok(_) => Some(self.places.models.lend_exactly(&original.wanted(), &self.chosen, self.ctx)?),
+            Err(_) => None,
+        };
+        let both: Vec<&Classifier> = std::iter::once(&classifier).chain(loan.as_deref()).collect();
+        let speeds = photos_per_second(&both, self.ctx)?;
+        let after = Figures { resident_bytes: classifier.network.bytes, ..after };
+        let measured = |of: Figures, place: usize| Figures { photos_per_second: speeds.get(place).copied(), ..of };
+        Ok((measured(before, 1), measured(after, 0)))
+    }
+
+    fn source_bytes(&self) -> u64 {
+        match &self.config.model {
+            ModelSource::Starter => predict::STARTER.len() as u64,
+            ModelSource::File(_) => {
+                self.checkpoint.files().iter().filter_map(|path| path.metadata().ok()).map(|file| file.len()).sum()
+            }
+        }
+    }
+}
