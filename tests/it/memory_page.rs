@@ -76,7 +76,7 @@ fn an_empty_page_says_what_will_be_there_and_no_figure_is_made_up() {
     assert!(!window.folder.path().join("journal.sqlite").exists(), "looking makes no journal");
     window.harness.check_accessibility();
     window.press(egui::Modifiers::COMMAND, egui::Key::Num1);
-    window.press(egui::Modifiers::COMMAND, egui::Key::Num5);
+    window.press(egui::Modifiers::COMMAND, egui::Key::Num6);
     assert!(window.says("The last two minutes"));
 }
 

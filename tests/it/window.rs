@@ -80,9 +80,15 @@ impl Window<'_> {
             if done(self) {
                 return;
             }
-            assert!(Instant::now() < give_up, "never {what}");
+            assert!(Instant::now() < give_up, "never {what}: {:#?}", self.heard());
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// All that a screen reader would say.
+    fn heard(&self) -> Vec<String> {
+        let said = self.harness.query_all_by(|node| node.label().is_some());
+        said.filter_map(|node| node.accesskit_node().label()).collect()
     }
 
     pub fn says(&self, text: &str) -> bool {
