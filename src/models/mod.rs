@@ -6,6 +6,7 @@ mod detect;
 mod efficientnet;
 mod head;
 mod initial;
+mod inner;
 mod inverted;
 mod lanes;
 mod layers;
@@ -32,12 +33,14 @@ use crate::format;
 use crate::images::transform::Transform;
 use crate::memory::Outline;
 use catalog::Family;
+use inner::Widths;
 use layers::{HeadStep, Layer};
 use source::Source;
 
 pub use catalog::KNOWN;
 pub use detect::{detect, detect_with_hint};
 pub use initial::InitialWeights;
+pub use inner::{Inner, Member, Part};
 pub use learn::{Backward, Found, Learn};
 pub use measure::{BlockCost, Trial, forward_operations, made_up_pixels};
 pub use named::{Lighter, RandomWeights, lighter, named};
@@ -45,7 +48,7 @@ pub use outline::{Back, LearnOutline, NetworkOutline};
 pub use parameter::Parameter;
 pub use precision::Precision;
 pub use replaced::{NewHead, replace_head};
-pub use source::Weights;
+pub use source::{TINY, Weights};
 
 /// Whose names a checkpoint's tensors have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,18 +86,26 @@ pub struct Architecture {
     scheme: Naming,
     family: Family,
     head: Vec<HeadStep>,
+    /// Of its blocks, where they are narrower than published.
+    widths: Widths,
 }
 
 impl Architecture {
     /// The names of its blocks, from stem to head.
     pub fn block_names(&self) -> Result<Vec<String>, ModelError> {
-        let blocks = self.family.blocks(self.scheme, &self.head, &mut Source::asking()?)?;
+        let blocks = self.blocks(Source::asking()?)?.0;
         Ok(blocks.into_iter().map(|block| block.name).collect())
     }
 
     /// Names and shapes of the tensors the network is made of, in the order of use.
     pub fn tensors(&self) -> Result<Vec<(String, Vec<usize>)>, ModelError> {
-        asked(&self.family, self.scheme, &self.head)
+        Ok(inner::ask(&self.family, self.scheme, &self.head, &self.widths)?.tensors)
+    }
+
+    /// Builds the network, or asks for its tensors.
+    fn blocks<'a>(&self, source: Source<'a>) -> Result<(Vec<Block>, Source<'a>), ModelError> {
+        let mut source = source.with_widths(&self.widths);
+        Ok((self.family.blocks(self.scheme, &self.head, &mut source)?, source))
     }
 
     /// The transform this architecture's published weights were evaluated with.
@@ -351,12 +362,12 @@ pub fn build_trainable(
 }
 
 fn build_from(
-    mut source: Source,
+    source: Source,
     weights: &dyn Weights,
     architecture: &Architecture,
     strictness: Strictness,
 ) -> Result<(Network, LoadReport), ModelError> {
-    let asked = asked(&architecture.family, architecture.scheme, &architecture.head)?;
+    let asked = architecture.tensors()?;
     let fit = detect::compare(weights.tensors(), &asked);
     let title = || architecture.title.clone();
     // Refused before anything is read.
@@ -366,7 +377,7 @@ fn build_from(
     if strictness != Strictness::LenientWhatever && 2 * fit.matched.len() < fit.expected() {
         return Err(ModelError::TooFew { title: title(), report: Box::new(fit) });
     }
-    let blocks = architecture.family.blocks(architecture.scheme, &architecture.head, &mut source)?;
+    let (blocks, source) = architecture.blocks(source)?;
     let learnable = asked.iter().filter(|(name, _)| is_learnable(name));
     let parameters = learnable.map(|(_, shape)| shape.iter().product::<usize>() as u64).sum();
     let bytes = source.total_bytes();
@@ -387,15 +398,7 @@ pub fn weigh(
 
 /// What loading would report, found without reading a weight.
 pub fn fit(tensors: &[TensorInfo], architecture: &Architecture) -> Result<LoadReport, ModelError> {
-    let asked = asked(&architecture.family, architecture.scheme, &architecture.head)?;
-    Ok(detect::compare(tensors, &asked))
-}
-
-/// Names and shapes of the tensors a network is made of.
-fn asked(family: &Family, naming: Naming, head: &[HeadStep]) -> Result<Vec<(String, Vec<usize>)>, ModelError> {
-    let mut source = Source::asking()?;
-    family.blocks(naming, head, &mut source)?;
-    Ok(source.asked())
+    Ok(detect::compare(tensors, &architecture.tensors()?))
 }
 
 /// `12 tensors`, for messages.

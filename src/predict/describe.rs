@@ -14,6 +14,9 @@ use crate::format::error_chain;
 use crate::images::transform::Transform;
 use crate::models::{self, Architecture, ModelError};
 
+/// Where labels come from that are none.
+pub const NO_NAMES: &str = "numbers, because no names were found";
+
 /// No configuration is this long.
 const MAX_CONFIG_BYTES: u64 = 16_000_000;
 
@@ -94,7 +97,7 @@ fn found(
         };
         notices.push(format!("The class names in {from} were not used: {reason}"));
     }
-    ((0..classes).map(|class| format!("class {class}")).collect(), "numbers, because no names were found".to_owned())
+    ((0..classes).map(|class| format!("class {class}")).collect(), NO_NAMES.to_owned())
 }
 
 fn transform(

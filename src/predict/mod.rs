@@ -18,7 +18,7 @@ use crate::images::Input;
 use crate::images::transform::{Interpolation, Resize, TransformError};
 use crate::models::{self, Architecture, LoadReport, ModelError, Network};
 
-pub use describe::{Description, describe, recognise};
+pub use describe::{Description, NO_NAMES, describe, recognise};
 pub use evaluation::{Answer, Bin, ClassScore, Evaluation, Judged, ThresholdPoint};
 pub use input::overridden;
 

@@ -1,0 +1,3 @@
+//! Makes networks smaller, as files that all other parts open.
+
+pub mod prune;
