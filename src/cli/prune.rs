@@ -44,7 +44,8 @@ pub fn run(arguments: PruneArguments) -> ExitCode {
 }
 
 fn task(arguments: PruneArguments) -> PruneTask {
-    let PruneArguments { model, out, ratio, by, on, unstructured, repair, repair_epochs, device, memory, .. } = arguments;
+    let PruneArguments { model, out, ratio, by, on, unstructured, repair, repair_epochs, device, memory, .. } =
+        arguments;
     let what = match (by, on) {
         _ if unstructured => What::Weights,
         (RankingName::L1, Some(_)) => usage("--on needs --by taylor: by l1 channels are ranked without photos"),
@@ -84,7 +85,8 @@ fn text(summary: &PruneSummary) -> String {
         }
         text.push('\n');
     }
-    let change = |change: Change, shown: fn(u64) -> String| format!("{} → {}", shown(change.before), shown(change.after));
+    let change =
+        |change: Change, shown: fn(u64) -> String| format!("{} → {}", shown(change.before), shown(change.after));
     text += &format!("{:<12}{}\n", "parameters", change(summary.parameters, count));
     text += &format!("{:<12}{}\n", "weights", change(summary.bytes, bytes));
     if let Some(zeros) = summary.zeros {

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::io;
 
 use crate::checkpoint::{CheckpointError, TensorInfo};
-use crate::models::{self, Architecture, Inner, Member, ModelError, Part, Weights};
+use crate::models::{self, Architecture, Inner, ModelError, Part, Weights};
 
 pub use saved::save;
 pub use scores::by_l1;
@@ -104,7 +104,7 @@ impl<'a> Pruned<'a> {
         let found = |name: &str| held.get(name).copied().ok_or_else(|| PruneError::Missing { tensor: name.to_owned() });
         for cut in cuts {
             for member in &cut.inner.members {
-                let axis = axis_in_file(member, cut.inner.channels, found(&member.tensor)?)?;
+                let axis = axis_in_file(found(&member.tensor)?, member.axis, cut.inner.channels)?;
                 by_tensor.entry(member.tensor.clone()).or_default().push((axis, member.part, cut));
             }
         }
@@ -138,11 +138,11 @@ impl<'a> Pruned<'a> {
 }
 
 /// A file may hold a 1×1 convolution for a linear layer, and more axes of length 1.
-fn axis_in_file(member: &Member, channels: usize, held: &TensorInfo) -> Result<usize, PruneError> {
+fn axis_in_file(held: &TensorInfo, axis: usize, channels: usize) -> Result<usize, PruneError> {
     let shape = &held.shape;
     let is_axis = |axis: &usize| shape.get(*axis) == Some(&channels);
-    let axis = Some(member.axis).filter(is_axis).or_else(|| (0..shape.len()).find(is_axis));
-    axis.ok_or_else(|| PruneError::Shape { tensor: member.tensor.clone(), shape: shape.clone(), channels })
+    let axis = Some(axis).filter(is_axis).or_else(|| (0..shape.len()).find(is_axis));
+    axis.ok_or_else(|| PruneError::Shape { tensor: held.name.clone(), shape: shape.clone(), channels })
 }
 
 impl Weights for Pruned<'_> {
@@ -182,3 +182,37 @@ fn along(values: &[f32], shape: &[usize], axis: usize, places: &[usize]) -> Vec<
     taken
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_widths_are_multiples_of_what_is_computed_together() {
+        let cases = [(160, 112), (320, 224), (1280, 896), (72, 48), (88, 64), (200, 144), (8, 8), (5, 5), (20, 16)];
+        for (channels, kept) in cases {
+            assert_eq!(kept_width(channels, 0.3), kept, "{channels}");
+        }
+        assert_eq!(kept_width(640, 0.999), 16);
+        assert_eq!(kept_width(100, 0.01), 96);
+        assert_eq!(kept_width(100, 1e-9), 100);
+    }
+
+    #[test]
+    fn elements_are_taken_along_any_axis() {
+        let values: Vec<f32> = (0..24).map(|value| value as f32).collect();
+        assert_eq!(along(&values, &[2, 3, 4], 0, &[1])[..2], [12.0, 13.0]);
+        assert_eq!(
+            along(&values, &[2, 3, 4], 1, &[0, 2])[4..],
+            [8., 9., 10., 11., 12., 13., 14., 15., 20., 21., 22., 23.]
+        );
+        assert_eq!(along(&values, &[2, 3, 4], 2, &[3]), [3.0, 7.0, 11.0, 15.0, 19.0, 23.0]);
+    }
+
+    #[test]
+    fn the_highest_scores_stay_in_their_order() {
+        let inner = |channels| Inner { block: String::new(), layer: String::new(), channels, members: Vec::new() };
+        let scores: Vec<f64> = (0..32).map(|channel| f64::from(channel % 4)).collect();
+        let cut = cuts(vec![inner(32)], &[scores], 0.5).remove(0);
+        assert_eq!(cut.kept, (0..32).filter(|channel| channel % 4 > 1).collect::<Vec<_>>());
+    }
+}

@@ -45,10 +45,10 @@ pub struct Member {
 pub enum Part {
     /// Makes them: one output for each.
     Makes,
-    /// Multiplies each by itself alone: a depthwise convolution, the scale of a batch norm.
-    Scales,
-    /// Divides each by its root: the running variance of a batch norm.
-    Divides,
+    /// Looks at each alone: a depthwise convolution.
+    Filters,
+    /// Is the size of each from here on, whatever it was before: the scale of a batch norm.
+    Normalizes,
     /// Weighs each by its size against the mean of all (the scale of a global response norm).
     Compares,
     /// Makes what follows in the block of them: one input for each.
@@ -101,10 +101,10 @@ fn part(name: &str, axis: usize, shape: &[usize], layer: &str) -> Part {
         Part::Takes
     } else if name.contains(".grn.") {
         if is("weight") || is("gamma") { Part::Compares } else { Part::Passes }
-    } else if is("running_var") {
-        Part::Divides
-    } else if is("weight") && (shape.len() == 1 || shape.len() == 4 && shape[1] == 1) {
-        Part::Scales
+    } else if is("weight") && shape.len() == 1 {
+        Part::Normalizes
+    } else if is("weight") && shape.len() == 4 && shape[1] == 1 {
+        Part::Filters
     } else {
         Part::Passes
     }
@@ -150,7 +150,7 @@ mod tests {
         let block = |prefix: &str, list: &[(&str, usize, Part)]| -> Vec<(String, usize, Part)> {
             expected(list).into_iter().map(|(name, axis, part)| (format!("{prefix}.{name}"), axis, part)).collect()
         };
-        use Part::{Compares, Divides, Makes, Passes, Scales, Takes};
+        use Part::{Compares, Filters, Makes, Normalizes, Passes, Takes};
         assert_eq!(
             parts("convnextv2_atto", "stages.1.blocks.0.mlp.fc1"),
             block(
@@ -170,27 +170,27 @@ mod tests {
                 "layer2.0",
                 &[
                     ("conv2.weight", 0, Makes),
-                    ("bn2.weight", 0, Scales),
+                    ("bn2.weight", 0, Normalizes),
                     ("bn2.bias", 0, Passes),
                     ("bn2.running_mean", 0, Passes),
-                    ("bn2.running_var", 0, Divides),
+                    ("bn2.running_var", 0, Passes),
                     ("conv3.weight", 1, Takes),
                 ]
             )
         );
         let norm = |name: &str| {
             [
-                (format!("{name}.weight"), 0, Scales),
+                (format!("{name}.weight"), 0, Normalizes),
                 (format!("{name}.bias"), 0, Passes),
                 (format!("{name}.running_mean"), 0, Passes),
-                (format!("{name}.running_var"), 0, Divides),
+                (format!("{name}.running_var"), 0, Passes),
             ]
         };
         let prefix = "features.4.block";
         let name = |part: &str| format!("{prefix}.{part}");
         let mut inverted = vec![(name("0.0.weight"), 0, Makes)];
         inverted.extend(norm(&name("0.1")));
-        inverted.push((name("1.0.weight"), 0, Scales));
+        inverted.push((name("1.0.weight"), 0, Filters));
         inverted.extend(norm(&name("1.1")));
         inverted.push((name("2.fc1.weight"), 1, Passes));
         inverted.push((name("2.fc2.weight"), 0, Passes));

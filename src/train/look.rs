@@ -1,8 +1,8 @@
 //! Gradients on photos that nothing is learned from.
 
+use super::TrainError;
 use super::fit::{Session, examples};
 use super::gradients::Gradients;
-use super::TrainError;
 use crate::models::Parameter;
 use crate::worker::{JobContext, Progress};
 

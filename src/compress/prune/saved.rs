@@ -20,8 +20,7 @@ pub fn save<E: From<PruneError> + From<io::Error>>(
     mut change: impl FnMut(&str, &mut [f32]),
 ) -> Result<(), E> {
     let planned = |name: &str, shape: &[usize]| Planned { name: name.to_owned(), shape: shape.to_vec() };
-    let tensors: Vec<Planned> =
-        weights.tensors().iter().map(|tensor| planned(&tensor.name, &tensor.shape)).collect();
+    let tensors: Vec<Planned> = weights.tensors().iter().map(|tensor| planned(&tensor.name, &tensor.shape)).collect();
     save_safetensors(path, about, &tensors, |index| {
         check()?;
         let name = &tensors[index].name;

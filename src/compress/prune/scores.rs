@@ -1,38 +1,44 @@
 //! How much an inner channel can matter, from the weights alone.
 
-use super::PruneError;
-use crate::models::{Inner, Member, Part, Weights};
+use super::{PruneError, axis_in_file};
+use crate::models::{Inner, Part, Weights};
 
-/// PyTorch's default for batch norms.
-const EPSILON: f64 = 1e-5;
-
-/// For every layer and channel: the product of the L1 norms of the weights that make it, scale it and take it, batch norms
-/// folded in. What a channel adds to its block's output is at most that times the largest input, but for biases.
+/// For every layer and channel: its size, as far as weights tell it, times the L1 norm of the weights that take it.
+///
+/// Where the channel comes out of a batch norm, its size is the norm's scale and shift, without their signs: what goes in is
+/// normalized, so that weights before it say nothing. Elsewhere it is the L1 norm of the weights that make it.
 pub fn by_l1(weights: &dyn Weights, inner: &[Inner]) -> Result<Vec<Vec<f64>>, PruneError> {
     let of_layer = |inner: &Inner| {
         let mut scores = vec![1.0; inner.channels];
         for member in &inner.members {
-            let factor: fn(f64) -> f64 = match member.part {
-                Part::Makes | Part::Scales | Part::Takes => |norm| norm,
-                Part::Divides => |variance| 1.0 / (variance + EPSILON).sqrt(),
-                Part::Compares | Part::Passes => continue,
-            };
-            let norms = norms(weights, member, inner.channels)?;
-            scores.iter_mut().zip(norms).for_each(|(score, norm)| *score *= factor(norm));
+            let norms = |tensor: &str| norms(weights, tensor, member.axis, inner.channels);
+            match member.part {
+                Part::Makes | Part::Filters | Part::Takes => multiply(&mut scores, &norms(&member.tensor)?),
+                Part::Normalizes => {
+                    scores = norms(&member.tensor)?;
+                    let shifts = norms(&member.tensor.replace(".weight", ".bias"))?;
+                    scores.iter_mut().zip(shifts).for_each(|(score, shift)| *score += shift);
+                }
+                Part::Compares | Part::Passes => {}
+            }
         }
         Ok(scores)
     };
     inner.iter().map(of_layer).collect()
 }
 
+fn multiply(scores: &mut [f64], factors: &[f64]) {
+    scores.iter_mut().zip(factors).for_each(|(score, factor)| *score *= factor);
+}
+
 /// The L1 norm of each channel's elements.
-fn norms(weights: &dyn Weights, member: &Member, channels: usize) -> Result<Vec<f64>, PruneError> {
-    let held = weights.tensors().iter().find(|tensor| tensor.name == member.tensor);
-    let held = held.ok_or_else(|| PruneError::Missing { tensor: member.tensor.clone() })?;
-    let axis = super::axis_in_file(member, channels, held)?;
+fn norms(weights: &dyn Weights, tensor: &str, axis: usize, channels: usize) -> Result<Vec<f64>, PruneError> {
+    let held = weights.tensors().iter().find(|held| held.name == tensor);
+    let held = held.ok_or_else(|| PruneError::Missing { tensor: tensor.to_owned() })?;
+    let axis = axis_in_file(held, axis, channels)?;
     let inner: usize = held.shape[axis + 1..].iter().product();
     let mut norms = vec![0.0; channels];
-    for (index, row) in weights.read_f32(&member.tensor)?.chunks_exact(inner.max(1)).enumerate() {
+    for (index, row) in weights.read_f32(tensor)?.chunks_exact(inner.max(1)).enumerate() {
         norms[index % channels] += row.iter().map(|value| f64::from(value.abs())).sum::<f64>();
     }
     Ok(norms)

@@ -294,7 +294,10 @@ impl Original {
             ("pruned".to_owned(), pruned.to_string()),
         ]);
         if *labels_from != predict::NO_NAMES {
-            about.insert("labels".to_owned(), json!(labels.iter().map(|label| &**label).collect::<Vec<_>>()).to_string());
+            about.insert(
+                "labels".to_owned(),
+                json!(labels.iter().map(|label| &**label).collect::<Vec<_>>()).to_string(),
+            );
         }
         if let Some(trained_on) = self.checkpoint.metadata().get("trained_on").and_then(|value| value.as_str()) {
             about.insert("trained_on".to_owned(), trained_on.to_owned());
