@@ -11,7 +11,7 @@
 //! | | [`settings`] | preferences, always valid after reading |
 //! | | [`report`] | evaluations and runs as pages of HTML with plots |
 //! | | [`export`] | predictions as CSV, JSON lines or sorted folders |
-//! | domain | [`compress`] | a network made smaller: in fewer bits |
+//! | domain | [`compress`] | a network made smaller: in fewer bits, of fewer channels |
 //! | | [`train`] | a network learns from labelled photos |
 //! | | [`predict`] | a classifier: network, labels and input transform |
 //! | | [`data`] | labelled photos: folders and manifests, splits, augmented batches |
@@ -25,8 +25,8 @@
 //! | | [`format`] | bytes, durations, counts and error chains as text |
 //!
 //! **The layer rule.** Imports point down only:
-//! `gui, cli → jobs → journal, settings, export, report → compress → train, predict → data, models → checkpoint, images, ops → memory → worker, device,
-//! format`.
+//! `gui, cli → jobs → journal, settings, export, report → compress → train, predict → data, models → checkpoint, images, ops → memory →
+//! worker, device, format`.
 //! The two front ends never import each other and never see a tensor. Only `gui` knows egui and only `cli` prints.
 //! A network is computed in NHWC from the first pixel to the logits. `tests/it/layers.rs` holds this table against the code.
 

@@ -13,6 +13,7 @@ mod inspect;
 mod places;
 mod plot;
 mod progress;
+mod prune;
 mod quantize;
 mod rows;
 mod stream;
@@ -53,6 +54,7 @@ pub fn run() -> Request {
         Some(Command::Quantize(arguments)) => Request::Done(quantize::run(*arguments)),
         Some(Command::Bench(arguments)) => Request::Done(bench::run(*arguments)),
         Some(Command::Train(arguments)) => Request::Done(train::run(*arguments)),
+        Some(Command::Prune(arguments)) => Request::Done(prune::run(*arguments)),
         Some(Command::Doctor(arguments)) => Request::Done(doctor::run(&arguments)),
         Some(Command::Download(arguments)) => Request::Done(download::run(arguments)),
         None => window(arguments.paths),

@@ -18,6 +18,7 @@ pub mod inspect;
 pub mod models;
 mod pace;
 pub mod peaks;
+pub mod prune;
 pub mod runs;
 pub mod sweep;
 pub mod thumbnails;

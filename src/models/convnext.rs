@@ -130,7 +130,7 @@ impl ConvNext {
         let window = Window::centered(7, 1);
         let depthwise = Depthwise { affine, norm: no_norm, window, activation: Activation::None };
         let norm = LayerNorm::load(source, &name(norm), channels, EPSILON)?;
-        let hidden = 4 * channels;
+        let hidden = source.inner(&name(expand), 4 * channels);
         let expand = match self.has_convolutions(naming) {
             true => source.pointwise(&name(expand), channels, hidden)?,
             false => source.linear(&name(expand), channels, hidden, true)?,

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 
 use super::catalog::{Candidate, Family, candidates};
+use super::inner::{self, InnerLayer, Widths};
 use super::source::{is_ignorable, same_shape};
-use super::{Architecture, LoadReport, ModelError, Naming, asked, head, strangers, tensor_count};
+use super::{Architecture, LoadReport, ModelError, Naming, head, strangers, tensor_count};
 use crate::checkpoint::{TensorInfo, TensorKind};
+use crate::format::count;
 
 /// Which network a checkpoint holds, from its tensors' names and shapes alone.
 pub fn detect(tensors: &[TensorInfo]) -> Result<Architecture, ModelError> {
@@ -23,22 +25,75 @@ pub fn detect_with_hint(tensors: &[TensorInfo], hint: Option<&str>) -> Result<Ar
     if strangers::is_lookalike(hint) {
         return Err(unknown());
     }
-    let mut best: Option<(f64, usize, Candidate)> = None;
+    let mut best: Option<Fit> = None;
     for candidate in candidates() {
-        let body = asked(&candidate.family, candidate.naming, &[])?;
-        let matched = body.iter().filter(|(name, shape)| held.get(&**name).is_some_and(|held| same_shape(held, shape)));
-        let matched = matched.count();
-        // Shared tensors over all tensors of either: neither a part nor a whole of another network wins by size.
-        let share = matched as f64 / (body.len() + held.len() - matched) as f64;
-        if matched * 4 >= body.len() && best.as_ref().is_none_or(|(most, ..)| share > *most) {
-            best = Some((share, matched, candidate));
+        let fit = Fit::of(candidate, Widths::new(), &held)?;
+        if fit.matched * 4 >= fit.asked && best.as_ref().is_none_or(|best| fit.share > best.share) {
+            best = Some(fit);
         }
     }
-    let Some((_, matched, candidate)) = best else { return Err(unknown()) };
+    if best.as_ref().is_none_or(|best| best.matched < best.asked) {
+        best = narrower(&held, hint, best)?;
+    }
+    let Some(fit) = best else { return Err(unknown()) };
     if strangers::is_refused(tensors) {
         return Err(unknown());
     }
-    architecture(tensors, candidate, matched, hint)
+    architecture(tensors, fit, hint)
+}
+
+/// How a file fits a network.
+struct Fit {
+    candidate: Candidate,
+    widths: Widths,
+    /// Tensors that the network has before its classifier, and those of them that the file has.
+    asked: usize,
+    matched: usize,
+    /// Shared tensors over all tensors of either: neither a part nor a whole of another network wins by size.
+    share: f64,
+}
+
+impl Fit {
+    fn of(candidate: Candidate, widths: Widths, held: &HashMap<&str, &[usize]>) -> Result<Self, ModelError> {
+        let body = inner::ask(&candidate.family, candidate.naming, &[], &widths)?.tensors;
+        let matched = body.iter().filter(|(name, shape)| held.get(&**name).is_some_and(|held| same_shape(held, shape)));
+        let (asked, matched) = (body.len(), matched.count());
+        let share = matched as f64 / (asked + held.len() - matched) as f64;
+        Ok(Self { candidate, widths, asked, matched, share })
+    }
+
+    /// How much is left of the inner channels, when some are not, in words.
+    fn left(&self) -> Result<Option<String>, ModelError> {
+        if self.widths.is_empty() {
+            return Ok(None);
+        }
+        let layers = inner::ask(&self.candidate.family, self.candidate.naming, &[], &self.widths)?.inner;
+        let sum = |of: fn(&InnerLayer) -> usize| count(layers.iter().map(of).sum::<usize>() as u64);
+        Ok(Some(format!("{} of its {}", sum(|layer| layer.channels), sum(|layer| layer.published))))
+    }
+}
+
+/// The fit that is better than `best` when inner layers may be narrower than published. Nearly all must fit then: few tensors
+/// tell networks apart whose widths are not known. Of equal ones the named wins, or else the first.
+fn narrower(
+    held: &HashMap<&str, &[usize]>,
+    hint: Option<&str>,
+    mut best: Option<Fit>,
+) -> Result<Option<Fit>, ModelError> {
+    for candidate in candidates() {
+        let layers = inner::ask(&candidate.family, candidate.naming, &[], &Widths::new())?.inner;
+        let widths = inner::narrower(&layers, held);
+        if widths.is_empty() {
+            continue;
+        }
+        let is_named = hint == Some(candidate.name.as_str());
+        let fit = Fit::of(candidate, widths, held)?;
+        let is_better = |best: &Fit| fit.share > best.share || fit.share == best.share && is_named;
+        if fit.matched * 10 >= fit.asked * 9 && best.as_ref().is_none_or(is_better) {
+            best = Some(fit);
+        }
+    }
+    Ok(best)
 }
 
 /// Weights by name, without those that no network needs.
@@ -47,14 +102,11 @@ fn weights(tensors: &[TensorInfo]) -> HashMap<&str, &[usize]> {
     weights.map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice())).collect()
 }
 
-fn architecture(
-    tensors: &[TensorInfo],
-    candidate: Candidate,
-    matched: usize,
-    hint: Option<&str>,
-) -> Result<Architecture, ModelError> {
+fn architecture(tensors: &[TensorInfo], fit: Fit, hint: Option<&str>) -> Result<Architecture, ModelError> {
+    let left = fit.left()?;
+    let Fit { candidate, widths, matched, .. } = fit;
     let Candidate { mut name, mut title, naming, mut family } = candidate;
-    let body = asked(&family, naming, &[])?;
+    let body = inner::ask(&family, naming, &[], &widths)?.tensors;
     let root = family.head_root(naming);
     let found = head::parse(tensors, root, &body, &family, naming)?;
     let Some(head) = found else { return Err(ModelError::NoHead { title, root }) };
@@ -81,6 +133,10 @@ fn architecture(
         recognised_by +=
             "; weights of timm's tf_ variant, which has the same tensors, would need its name in the metadata";
     }
+    if let Some(left) = left {
+        title += ", pruned";
+        recognised_by += &format!("; pruned: {left} inner channels are left");
+    }
     let naming_name = naming.name();
     Ok(Architecture {
         name,
@@ -92,6 +148,7 @@ fn architecture(
         scheme: naming,
         family,
         head: head.steps,
+        widths,
     })
 }
 

@@ -170,6 +170,8 @@ impl Inverted {
     fn unit(&self, names: &Names, unit: &Unit, source: &mut Source) -> Result<InvertedResidual, ModelError> {
         let Unit { kernel, stride, inputs, expanded, outputs, squeezed, activation } = *unit;
         let pointwise = self.window(1, 1);
+        // Without a layer that makes them, the wide channels are the input's.
+        let expanded = names.expand.as_ref().map_or(expanded, |[conv, _]| source.inner(conv, expanded));
         let expand = match &names.expand {
             Some([conv, norm]) => Some(self.conv(source, conv, norm, pointwise, inputs, expanded, activation)?),
             None => None,

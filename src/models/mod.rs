@@ -6,6 +6,7 @@ mod detect;
 mod efficientnet;
 mod head;
 mod initial;
+mod inner;
 mod inverted;
 mod lanes;
 mod layers;
@@ -33,12 +34,14 @@ use crate::images::transform::Transform;
 use crate::memory::Outline;
 use crate::ops::LayerInputs;
 use catalog::Family;
+use inner::Widths;
 use layers::{HeadStep, Layer};
 use source::Source;
 
 pub use catalog::KNOWN;
 pub use detect::{detect, detect_with_hint};
 pub use initial::InitialWeights;
+pub use inner::{Inner, Member, Part};
 pub use learn::{Backward, Found, Learn};
 pub use measure::{BlockCost, Trial, forward_operations, made_up_pixels};
 pub use named::{Lighter, RandomWeights, lighter, named};
@@ -46,7 +49,7 @@ pub use outline::{Back, LearnOutline, NetworkOutline};
 pub use parameter::Parameter;
 pub use precision::Precision;
 pub use replaced::{NewHead, replace_head};
-pub use source::{LayerWeight, Shift, Weights, rounds};
+pub use source::{LayerWeight, Shift, TINY, Weights, rounds};
 
 /// Whose names a checkpoint's tensors have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,25 +87,31 @@ pub struct Architecture {
     scheme: Naming,
     family: Family,
     head: Vec<HeadStep>,
+    /// Of its blocks, where they are narrower than published.
+    widths: Widths,
 }
 
 impl Architecture {
     /// The names of its blocks, from stem to head.
     pub fn block_names(&self) -> Result<Vec<String>, ModelError> {
-        let blocks = self.family.blocks(self.scheme, &self.head, &mut Source::asking()?)?;
+        let blocks = self.blocks(Source::asking()?)?.0;
         Ok(blocks.into_iter().map(|block| block.name).collect())
     }
 
     /// Names and shapes of the tensors the network is made of, in the order of use.
     pub fn tensors(&self) -> Result<Vec<(String, Vec<usize>)>, ModelError> {
-        asked(&self.family, self.scheme, &self.head)
+        Ok(inner::ask(&self.family, self.scheme, &self.head, &self.widths)?.tensors)
+    }
+
+    /// Builds the network, or asks for its tensors.
+    fn blocks<'a>(&self, source: Source<'a>) -> Result<(Vec<Block>, Source<'a>), ModelError> {
+        let mut source = source.with_widths(&self.widths);
+        Ok((self.family.blocks(self.scheme, &self.head, &mut source)?, source))
     }
 
     /// The weights of its convolutions and linear layers, in the order of use; none of depthwise convolutions.
     pub fn layers(&self) -> Result<Vec<LayerWeight>, ModelError> {
-        let mut source = Source::asking()?;
-        self.family.blocks(self.scheme, &self.head, &mut source)?;
-        Ok(source.layers)
+        Ok(self.blocks(Source::asking()?)?.1.layers)
     }
 
     /// The transform this architecture's published weights were evaluated with.
@@ -343,7 +352,8 @@ pub fn build(
     device: &Device,
 ) -> Result<(Network, LoadReport), ModelError> {
     let Loading { strictness, precision } = loading.into();
-    build_from(&mut Source::new(weights, precision, device)?, weights, architecture, strictness)
+    let (network, report, _) = build_from(Source::new(weights, precision, device)?, weights, architecture, strictness)?;
+    Ok((network, report))
 }
 
 /// The same in f32, every layer watched: also returns what each of [`Architecture::layers`] is given.
@@ -352,9 +362,9 @@ pub fn build_watched(
     architecture: &Architecture,
     device: &Device,
 ) -> Result<(Network, Vec<LayerInputs>), ModelError> {
-    let mut source = Source::watching(weights, device)?;
-    let network = build_from(&mut source, weights, architecture, Strictness::Strict)?.0;
-    Ok((network, source.inputs.unwrap_or_default()))
+    let source = Source::watching(weights, device)?;
+    let (network, _, inputs) = build_from(source, weights, architecture, Strictness::Strict)?;
+    Ok((network, inputs))
 }
 
 /// The same for training: variables, listed in the network, from block `frozen` on. The blocks before it stay as for
@@ -366,16 +376,19 @@ pub fn build_trainable(
     frozen: usize,
     device: &Device,
 ) -> Result<(Network, LoadReport), ModelError> {
-    build_from(&mut Source::training(weights, frozen, device)?, weights, architecture, strictness)
+    let source = Source::training(weights, frozen, device)?;
+    let (network, report, _) = build_from(source, weights, architecture, strictness)?;
+    Ok((network, report))
 }
 
+/// Also returns what the network's layers are given, where that is watched.
 fn build_from(
-    source: &mut Source,
+    source: Source,
     weights: &dyn Weights,
     architecture: &Architecture,
     strictness: Strictness,
-) -> Result<(Network, LoadReport), ModelError> {
-    let asked = asked(&architecture.family, architecture.scheme, &architecture.head)?;
+) -> Result<(Network, LoadReport, Vec<LayerInputs>), ModelError> {
+    let asked = architecture.tensors()?;
     let fit = detect::compare(weights.tensors(), &asked);
     let title = || architecture.title.clone();
     // Refused before anything is read.
@@ -385,12 +398,13 @@ fn build_from(
     if strictness != Strictness::LenientWhatever && 2 * fit.matched.len() < fit.expected() {
         return Err(ModelError::TooFew { title: title(), report: Box::new(fit) });
     }
-    let blocks = architecture.family.blocks(architecture.scheme, &architecture.head, source)?;
+    let (blocks, source) = architecture.blocks(source)?;
     let learnable = asked.iter().filter(|(name, _)| is_learnable(name));
     let parameters = learnable.map(|(_, shape)| shape.iter().product::<usize>() as u64).sum();
     let bytes = source.total_bytes();
-    let [learned, running] = [&mut source.learned, &mut source.running].map(std::mem::take);
-    Ok((Network { architecture: architecture.clone(), blocks, parameters, bytes, learned, running }, fit))
+    let Source { learned, running, inputs, .. } = source;
+    let network = Network { architecture: architecture.clone(), blocks, parameters, bytes, learned, running };
+    Ok((network, fit, inputs.unwrap_or_default()))
 }
 
 /// The bytes that [`build`] will need for the network's weights, found without reading one. A file's blocks may turn out to
@@ -406,15 +420,7 @@ pub fn weigh(
 
 /// What loading would report, found without reading a weight.
 pub fn fit(tensors: &[TensorInfo], architecture: &Architecture) -> Result<LoadReport, ModelError> {
-    let asked = asked(&architecture.family, architecture.scheme, &architecture.head)?;
-    Ok(detect::compare(tensors, &asked))
-}
-
-/// Names and shapes of the tensors a network is made of.
-fn asked(family: &Family, naming: Naming, head: &[HeadStep]) -> Result<Vec<(String, Vec<usize>)>, ModelError> {
-    let mut source = Source::asking()?;
-    family.blocks(naming, head, &mut source)?;
-    Ok(source.asked())
+    Ok(detect::compare(tensors, &architecture.tensors()?))
 }
 
 /// `12 tensors`, for messages.

@@ -3,10 +3,11 @@
 use std::ops::Range;
 
 use super::catalog::{self, Candidate, Family};
+use super::inner::Widths;
 use super::inverted::Style;
 use super::layers::HeadStep;
 use super::source::Weights;
-use super::{Architecture, ModelError, Naming, asked};
+use super::{Architecture, ModelError, Naming};
 use crate::checkpoint::{CheckpointError, ElementType, TensorInfo, TensorKind};
 
 /// How many names an error about an unknown one offers.
@@ -27,6 +28,7 @@ pub fn named(name: &str, classes: usize) -> Result<Architecture, ModelError> {
         recognised_by: "its name".to_owned(),
         assumptions: Vec::new(),
         head: head(&family, naming, classes),
+        widths: Widths::new(),
         scheme: naming,
         name,
         title,
@@ -116,12 +118,11 @@ pub struct RandomWeights(pub Vec<TensorInfo>);
 
 impl RandomWeights {
     pub fn of(architecture: &Architecture) -> Result<Self, ModelError> {
-        let asked = asked(&architecture.family, architecture.scheme, &architecture.head)?;
         let info = |(name, shape): (String, Vec<usize>)| {
             let bytes = 4 * shape.iter().product::<usize>() as u64;
             TensorInfo { name, element: ElementType::F32, shape, kind: TensorKind::Weight, bytes }
         };
-        Ok(Self(asked.into_iter().map(info).collect()))
+        Ok(Self(architecture.tensors()?.into_iter().map(info).collect()))
     }
 }
 

@@ -51,8 +51,7 @@ impl Architecture {
         precision: Precision,
         device: &Device,
     ) -> Result<NetworkOutline, ModelError> {
-        let mut source = Source::outlining(tensors, first_trained, precision, device)?;
-        let blocks = self.family.blocks(self.scheme, &self.head, &mut source)?;
+        let (blocks, source) = self.blocks(Source::outlining(tensors, first_trained, precision, device)?)?;
         Ok(NetworkOutline { blocks, classes: self.classes, loads: source.loads() })
     }
 }

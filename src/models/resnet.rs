@@ -62,18 +62,21 @@ impl ResNet {
         source: &mut Source,
     ) -> Result<Residual, ModelError> {
         let (outputs, inner) = (self.outputs(stage), self.width << stage);
+        let [first, second] = ["conv1", "conv2"].map(|conv| format!("{name}.{conv}"));
+        let first = source.inner(&first, inner);
+        let second = if self.bottleneck { source.inner(&second, inner) } else { outputs };
         let mut part = |conv_name: &str, norm: &str, kernel, stride, inputs, outputs| {
             let names = [&*format!("{name}.{conv_name}"), &*format!("{name}.{norm}")];
             conv(source, names, kernel, stride, inputs, outputs, Activation::Relu)
         };
         let convs = if self.bottleneck {
             vec![
-                part("conv1", "bn1", 1, 1, inputs, inner)?,
-                part("conv2", "bn2", 3, stride, inner, inner)?,
-                part("conv3", "bn3", 1, 1, inner, outputs)?,
+                part("conv1", "bn1", 1, 1, inputs, first)?,
+                part("conv2", "bn2", 3, stride, first, second)?,
+                part("conv3", "bn3", 1, 1, second, outputs)?,
             ]
         } else {
-            vec![part("conv1", "bn1", 3, stride, inputs, outputs)?, part("conv2", "bn2", 3, 1, outputs, outputs)?]
+            vec![part("conv1", "bn1", 3, stride, inputs, first)?, part("conv2", "bn2", 3, 1, first, second)?]
         };
         let shortcut = if stride > 1 || inputs != outputs {
             let shortcut = part("downsample.0", "downsample.1", 1, stride, inputs, outputs)?;

@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor, Var};
 
+use super::inner::{InnerLayer, Widths};
 use super::layers::Layer;
 use super::parameter::{Parameter, TrainableNorm};
 use super::{Block, ModelError, Precision, is_learnable};
@@ -61,7 +62,7 @@ pub fn is_ignorable(name: &str) -> bool {
 
 /// Weights with so many elements at most are not rounded: that would save little and cost accuracy (the first layer's rows
 /// are the image itself, the last layer's the answer).
-const TINY: usize = 8 << 10;
+pub const TINY: usize = 8 << 10;
 
 /// Whether a layer's weight is held in few bits where that is wanted. Its axes are as in [`LayerWeight`].
 pub fn rounds(axes: [usize; 3]) -> bool {
@@ -112,11 +113,21 @@ pub enum Shift {
     None,
 }
 
+/// What a network is made of, in the order of use.
+pub struct Asked {
+    /// Names and shapes.
+    pub tensors: Vec<(String, Vec<usize>)>,
+    pub inner: Vec<InnerLayer>,
+}
+
 /// Hands out tensors, one read at a time.
 pub struct Source<'a> {
     weights: Option<&'a dyn Weights>,
     held: HashMap<&'a str, &'a TensorInfo>,
     asked: Vec<(String, Vec<usize>)>,
+    /// Of inner layers that are narrower than published.
+    widths: Widths,
+    inner: Vec<InnerLayer>,
     /// How many of these, and of what is learned and running, belong to finished blocks.
     in_blocks: [usize; 3],
     /// Bytes of what was handed out since the last finished block, as they lie in memory, and before.
@@ -177,6 +188,8 @@ impl<'a> Source<'a> {
             weights: None,
             held: HashMap::new(),
             asked: Vec::new(),
+            widths: Widths::new(),
+            inner: Vec::new(),
             in_blocks: [0; 3],
             bytes: Cell::new(0),
             bytes_before: 0,
@@ -192,6 +205,18 @@ impl<'a> Source<'a> {
             precision: Precision::F32,
             device: Device::Cpu,
         })
+    }
+
+    /// The same for a network whose inner layers are of these widths.
+    pub fn with_widths(self, widths: &Widths) -> Self {
+        Self { widths: widths.clone(), ..self }
+    }
+
+    /// How many channels `layer` makes that nothing outside of its block sees; `published` unless they are fewer here.
+    pub fn inner(&mut self, layer: &str, published: usize) -> usize {
+        let channels = self.widths.get(layer).copied().unwrap_or(published);
+        self.inner.push(InnerLayer { block: self.finished_blocks, layer: layer.to_owned(), channels, published });
+        channels
     }
 
     /// A block of all that was asked for since the block before.
@@ -216,9 +241,9 @@ impl<'a> Source<'a> {
         self.first_trained.is_some_and(|first| self.finished_blocks >= first)
     }
 
-    /// Every tensor asked for, with its shape as in the file.
-    pub fn asked(self) -> Vec<(String, Vec<usize>)> {
-        self.asked
+    /// Every tensor asked for, with its shape as in the file, and every inner layer.
+    pub fn asked(self) -> Asked {
+        Asked { tensors: self.asked, inner: self.inner }
     }
 
     /// Elements in the file's order, `neutral` where the file has none that fit, nothing when only asking.

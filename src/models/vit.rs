@@ -82,8 +82,9 @@ impl Vit {
         let (qkv, _) = source.linear_named(&name(qkv_weight), Some(&name(qkv_bias)), &[3 * width, width], None)?;
         let merge = source.linear(&name(merge), width, width, true)?;
         let second = norm(source, second)?;
-        let expand = source.linear(&name(expand), width, 4 * width, true)?;
-        let project = source.linear(&name(project), 4 * width, width, true)?;
+        let hidden = source.inner(&name(expand), 4 * width);
+        let expand = source.linear(&name(expand), width, hidden, true)?;
+        let project = source.linear(&name(project), hidden, width, true)?;
         Ok(Encoder {
             first,
             qkv: Linear { weighted: qkv, activation: Activation::None },

@@ -369,7 +369,7 @@ impl Session {
     }
 }
 
-fn examples<'a>(batch: &'a Batch, shape: &'a [usize]) -> Examples<'a> {
+pub(super) fn examples<'a>(batch: &'a Batch, shape: &'a [usize]) -> Examples<'a> {
     let Batch { pixels: values, targets, labels, .. } = batch;
     Examples { values, shape, targets, labels }
 }

@@ -8,6 +8,7 @@ mod config;
 mod find_rate;
 mod fit;
 mod gradients;
+mod look;
 mod loss;
 mod optimizer;
 pub mod outline;
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 pub use config::{CacheFeatures, ClassWeights, ConfigError, Preset, Recompute, TrainConfig, Unfreeze};
 pub use find_rate::{RatePoint, RateSearch, RatesTried};
 pub use fit::{Ended, Finished, FitEvent, Session};
+pub use gradients::Gradients;
 pub use loss::Loss;
 pub use optimizer::{Method, Optimizer, OptimizerSettings};
 pub use run::{

@@ -176,6 +176,14 @@ impl Trainer {
         Ok(Stepped { score, gradient_norm })
     }
 
+    /// The gradients of a batch that nothing is learned from: running statistics stay as they are too.
+    pub fn look(&mut self, examples: Examples, pace: impl Pace) -> Result<Gradients, TrainError> {
+        let statistics = self.statistics()?;
+        let computed = self.gradients(examples, pace, |_, _| Ok(Paths::new()));
+        self.put_back(&statistics)?;
+        Ok(computed?.0)
+    }
+
     /// The gradients of a whole batch, computed and done with.
     fn gradients(
         &mut self,

@@ -33,6 +33,7 @@ mod layers;
 mod memory_page;
 mod metal_kernels;
 mod networks;
+mod prune;
 mod quantized;
 mod runs;
 mod sample_data;
