@@ -11,7 +11,8 @@
 //! | | [`settings`] | preferences, always valid after reading |
 //! | | [`report`] | evaluations and runs as pages of HTML with plots |
 //! | | [`export`] | predictions as CSV, JSON lines or sorted folders |
-//! | domain | [`train`] | a network learns from labelled photos |
+//! | domain | [`compress`] | smaller networks from trained ones |
+//! | | [`train`] | a network learns from labelled photos |
 //! | | [`predict`] | a classifier: network, labels and input transform |
 //! | | [`data`] | labelled photos: folders and manifests, splits, augmented batches |
 //! | | [`models`] | networks as lists of blocks; which one a checkpoint holds |
@@ -24,13 +25,14 @@
 //! | | [`format`] | bytes, durations, counts and error chains as text |
 //!
 //! **The layer rule.** Imports point down only:
-//! `gui, cli → jobs → journal, settings, export, report → train, predict → data, models → checkpoint, images, ops → memory → worker, device,
+//! `gui, cli → jobs → journal, settings, export, report → compress → train, predict → data, models → checkpoint, images, ops → memory → worker, device,
 //! format`.
 //! The two front ends never import each other and never see a tensor. Only `gui` knows egui and only `cli` prints.
 //! A network is computed in NHWC from the first pixel to the logits. `tests/it/layers.rs` holds this table against the code.
 
 pub mod checkpoint;
 pub mod cli;
+pub mod compress;
 pub mod data;
 pub mod device;
 pub mod export;

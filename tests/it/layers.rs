@@ -9,11 +9,12 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("cli", "jobs journal settings export train predict data images memory worker device format"),
     (
         "jobs",
-        "journal settings export report train predict data models checkpoint images ops memory worker device format",
+        "journal settings export report compress train predict data models checkpoint images ops memory worker device format",
     ),
     ("journal", "predict data models checkpoint images ops memory worker device format"),
-    ("export", "predict data models checkpoint images ops memory worker device format"),
-    ("report", "train predict data models checkpoint images ops memory worker device format"),
+    ("export", "compress predict data models checkpoint images ops memory worker device format"),
+    ("report", "compress train predict data models checkpoint images ops memory worker device format"),
+    ("compress", "train predict data models checkpoint images ops memory worker device format"),
     ("settings", "train predict data models checkpoint images ops memory worker device format"),
     ("predict", "data models checkpoint images ops memory worker device format"),
     ("train", "data models checkpoint images ops memory worker device format"),
@@ -126,7 +127,7 @@ fn front_ends_see_no_tensor_and_only_they_speak() {
             forbid(words, &["cli", "main"]);
         }
         forbid("thread::spawn", &[]);
-        forbid("candle", &["device", "checkpoint", "ops", "models", "train", "predict", "lib"]);
+        forbid("candle", &["device", "checkpoint", "ops", "models", "train", "predict", "compress", "lib"]);
         forbid("Builder::new().name(", &["worker", "jobs", "data"]);
     }
     assert!(broken.is_empty(), "{broken:#?}");

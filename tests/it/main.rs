@@ -11,6 +11,7 @@ mod cli;
 mod control_group;
 mod data;
 mod decoding_memory;
+mod distill;
 mod doctor;
 #[cfg(feature = "window")]
 mod download_page;

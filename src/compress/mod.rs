@@ -1,0 +1,3 @@
+//! Smaller networks from trained ones.
+
+pub mod distill;
