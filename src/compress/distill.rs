@@ -35,7 +35,7 @@ const NAMED: usize = 5;
 #[derive(Debug, thiserror::Error)]
 pub enum DistillError {
     #[error("cannot use the teacher {teacher}")]
-    Teacher { teacher: String, source: PredictError },
+    Teacher { teacher: String, source: Box<PredictError> },
     #[error(
         "the teacher {teacher} does not know {count} of the {of} classes of these photos: {missing}. Choose a teacher \
          that was trained on all of them, or leave their photos out"
@@ -100,7 +100,7 @@ impl OpenTeacher {
     /// Opens the teacher of a run on photos that may be mirrored.
     pub fn open(distill: &Distill, mirrors: bool) -> Result<Self, DistillError> {
         let source = distill.teacher.clone().map_or(ModelSource::Starter, ModelSource::File);
-        let unusable = |error| DistillError::Teacher { teacher: source.name(), source: error };
+        let unusable = |error| DistillError::Teacher { teacher: source.name(), source: Box::new(error) };
         let unloaded = Unloaded::open(&source, None, &TransformOverrides::default()).map_err(unusable)?;
         let side = side(unloaded.transform());
         let channels = if distill.features.is_some() { channels(unloaded.architecture(), side)? } else { 0 };
@@ -217,7 +217,7 @@ impl Unasked {
         let Self { teacher: OpenTeacher { unloaded, source, channels, mirrors, .. }, places, .. } = self;
         let classifier = unloaded
             .load(Loading::default(), asking.device)
-            .map_err(|error| DistillError::Teacher { teacher: source.name(), source: error })?;
+            .map_err(|error| DistillError::Teacher { teacher: source.name(), source: Box::new(error) })?;
         let photos: Arc<[Photo]> = photos.into();
         let loader = Loader::new(photos.clone(), places.len(), asking.tiles.clone(), None, asking.threads, 1)?;
         let order = EpochOrder { seed: 0, epoch: 0, shuffle: false, batch_size: AT_ONCE, first_batch: 0 };
