@@ -11,7 +11,7 @@
 //! | | [`settings`] | preferences, always valid after reading |
 //! | | [`report`] | evaluations and runs as pages of HTML with plots |
 //! | | [`export`] | predictions as CSV, JSON lines or sorted folders |
-//! | domain | [`compress`] | a network made smaller: in fewer bits, of fewer channels |
+//! | domain | [`compress`] | a network made smaller: in fewer bits, of fewer channels, or taught by a larger one |
 //! | | [`train`] | a network learns from labelled photos |
 //! | | [`predict`] | a classifier: network, labels and input transform |
 //! | | [`data`] | labelled photos: folders and manifests, splits, augmented batches |

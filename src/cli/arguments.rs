@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::train_arguments::{FindRateArguments, SweepArguments, TrainArguments};
+use super::train_arguments::{DistillArguments, FindRateArguments, SweepArguments, TrainArguments};
 use crate::compress::quantize::Bits;
 use crate::device::DeviceChoice;
 use crate::format::parse_bytes;
@@ -48,6 +48,7 @@ pub enum Command {
     Classify(Box<ClassifyArguments>),
     Inspect(InspectArguments),
     Train(Box<TrainArguments>),
+    Distill(Box<DistillArguments>),
     FindLr(Box<FindRateArguments>),
     Sweep(Box<SweepArguments>),
     Evaluate(Box<EvaluateArguments>),

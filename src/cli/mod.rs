@@ -55,6 +55,7 @@ pub fn run() -> Request {
         Some(Command::Bench(arguments)) => Request::Done(bench::run(*arguments)),
         Some(Command::Train(arguments)) => Request::Done(train::run(*arguments)),
         Some(Command::Prune(arguments)) => Request::Done(prune::run(*arguments)),
+        Some(Command::Distill(arguments)) => Request::Done(train::run(arguments.train())),
         Some(Command::Doctor(arguments)) => Request::Done(doctor::run(&arguments)),
         Some(Command::Download(arguments)) => Request::Done(download::run(arguments)),
         None => window(arguments.paths),

@@ -46,7 +46,7 @@ pub fn run(arguments: TrainArguments) -> ExitCode {
 
 fn task(arguments: TrainArguments) -> TrainTask {
     if let Some(folder) = arguments.resume {
-        let memory = arguments.settings.memory.choice();
+        let memory = arguments.settings.options.memory.choice();
         return TrainTask::Resume { folder, memory: (memory != MemoryChoice::default()).then_some(memory) };
     }
     let config = Box::new(checked(arguments.settings));
@@ -62,7 +62,8 @@ pub fn checked(settings: TrainSettings) -> TrainConfig {
     if config.data.as_os_str().is_empty() {
         usage("name the photos with --data FOLDER");
     }
-    if let Some(missing) = [Some(&config.data), config.val.as_ref(), config.model.as_ref()]
+    let teacher = config.distill.as_ref().and_then(|distill| distill.teacher.as_ref());
+    if let Some(missing) = [Some(&config.data), config.val.as_ref(), config.model.as_ref(), teacher]
         .into_iter()
         .flatten()
         .find(|path| !path.exists())

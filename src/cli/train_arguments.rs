@@ -1,13 +1,14 @@
 //! The words of `galley train`: every field of its settings is a flag of the same name.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
 use super::arguments::{Device, MemoryArguments, whole};
+use super::usage;
 use crate::data::{Augment, Duplicates};
 use crate::jobs::sweep::CHILD_OPTION;
-use crate::train::{CacheFeatures, ClassWeights, Course, Method, Preset, Recompute, TrainConfig, Unfreeze};
+use crate::train::{CacheFeatures, ClassWeights, Course, Distill, Method, Preset, Recompute, TrainConfig, Unfreeze};
 
 const TRAIN_NOTES: &str = "\
 DATA is a folder with a subfolder of photos per class (or train/, val/ and test/ with such), or a .csv or .jsonl file of
@@ -16,6 +17,9 @@ last.safetensors. A run that was stopped in any way goes on where its last snaps
 
 Exit codes: 0 done; 1 failed; 2 wrong usage; 130 stopped with Ctrl-C, after a snapshot.
 GALLEY_TILES names another folder for resized photos.";
+
+/// The word for the embedded model.
+const STARTER: &str = "starter";
 
 /// Train a network on labelled photos
 #[derive(Args)]
@@ -32,6 +36,52 @@ pub struct TrainArguments {
     /// A JSON object per epoch and one at the end, instead of lines for people
     #[arg(long)]
     pub json: bool,
+}
+
+const DISTILL_NOTES: &str = "\
+The student learns from the labels of DATA and from what TEACHER answers to its photos. TEACHER knows all classes of DATA by
+name, in any order; each of the two networks gets photos as it wants them. The teacher is asked once about each photo as it
+is and, unless --flip is 0, about its mirror image; its answers are kept beside the resized photos, so that a further run
+asks about new photos alone. A run that was stopped goes on with: galley train --resume RUN. The other settings are those of
+galley train.
+
+Exit codes: 0 done; 1 failed; 2 wrong usage; 130 stopped with Ctrl-C, after a snapshot.";
+
+/// Train a small network on what a larger one answers
+#[derive(Args)]
+#[command(after_help = DISTILL_NOTES)]
+pub struct DistillArguments {
+    /// Checkpoint of the network to learn from; `starter` is the starter model
+    #[arg(value_name = "TEACHER")]
+    pub from: PathBuf,
+    /// Folder of class folders, or a manifest (.csv, .jsonl)
+    #[arg(value_name = "DATA")]
+    pub photos: PathBuf,
+    /// Who learns: a known network with random weights, such as mobilenetv3_small_050, or a checkpoint
+    #[arg(long, value_name = "ARCH|CHECKPOINT")]
+    pub student: String,
+    /// The folder of the new run
+    #[arg(long, value_name = "RUN")]
+    pub out: PathBuf,
+    /// A JSON object per epoch and one at the end, instead of lines for people
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub teaching: Teaching,
+    #[command(flatten)]
+    pub options: TrainOptions,
+}
+
+impl DistillArguments {
+    pub fn train(self) -> TrainArguments {
+        let Self { from, photos, student, out, json, teaching, options } = self;
+        let file = PathBuf::from(&student);
+        let is_file = file.exists() || file.components().count() > 1 || file.extension().is_some();
+        let (model, arch) = if is_file { (Some(file), None) } else { (None, Some(student)) };
+        let sources = Sources { data: Some(photos), model, arch, teacher: Some(from) };
+        let settings = TrainSettings { sources, teaching, options };
+        TrainArguments { resume: None, settings, out: Some(out), json }
+    }
 }
 
 const FIND_RATE_NOTES: &str = "\
@@ -84,18 +134,50 @@ pub struct SweepArguments {
 
 #[derive(Args)]
 pub struct TrainSettings {
+    #[command(flatten)]
+    pub sources: Sources,
+    #[command(flatten)]
+    pub teaching: Teaching,
+    #[command(flatten)]
+    pub options: TrainOptions,
+}
+
+/// What a run begins from.
+#[derive(Args)]
+pub struct Sources {
     /// Folder of class folders, or a manifest (.csv, .jsonl)
     #[arg(long)]
     pub data: Option<PathBuf>,
-    /// Photos to validate with [default: the data's own, or a part of it]
-    #[arg(long, value_name = "DATA")]
-    pub val: Option<PathBuf>,
     /// Checkpoint to begin from [default: the starter model]
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
     /// Begin without a checkpoint: a known network with random weights, such as mobilenet_v3_small
     #[arg(long, value_name = "NAME", conflicts_with = "model")]
     pub arch: Option<String>,
+    /// Also learn from the answers of this checkpoint, as galley distill does; `starter` is the starter model
+    #[arg(long, value_name = "FILE", help_heading = "Teacher")]
+    pub teacher: Option<PathBuf>,
+}
+
+/// How a teacher is learned from.
+#[derive(Args)]
+pub struct Teaching {
+    /// What logits are divided by before they are compared: the higher, the more the less likely classes tell [default: 4]
+    #[arg(long, value_name = "X", help_heading = "Teacher")]
+    pub temperature: Option<f64>,
+    /// The teacher's share of the loss; the rest is the labels' [default: 0.7]
+    #[arg(long, value_name = "X", help_heading = "Teacher")]
+    pub distill_weight: Option<f64>,
+    /// Also learn to find photos as alike as the teacher does, with this weight [default: off; without a number 3000]
+    #[arg(long, value_name = "X", num_args = 0..=1, default_missing_value = "3000", help_heading = "Teacher")]
+    pub features: Option<f64>,
+}
+
+#[derive(Args)]
+pub struct TrainOptions {
+    /// Photos to validate with [default: the data's own, or a part of it]
+    #[arg(long, value_name = "DATA")]
+    pub val: Option<PathBuf>,
     /// Settings for a purpose; single ones may differ
     #[arg(long, value_enum)]
     pub preset: Option<PresetName>,
@@ -295,9 +377,38 @@ fn pair(text: &str) -> Result<[f64; 2], String> {
     numbers.ok_or_else(|| "this must be two numbers, such as 0.35,1".to_owned())
 }
 
+impl Teaching {
+    fn is_given(&self) -> bool {
+        self.temperature.is_some() || self.distill_weight.is_some() || self.features.is_some()
+    }
+
+    fn by(&self, teacher: &Path) -> Distill {
+        let base = Distill::default();
+        let is_starter = teacher.as_os_str() == STARTER && !teacher.exists();
+        Distill {
+            teacher: (!is_starter).then(|| teacher.to_owned()),
+            temperature: self.temperature.unwrap_or(base.temperature),
+            weight: self.distill_weight.unwrap_or(base.weight),
+            features: self.features,
+        }
+    }
+}
+
 impl TrainSettings {
     /// The settings, beginning from the preset's.
     pub fn config(self) -> TrainConfig {
+        let Self { sources: Sources { data, model, arch, teacher }, teaching, options } = self;
+        if teacher.is_none() && teaching.is_given() {
+            usage("--temperature, --distill-weight and --features are about a teacher: name it with --teacher FILE");
+        }
+        let distill = teacher.map(|teacher| teaching.by(&teacher));
+        TrainConfig { data: data.unwrap_or_default(), model, arch, distill, ..options.config() }
+    }
+}
+
+impl TrainOptions {
+    /// The settings of a run without its sources, beginning from the preset's.
+    fn config(self) -> TrainConfig {
         let preset = self.preset.map(|name| match name {
             PresetName::Quick => Preset::Quick,
             PresetName::Full => Preset::Full,
@@ -308,10 +419,7 @@ impl TrainSettings {
         let or_none =
             |given: Option<f64>, base: Option<f64>| given.map_or(base, |given| (given != 0.0).then_some(given));
         TrainConfig {
-            data: self.data.unwrap_or_default(),
             val: self.val,
-            model: self.model,
-            arch: self.arch,
             epochs: self.epochs.unwrap_or(base.epochs),
             batch_size: self.batch_size.unwrap_or(base.batch_size),
             micro_batch: self.micro_batch.or(base.micro_batch),
@@ -381,6 +489,7 @@ impl TrainSettings {
             snapshot_minutes: self.snapshot_minutes.unwrap_or(base.snapshot_minutes),
             seed: self.seed.unwrap_or(base.seed),
             device: self.device.map_or(base.device, Device::choice),
+            ..base
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod calibrate;
 pub mod choice;
+pub mod distill;
 pub mod prune;
 pub mod quantize;
 pub mod report;

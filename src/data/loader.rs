@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::augment::{Augment, Sample, Turn, mix};
+use super::augment::{Augment, Sample, Turn, blend_rows, mix};
 use super::ordered::Ordered;
 use super::random::Random;
 use super::{DataError, Photo, Tiles};
@@ -26,7 +26,7 @@ pub struct EpochOrder {
 }
 
 /// Rows of one batch, photos that cannot be read left out.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Batch {
     /// Which photos the rows are.
     pub indices: Vec<usize>,
@@ -37,8 +37,21 @@ pub struct Batch {
     pub targets: Vec<f32>,
     /// The photos' own classes.
     pub labels: Vec<u32>,
+    /// By row: whether the photo is turned left to right.
+    pub mirrored: Vec<bool>,
+    /// What each row has of its own photo, where each is mixed with the one before it.
+    pub kept: Option<f32>,
     /// Photos of this batch that could not be read, and why.
     pub skipped: Vec<(usize, String)>,
+}
+
+impl Batch {
+    /// Mixes other values of the rows' photos, of one length each, as the photos are mixed.
+    pub fn mix_too(&self, values: &mut [f32]) {
+        if let Some(kept) = self.kept {
+            blend_rows(values, self.indices.len(), kept);
+        }
+    }
 }
 
 /// Makes epochs of batches of the same photos.
@@ -178,7 +191,7 @@ impl Plan {
         let transform = self.tiles.transform();
         let sample = match &self.augment {
             Some(augment) => augment.sample(&tile, transform, self.size, turn),
-            None => Sample { levels: transform.crop(&tile), erased: None },
+            None => Sample { levels: transform.crop(&tile), mirrored: false, erased: None },
         };
         *buffer = tile.rgb;
         Ok(sample)
@@ -200,6 +213,7 @@ impl Plan {
             labels.push(class as u32);
         }
         let indices = rows.iter().map(|(index, _)| *index).collect();
-        Batch { indices, pixels, size: self.size, targets, labels, skipped }
+        let mirrored = rows.iter().map(|(_, sample)| sample.mirrored).collect();
+        Batch { indices, pixels, size: self.size, targets, labels, mirrored, kept: None, skipped }
     }
 }

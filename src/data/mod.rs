@@ -3,6 +3,7 @@
 //! Everything that is drawn follows from a seed and a name or an index: the order of the file system, the number of
 //! threads and what was drawn before do not matter.
 
+mod answers;
 mod augment;
 mod error;
 mod folders;
@@ -18,7 +19,8 @@ mod tiles;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-pub use augment::{Augment, AugmentError, preview};
+pub use answers::{Answers, Kept};
+pub use augment::{Augment, AugmentError, mirror, preview};
 pub use error::DataError;
 pub use loader::{Batch, Epoch, EpochOrder, Loader};
 pub use survey::{Duplicates, Group, Survey, survey};

@@ -200,7 +200,7 @@ impl Record {
 
 /// Against damage, not malice. Each step is a bijection of the state and of the word it takes in, so a change of any
 /// one word always shows.
-fn checksum(bytes: &[u8]) -> u64 {
+pub(super) fn checksum(bytes: &[u8]) -> u64 {
     let take = |state: u64, word: u64| (state ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
     let (words, rest) = bytes.as_chunks::<8>();
     let state = words.iter().fold(bytes.len() as u64, |state, word| take(state, u64::from_le_bytes(*word)));

@@ -10,7 +10,7 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 
 use super::store::{Key, Store};
-use crate::images::transform::Transform;
+use crate::images::transform::{Interpolation, Resize, Transform};
 use crate::images::{ImageBudget, ImageError, Limits, Picture, load_resized};
 
 /// Makes tiles, and keeps them if it has a folder for them.
@@ -40,11 +40,16 @@ impl Tiles {
     /// Keeps tiles in `folder`, which transforms of other sizes may use too, up to `limit_bytes` for each size. Photos
     /// beyond are decoded each time.
     pub fn in_folder(folder: &Path, transform: &Transform, limit_bytes: u64) -> io::Result<Self> {
-        let shape = (transform.resize, transform.interpolation, transform.longest_side());
+        let shape = shape(transform);
         let digest: [u8; 32] = Sha256::digest(format!("{shape:?}")).into();
         let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let store = Store::open(folder, &format!("tiles-{name}"), limit_bytes)?;
         Ok(Self { store: Some(store), ..Self::new(transform) })
+    }
+
+    /// Whether the tiles of two transforms are the same.
+    pub fn are_shared(one: &Transform, other: &Transform) -> bool {
+        shape(one) == shape(other)
     }
 
     /// Drops the tiles of other photos if those of `photos` would not fit beside them.
@@ -77,8 +82,13 @@ impl Tiles {
     }
 }
 
+/// What tiles follow from.
+fn shape(transform: &Transform) -> (Resize, Interpolation, u64) {
+    (transform.resize, transform.interpolation, transform.longest_side())
+}
+
 /// From the photo's path, size and time of change; `None` when it cannot be looked at.
-fn key(path: &Path) -> Option<Key> {
+pub(super) fn key(path: &Path) -> Option<Key> {
     let metadata = fs::metadata(path).ok()?;
     let mut hash = Sha256::new();
     hash.update(path.as_os_str().as_encoded_bytes());

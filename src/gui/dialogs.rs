@@ -26,6 +26,8 @@ pub enum Ask {
     ValidationPhotos,
     /// The checkpoint to begin from.
     TrainModel,
+    /// The checkpoint to learn from.
+    Teacher,
     /// A folder of class folders to evaluate on.
     EvaluatePhotos,
     EvaluateTable,
@@ -66,7 +68,7 @@ pub fn open(ask: Ask) -> impl Future<Output = Option<Action>> + Send {
     // The dialogs are made here, on the calling thread: macOS wants them on the window's.
     let dialog = AsyncFileDialog::new();
     let chosen: Chosen = match &ask {
-        Ask::Checkpoint | Ask::TrainModel | Ask::LightModel => {
+        Ask::Checkpoint | Ask::TrainModel | Ask::Teacher | Ask::LightModel => {
             let dialog = dialog.set_title("Open checkpoint").add_filter("Checkpoints", &CHECKPOINTS);
             one(dialog.add_filter("All files", &["*"]).pick_file())
         }
@@ -116,6 +118,7 @@ pub fn action(ask: Ask, paths: Vec<PathBuf>) -> Option<Action> {
         Ask::TrainPhotos | Ask::TrainTable => Action::Train(TrainAction::SetPhotos(first)),
         Ask::ValidationPhotos => Action::Train(TrainAction::SetValidation(Some(first))),
         Ask::TrainModel => Action::Train(TrainAction::OpenModel(first)),
+        Ask::Teacher => Action::Train(TrainAction::OpenTeacher(first)),
         Ask::EvaluatePhotos | Ask::EvaluateTable => Action::Evaluate(EvaluateAction::SetPhotos(first)),
         Ask::ComparisonPhotos => Action::Compress(CompressAction::SetPhotos(Some(first))),
         Ask::Report => Action::Evaluate(EvaluateAction::SaveReport(first)),

@@ -9,7 +9,7 @@ use super::{App, Page};
 use crate::jobs::brought::Brought;
 use crate::jobs::runs::{self, RunList};
 use crate::predict::ModelSource;
-use crate::train::TrainConfig;
+use crate::train::{Distill, TrainConfig};
 
 /// Something about training that is wanted done.
 #[derive(Debug)]
@@ -20,6 +20,10 @@ pub enum TrainAction {
     SetModel(ModelSource),
     /// Puts a checkpoint into the library and begins from it.
     OpenModel(PathBuf),
+    /// Whose answers are learned too; none is the labels alone.
+    SetTeacher(Option<ModelSource>),
+    /// Puts a checkpoint into the library and learns from it.
+    OpenTeacher(PathBuf),
     SetBatchSize(usize),
     /// The settings of a run that was; photos and checkpoint come along.
     TakeSettings(Box<TrainConfig>),
@@ -50,6 +54,8 @@ impl App {
             TrainAction::LookAgain => self.train.look_again(),
             TrainAction::SetModel(source) => self.set_model_to_train(source),
             TrainAction::OpenModel(path) => self.open_model_to_train(ctx, path),
+            TrainAction::SetTeacher(source) => self.set_teacher(source),
+            TrainAction::OpenTeacher(path) => self.open_teacher(ctx, path),
             TrainAction::SetBatchSize(size) => self.train.config.batch_size = size,
             TrainAction::TakeSettings(config) => self.take_settings(ctx, *config),
             TrainAction::Start => self.start_training(ctx),
@@ -88,6 +94,23 @@ impl App {
         self.open_checkpoint(ctx, &path);
         self.page = Page::Train;
         self.train.config.model = Some(path);
+    }
+
+    fn set_teacher(&mut self, source: Option<ModelSource>) {
+        let before = self.train.config.distill.take();
+        self.train.config.distill = source.map(|source| {
+            let teacher = match source {
+                ModelSource::Starter => None,
+                ModelSource::File(path) => Some(path),
+            };
+            Distill { teacher, ..before.unwrap_or_default() }
+        });
+    }
+
+    fn open_teacher(&mut self, ctx: &Context, path: PathBuf) {
+        self.open_checkpoint(ctx, &path);
+        self.page = Page::Train;
+        self.set_teacher(Some(ModelSource::File(path)));
     }
 
     fn take_settings(&mut self, ctx: &Context, config: TrainConfig) {

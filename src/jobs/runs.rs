@@ -124,6 +124,7 @@ mod tests {
     fn begin(folder: &Path, loss: f64) {
         let classes = vec!["a".to_owned(), "b".to_owned()];
         let record = RunRecord {
+            teacher: None,
             config: TrainConfig::default(),
             classes,
             photos: 1,

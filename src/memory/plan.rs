@@ -28,6 +28,12 @@ pub struct Plan {
     pub photos: u64,
     /// What frozen blocks made of every photo.
     pub features: u64,
+    /// A teacher's answers to the photos.
+    #[serde(default)]
+    pub answers: u64,
+    /// By how much a teacher, which is asked and gone before all else comes, takes more than that.
+    #[serde(default)]
+    pub teacher: u64,
     /// The largest single buffer, which is part of one of these: a device may refuse it although all would fit.
     pub largest_buffer: u64,
     /// How much the heap grows by: more than all items together, for between blocks of many sizes some of it stays unused.
@@ -52,7 +58,7 @@ impl Plan {
     }
 
     /// The items by their names for people, in a fixed order.
-    pub fn items(&self) -> [(&'static str, u64); 7] {
+    pub fn items(&self) -> [(&'static str, u64); 9] {
         [
             ("weights", self.weights),
             ("gradients", self.gradients),
@@ -61,6 +67,8 @@ impl Plan {
             ("workspace", self.workspace),
             ("photos", self.photos),
             ("features", self.features),
+            ("answers", self.answers),
+            ("teacher", self.teacher),
         ]
     }
 
@@ -74,6 +82,16 @@ impl Plan {
         let largest_buffer = self.largest_buffer.max(peak.largest_buffer);
         let heap = peak.heap.max(peak.bytes());
         Self { gradients, activations, workspace, largest_buffer, heap, ..self }
+    }
+
+    /// With what a teacher takes, which is gone when these items come: the larger of both is the peak.
+    pub fn after_teacher(self, teacher: &Self) -> Self {
+        Self {
+            teacher: teacher.bytes().saturating_sub(self.bytes()),
+            largest_buffer: self.largest_buffer.max(teacher.largest_buffer),
+            heap: self.heap.max(teacher.heap),
+            ..self
+        }
     }
 }
 
@@ -89,8 +107,14 @@ mod tests {
         // Activations are gone when the last gradients are there.
         // And what the process grows by, to more than the heap.
         let items = plan.process_items();
-        assert_eq!((items[4], items[7], items[8]), (("workspace", 485), ("unused", 237), ("program", PROGRAM)));
+        assert_eq!((items[4], items[9], items[10]), (("workspace", 485), ("unused", 237), ("program", PROGRAM)));
         assert_eq!(plan.process_bytes(), 1237 + PROGRAM);
+        // A teacher that takes less changes nothing, and of one that takes more the process takes what that does.
+        let teacher = |bytes| Plan { weights: bytes, heap: bytes + 100, largest_buffer: bytes, ..Plan::default() };
+        assert_eq!(plan.after_teacher(&teacher(60)), plan);
+        let taught = plan.after_teacher(&teacher(5000));
+        assert_eq!((taught.teacher, taught.bytes(), taught.largest_buffer), (4000, 5000, 5000));
+        assert_eq!(taught.process_bytes(), teacher(5000).process_bytes());
         let plan = Plan::default().with_peak(peak, 600, 700);
         assert_eq!((plan.bytes(), plan.activations, plan.gradients, plan.workspace), (1000, 700, 300, 0));
         let plan = Plan::default().with_peak(peak, 600, 1700);

@@ -140,14 +140,24 @@ fn mobilenets() -> Vec<Candidate> {
             let title = if percent == 100 { "MobileNetV2".to_owned() } else { format!("MobileNetV2 {width}×") };
             all.push(candidate(&name, &title, naming, Family::Inverted(mobilenet::v2(width))));
         }
-        for (large, size) in [(false, "Small"), (true, "Large")] {
+        // timm alone publishes others than of full width.
+        const WIDTHS: [(bool, &str, u32); 5] = [
+            (false, "Small", 100),
+            (true, "Large", 100),
+            (false, "Small", 50),
+            (false, "Small", 75),
+            (true, "Large", 75),
+        ];
+        for (large, size, percent) in WIDTHS.into_iter().filter(|width| naming == Naming::Timm || width.2 == 100) {
             let lower = size.to_lowercase();
             let name = match naming {
-                Naming::Timm => format!("mobilenetv3_{lower}_100"),
+                Naming::Timm => format!("mobilenetv3_{lower}_{percent:03}"),
                 _ => format!("mobilenet_v3_{lower}"),
             };
-            let family = Family::Inverted(mobilenet::v3(large, naming));
-            all.push(candidate(&name, &format!("MobileNetV3 {size}"), naming, family));
+            let width = f64::from(percent) / 100.0;
+            let title = format!("MobileNetV3 {size}");
+            let title = if percent == 100 { title } else { format!("{title} {width}×") };
+            all.push(candidate(&name, &title, naming, Family::Inverted(mobilenet::v3(large, width, naming))));
         }
     }
     all
@@ -268,11 +278,13 @@ fn timm(name: &str) -> Transform {
     };
     // timm: Inception's mean and deviation for these.
     let from_tensorflow = name.starts_with("tf_mobilenetv3");
+    // Without published weights its settings are the bare ones.
+    let is_bilinear = from_tensorflow || name == "mobilenetv3_large_075";
     let inception = from_tensorflow || name.starts_with("vit_") || name == "efficientnet_b1";
     Transform {
         resize: Resize::ShortSide((f64::from(side) / crop_ratio).floor() as u32),
         crop: Some(side),
-        interpolation: if from_tensorflow { Interpolation::Bilinear } else { Interpolation::Bicubic },
+        interpolation: if is_bilinear { Interpolation::Bilinear } else { Interpolation::Bicubic },
         mean: if inception { [0.5; 3] } else { IMAGENET_MEAN },
         std: if inception { [0.5; 3] } else { IMAGENET_STD },
     }

@@ -153,7 +153,7 @@ fn architecture(tensors: &[TensorInfo], fit: Fit, hint: Option<&str>) -> Result<
 }
 
 fn has_tensorflow_twin(name: &str) -> bool {
-    name.starts_with("efficientnet_b") || name.starts_with("mobilenetv3_")
+    name.starts_with("efficientnet_b") || name.starts_with("mobilenetv3_") && name != "mobilenetv3_small_050"
 }
 
 /// How a file's weights fit the tensors `asked` for.

@@ -1,4 +1,4 @@
-//! The tables of MobileNetV2 (of any width) and MobileNetV3 small and large.
+//! The tables of MobileNetV2 and of MobileNetV3 small and large, each of any width.
 
 use super::Naming;
 use super::inverted::{Inverted, Stage, Style, Unit, round_channels};
@@ -67,22 +67,27 @@ const LARGE: [&[Row]; 6] = [
     &[(5, 672, 160, true, true, 2), (5, 960, 160, true, true, 1), (5, 960, 160, true, true, 1)],
 ];
 
-pub fn v3(large: bool, naming: Naming) -> Inverted {
+/// Of `width` times the channels, as timm widens: expansions are shares of a block's rounded inputs, the stem never becomes
+/// narrower (its 12 channels would be rounded to 16 again), and the head's hidden layer stays.
+pub fn v3(large: bool, width: f64, naming: Naming) -> Inverted {
     let rows: &[&[Row]] = if large { &LARGE } else { &SMALL };
     let stem = 16;
-    let mut inputs = stem;
+    // Of the table, and of this network.
+    let (mut table_inputs, mut inputs) = (stem, stem);
     let mut unit = |&(kernel, expanded, outputs, squeezes, hard_swish, stride): &Row| {
+        let expanded = round_channels(inputs as f64 * (expanded as f64 / table_inputs as f64));
         let squeezed = squeezes.then(|| round_channels(expanded as f64 / 4.0));
         let activation = if hard_swish { HardSwish } else { Relu };
-        let unit = Unit { kernel, stride, inputs, expanded, outputs, squeezed, activation };
-        inputs = outputs;
+        let narrowed = round_channels(outputs as f64 * width);
+        let unit = Unit { kernel, stride, inputs, expanded, outputs: narrowed, squeezed, activation };
+        (table_inputs, inputs) = (outputs, narrowed);
         unit
     };
     Inverted {
         style: Style::MobileNetV3,
         stem,
         stages: rows.iter().map(|rows| Stage { blocks: rows.iter().map(&mut unit).collect() }).collect(),
-        last: if large { 960 } else { 576 },
+        last: round_channels(if large { 960.0 } else { 576.0 } * width),
         hidden: Some(if large { 1280 } else { 1024 }),
         activation: HardSwish,
         gate: [Relu, HardSigmoid],

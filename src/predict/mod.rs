@@ -12,10 +12,10 @@ use std::time::SystemTime;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::{Checkpoint, CheckpointError, TensorInfo};
 use crate::device;
 use crate::images::Input;
-use crate::images::transform::{Interpolation, Resize, TransformError};
+use crate::images::transform::{Interpolation, Resize, Transform, TransformError};
 use crate::models::{self, Architecture, LoadReport, ModelError, Network};
 
 pub use describe::{Description, describe, recognise};
@@ -195,6 +195,29 @@ impl Unloaded {
         let architecture = recognise(&checkpoint).map_err(unusable)?;
         let description = describe(&checkpoint, &architecture, labels, overrides)?;
         Ok(Self { checkpoint, files, architecture, description })
+    }
+
+    /// All files of the checkpoint; none for the starter model.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|(path, _)| path.as_path())
+    }
+
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// In the order of the network's outputs.
+    pub fn labels(&self) -> &[Arc<str>] {
+        &self.description.labels
+    }
+
+    pub fn transform(&self) -> &Transform {
+        &self.description.transform
+    }
+
+    /// Those of its file.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        self.checkpoint.tensors()
     }
 
     /// The bytes that its weights will take in memory.

@@ -147,8 +147,14 @@ mod tests {
     #[test]
     fn a_run_without_validation_shows_its_curves_alone() {
         let config = TrainConfig { data: "/photos/<b>".into(), ..TrainConfig::default() };
-        let record =
-            RunRecord { config, classes: vec!["a".into()], photos: 1, left_out: Vec::new(), galley: "0".to_owned() };
+        let record = RunRecord {
+            config,
+            classes: vec!["a".into()],
+            photos: 1,
+            left_out: Vec::new(),
+            teacher: None,
+            galley: "0".to_owned(),
+        };
         let step = |step| StepRecord { step, epoch: 0, loss: 2.0, accuracy: 0.5, lr: 1e-3, gradient_norm: 1.0 };
         let metrics: Vec<Record> = (0..5).map(|number| Record::Step(step(number))).collect();
         let html = run_page(&record, &metrics, "A network", None, &Thumbnails::default()).html();

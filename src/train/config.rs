@@ -79,6 +79,32 @@ pub enum ClassWeights {
     Balanced,
 }
 
+/// A network whose answers are learned beside the labels, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Distill {
+    /// Its checkpoint; none is the embedded starter model.
+    pub teacher: Option<PathBuf>,
+    /// What logits are divided by before they become probabilities: the higher, the more the less likely classes tell.
+    pub temperature: f64,
+    /// The teacher's share of the loss; the rest is the labels'.
+    pub weight: f64,
+    /// What it counts beside to find photos as alike as the teacher does, by the features before the classifier; none does
+    /// not look at them.
+    pub features: Option<f64>,
+}
+
+impl Distill {
+    /// The weight of features in the paper, see [`super::similarity`].
+    pub const FEATURES: f64 = 3000.0;
+}
+
+impl Default for Distill {
+    fn default() -> Self {
+        Self { teacher: None, temperature: 4.0, weight: 0.7, features: None }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct TrainConfig {
@@ -90,6 +116,8 @@ pub struct TrainConfig {
     pub model: Option<PathBuf>,
     /// Instead of a checkpoint: the name of a network that begins with random weights, drawn by the seed.
     pub arch: Option<String>,
+    /// Whose answers are learned too; none learns from the labels alone.
+    pub distill: Option<Distill>,
     pub epochs: usize,
     /// Photos whose gradients make one step.
     pub batch_size: usize,
@@ -161,6 +189,7 @@ impl Default for TrainConfig {
             val: None,
             model: None,
             arch: None,
+            distill: None,
             epochs: 10,
             batch_size: 16,
             micro_batch: None,
@@ -274,6 +303,9 @@ impl TrainConfig {
         for (field, value) in [("step-epochs", self.step_epochs), ("clip-norm", self.clip_norm.unwrap_or(1.0))] {
             real(field, value, value > 0.0 && value.is_finite(), "more than 0")?;
         }
+        if let Some(distill) = &self.distill {
+            distill.check(self.unfreeze)?;
+        }
         Ok(self.augment.check()?)
     }
 
@@ -315,6 +347,27 @@ impl TrainConfig {
     }
 }
 
+impl Distill {
+    fn check(&self, unfreeze: Unfreeze) -> Result<(), ConfigError> {
+        let Self { temperature, weight, .. } = *self;
+        if !(0.1..=100.0).contains(&temperature) {
+            return Err(wrong("temperature", temperature, "from 0.1 to 100"));
+        }
+        if !(0.0..=1.0).contains(&weight) {
+            return Err(wrong("distill-weight", weight, "from 0 to 1"));
+        }
+        let Some(features) = self.features else { return Ok(()) };
+        if !(features > 0.0 && features <= 1e6) {
+            return Err(wrong("features", features, "more than 0, up to 1,000,000"));
+        }
+        // They are those before the last block.
+        if unfreeze.first(2) == 1 {
+            return Err(wrong("features", features, "none, or let more than the classifier learn with --unfreeze"));
+        }
+        Ok(())
+    }
+}
+
 fn wrong(field: &'static str, value: impl ToString, range: &'static str) -> ConfigError {
     ConfigError::Range { field, value: value.to_string(), range }
 }
@@ -333,6 +386,13 @@ mod tests {
         assert!(wrong(TrainConfig { lr: f64::NAN, ..fine.clone() }).starts_with("lr is NaN"));
         assert!(wrong(TrainConfig { ema: Some(1.0), ..fine.clone() }).starts_with("ema is 1"));
         assert!(wrong(TrainConfig { image_size: Some(9), ..fine.clone() }).starts_with("image-size is 9"));
+        let distill = |distill, unfreeze| TrainConfig { distill: Some(distill), unfreeze, ..fine.clone() };
+        assert!(distill(Distill::default(), Unfreeze::Head).check().is_ok());
+        let text = wrong(distill(Distill { temperature: 0.0, ..Distill::default() }, Unfreeze::All));
+        assert_eq!(text, "temperature is 0; choose from 0.1 to 100");
+        let features = Distill { features: Some(Distill::FEATURES), ..Distill::default() };
+        assert!(distill(features.clone(), Unfreeze::Last(2)).check().is_ok());
+        assert!(wrong(distill(features, Unfreeze::Last(1))).contains("--unfreeze"));
         let augment = Augment { flip: 2.0, ..Augment::default() };
         assert!(wrong(TrainConfig { augment, ..fine }).starts_with("flip must be"));
     }
@@ -348,7 +408,8 @@ mod tests {
 
     #[test]
     fn a_record_reads_back_and_misses_nothing() {
-        let config = TrainConfig { unfreeze: Unfreeze::Last(3), ema: Some(0.99), ..TrainConfig::default() };
+        let distill = Some(Distill { teacher: Some("t.pth".into()), ..Distill::default() });
+        let config = TrainConfig { unfreeze: Unfreeze::Last(3), ema: Some(0.99), distill, ..TrainConfig::default() };
         let text = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<TrainConfig>(&text).unwrap(), config);
         assert!(serde_json::from_str::<TrainConfig>(r#"{"learning-rate": 1}"#).is_err());

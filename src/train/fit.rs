@@ -13,7 +13,7 @@ use super::snapshot::{self, Best, Position};
 use super::supply::{Features, Frozen, Supply};
 use super::trainer::{Examples, Pace as _, Score, Trainer};
 use super::watch::Watch;
-use super::{Paths, TrainError};
+use super::{Lesson, Paths, Teacher, TrainError};
 use crate::data::random::Random;
 use crate::data::{Batch, EpochOrder, Split};
 use crate::memory::guard::Act;
@@ -29,6 +29,8 @@ pub struct Session {
     /// Where the network's frozen tensors are.
     pub base: Box<dyn Weights + Send + Sync>,
     pub train: Supply,
+    /// Whose answers to the training photos are learned too.
+    pub teacher: Option<Teacher>,
     /// None when there are no photos to validate with.
     pub validation: Option<Supply>,
     /// Whether what the frozen blocks make of the photos is computed once, and kept. Then no photo may change from epoch
@@ -222,8 +224,9 @@ impl Session {
 
     pub(super) fn step(&mut self, batch: &Batch, rate: f64) -> Result<StepRecord, TrainError> {
         let shape = self.train.shape();
-        let Self { config, trainer, position, compute, device, watch, .. } = self;
-        let examples = examples(batch, &shape);
+        let Self { config, trainer, teacher, position, compute, device, watch, .. } = self;
+        let lesson = teacher.as_ref().map(|teacher| teacher.teach(batch)).transpose()?;
+        let examples = examples(batch, &shape, lesson.as_ref());
         let depths = skip_chances(&trainer.network, config.drop_path);
         let (seed, epoch) = (config.seed, position.epoch);
         let paths = |first: usize, count: usize| {
@@ -342,7 +345,7 @@ impl Session {
             if batch.labels.is_empty() {
                 continue;
             }
-            let (score, logits) = self.compute.install(|| trainer.evaluate(examples(&batch, &shape)))?;
+            let (score, logits) = self.compute.install(|| trainer.evaluate(examples(&batch, &shape, None)))?;
             whole.add(score);
             let is_among = |(row, label): &(&Vec<f32>, &u32)| {
                 let own = row[**label as usize];
@@ -369,9 +372,9 @@ impl Session {
     }
 }
 
-pub(super) fn examples<'a>(batch: &'a Batch, shape: &'a [usize]) -> Examples<'a> {
+pub(super) fn examples<'a>(batch: &'a Batch, shape: &'a [usize], lesson: Option<&'a Lesson>) -> Examples<'a> {
     let Batch { pixels: values, targets, labels, .. } = batch;
-    Examples { values, shape, targets, labels }
+    Examples { values, shape, targets, labels, lesson }
 }
 
 /// The chance that a photo skips a block, by block: from 0 in the first to `most` in the last residual one (Huang et al.,

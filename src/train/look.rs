@@ -25,7 +25,7 @@ impl Session {
             let Self { trainer, compute, watch, .. } = self;
             watch.begin(done, 0);
             let gradients = loop {
-                match compute.install(|| trainer.look(examples(&batch, &shape), &mut *watch)) {
+                match compute.install(|| trainer.look(examples(&batch, &shape, None), &mut *watch)) {
                     Err(error) if error.is_of_device() && watch.failed() => {}
                     gradients => break gradients?,
                 }

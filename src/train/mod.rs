@@ -15,26 +15,30 @@ pub mod outline;
 mod run;
 mod schedule;
 mod segments;
+mod similarity;
 pub mod snapshot;
 mod supply;
+mod teacher;
 mod trainer;
 mod watch;
 
 use std::path::PathBuf;
 
-pub use config::{CacheFeatures, ClassWeights, ConfigError, Preset, Recompute, TrainConfig, Unfreeze};
+pub use config::{CacheFeatures, ClassWeights, ConfigError, Distill, Preset, Recompute, TrainConfig, Unfreeze};
 pub use find_rate::{RatePoint, RateSearch, RatesTried};
 pub use fit::{Ended, Finished, FitEvent, Session};
 pub use gradients::Gradients;
-pub use loss::Loss;
+pub use loss::{Loss, SoftLoss};
 pub use optimizer::{Method, Optimizer, OptimizerSettings};
 pub use run::{
     EpochRecord, GuardRecord, Record, RunError, RunFolder, RunRecord, StepRecord, read_metrics, read_record,
 };
 pub use schedule::{Course, Schedule};
-pub use segments::{Paths, Segments};
+pub use segments::{Judge, Paths, Segments};
+pub use similarity::pooled;
 pub use snapshot::{Best, Position};
 pub use supply::Supply;
+pub use teacher::{Lesson, Teacher};
 pub use trainer::{Examples, Pace, Score, Stepped, Trainer};
 pub use watch::{Source, Watch};
 
@@ -75,6 +79,8 @@ pub enum TrainError {
     NothingLearned,
     #[error("the tensor {tensor} holds values that are no numbers, so it was not saved")]
     NotFinite { tensor: String },
+    #[error("the teacher's answers can no longer be read; continue the run, and what is missing is asked again: {}", .path.display())]
+    Answers { path: PathBuf, source: std::io::Error },
     #[error("the tensor {tensor} is no longer to be had, so nothing was saved")]
     Lost { tensor: String },
     #[error(transparent)]

@@ -21,6 +21,8 @@ pub struct StepShape<'a> {
     pub photo: [usize; 3],
     /// Whether photos skip blocks.
     pub drops_paths: bool,
+    /// Whether features before the last block are compared with a teacher's.
+    pub compares_features: bool,
     /// Bytes that optimizer and average remember of each element that learns.
     pub remembered: u64,
     /// Bytes of photos and features that wait.
@@ -76,6 +78,7 @@ impl<'a> Pass<'a> {
         let pixels = tally.tensor(&[at_once, height, width, channels]);
         let mut xs = self.network.features(first, &pixels)?;
         let mut left = Vec::new();
+        let mut of_features = None;
         self.kept = vec![0; first];
         for index in first..self.network.blocks.len() {
             let before = tally.live();
@@ -83,6 +86,9 @@ impl<'a> Pass<'a> {
             self.kept.push((tally.live() - before).saturating_sub(bytes(&ys)));
             left.push(kept);
             xs = ys;
+            if self.shape.compares_features && index + 2 == self.network.blocks.len() {
+                of_features = Some(xs.like());
+            }
         }
         // The logits' loss, made of seven tensors of their size.
         drop(tally.hold(7 * bytes(&xs)));
@@ -91,6 +97,9 @@ impl<'a> Pass<'a> {
         for index in (first..self.network.blocks.len()).rev() {
             let Some(kept) = left.pop() else { break };
             gradient = self.back(index, kept, &gradient)?;
+            if let Some(_more) = of_features.take() {
+                gradient = gradient.like();
+            }
         }
         Ok(())
     }
@@ -262,6 +271,7 @@ mod tests {
                 batch: 8,
                 photo: [224, 224, 3],
                 drops_paths,
+                compares_features: false,
                 remembered: 8,
                 waiting: 0,
             };
@@ -285,6 +295,7 @@ mod tests {
             batch: 8,
             photo,
             drops_paths: false,
+            compares_features: false,
             remembered: 8,
             waiting: 0,
         };

@@ -21,6 +21,9 @@ pub struct RunRecord {
     pub photos: u64,
     /// Photos that are left out: damaged ones, and copies that were not wanted.
     pub left_out: Vec<PathBuf>,
+    /// A number that is another for another teacher, or another way of asking it; none without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<String>,
     pub galley: String,
 }
 
@@ -225,7 +228,7 @@ mod tests {
     fn record() -> RunRecord {
         let classes = vec!["a".to_owned(), "b".to_owned()];
         let (config, left_out) = (TrainConfig::default(), vec!["a/1.jpg".into()]);
-        RunRecord { config, classes, photos: u64::MAX - 3, left_out, galley: "0.1.0".to_owned() }
+        RunRecord { config, classes, photos: u64::MAX - 3, left_out, teacher: None, galley: "0.1.0".to_owned() }
     }
 
     fn step(step: u64) -> Record {

@@ -26,6 +26,17 @@ pub struct Segments {
 /// none leaves a block alone.
 pub type Paths = Vec<Option<Tensor>>;
 
+/// What judges what a network makes of photos while it learns.
+pub trait Judge {
+    /// The gradient of the loss by the logits.
+    fn logits(&mut self, logits: &Tensor) -> Result<Tensor, TrainError>;
+
+    /// That by the output of the block before the last, beside what the last makes of it; none where nothing is wanted of it.
+    fn features(&mut self, _output: &Tensor) -> Result<Option<Tensor>, TrainError> {
+        Ok(None)
+    }
+}
+
 /// What a block leaves for backward.
 enum Kept<'a> {
     Input(Tensor),
@@ -42,14 +53,13 @@ const WEIGHTS_PER_VALUE: usize = 8;
 const LEAST_VALUES: usize = 64 << 10;
 
 impl Segments {
-    /// The logits for `pixels`, and the gradients of every parameter in `gradients`, given what `judge` makes of the
-    /// logits: their gradient.
+    /// The gradients of every parameter in `gradients`, given what `judge` makes of the logits for `pixels`: their gradient.
     pub fn run(
         &self,
         network: &Network,
         pixels: &Tensor,
         paths: &Paths,
-        judge: impl FnOnce(&Tensor) -> Result<Tensor, TrainError>,
+        judge: &mut impl Judge,
         gradients: &mut Gradients,
     ) -> Result<(), TrainError> {
         self.run_in(Phase::Train, network, pixels, paths, judge, gradients)
@@ -60,7 +70,7 @@ impl Segments {
         &self,
         network: &Network,
         pixels: &Tensor,
-        judge: impl FnOnce(&Tensor) -> Result<Tensor, TrainError>,
+        judge: &mut impl Judge,
         gradients: &mut Gradients,
     ) -> Result<(), TrainError> {
         self.run_in(Phase::TrainAgain, network, pixels, &Paths::new(), judge, gradients)
@@ -72,24 +82,32 @@ impl Segments {
         network: &Network,
         pixels: &Tensor,
         paths: &Paths,
-        judge: impl FnOnce(&Tensor) -> Result<Tensor, TrainError>,
+        judge: &mut impl Judge,
         gradients: &mut Gradients,
     ) -> Result<(), TrainError> {
         let mut xs = network.features(self.first, pixels)?;
         let trained: Range<usize> = self.first..network.blocks.len();
         let mut kept = Vec::with_capacity(trained.len());
+        let mut of_features = None;
         for index in trained.clone() {
             let path = paths.get(index).and_then(Option::as_ref);
             let (ys, left) = self.forward(phase, &network.blocks[index], index, xs, path)?;
             kept.push(left);
             xs = ys;
+            if index + 2 == trained.end {
+                of_features = judge.features(&xs)?;
+            }
         }
-        let mut gradient = judge(&xs)?;
+        let mut gradient = judge.logits(&xs)?;
         drop(xs);
         for index in trained.rev() {
             let path = paths.get(index).and_then(Option::as_ref);
             let kept = kept.pop().expect("every block keeps something");
             gradient = self.back(network, index, kept, path, &gradient, gradients)?;
+            // The first that goes on is of the last block.
+            if let Some(more) = of_features.take() {
+                gradient = (gradient + more)?;
+            }
         }
         Ok(())
     }

@@ -131,14 +131,7 @@ impl Features {
     }
 
     fn batch(&self, photos: &[usize]) -> Batch {
-        let mut batch = Batch {
-            indices: Vec::new(),
-            pixels: Vec::new(),
-            size: 0,
-            targets: Vec::new(),
-            labels: Vec::new(),
-            skipped: Vec::new(),
-        };
+        let mut batch = Batch::default();
         for &photo in photos {
             match &self.rows[photo] {
                 Ok(values) => {
@@ -148,6 +141,7 @@ impl Features {
                     batch.pixels.extend_from_slice(values);
                     batch.indices.push(photo);
                     batch.labels.push(self.labels[photo]);
+                    batch.mirrored.push(false);
                 }
                 Err(reason) => batch.skipped.push((photo, reason.clone())),
             }

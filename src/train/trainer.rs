@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::TrainError;
 use super::gradients::Gradients;
-use super::loss::Loss;
+use super::loss::{Loss, Wanted};
 use super::optimizer::{Optimizer, OptimizerSettings};
-use super::segments::{Paths, Segments};
+use super::segments::{Judge, Paths, Segments};
+use super::similarity;
+use super::teacher::Lesson;
 use crate::device::scoped;
 use crate::models::{Network, Parameter, Phase};
 use crate::ops;
@@ -25,6 +27,8 @@ pub struct Examples<'a> {
     pub targets: &'a [f32],
     /// The class of each photo.
     pub labels: &'a [u32],
+    /// What a teacher says of them, if there is one.
+    pub lesson: Option<&'a Lesson>,
 }
 
 /// What a network made of some photos.
@@ -194,7 +198,8 @@ impl Trainer {
         let Self { network, segments, loss, device, .. } = self;
         let mut gradients = Gradients::new(network.learned.len());
         let classes = network.architecture.classes;
-        let wanted = loss.wanted(examples.targets, classes);
+        let answers = examples.lesson.map(|lesson| lesson.probabilities.as_slice());
+        let wanted = loss.wanted(examples.targets, answers, classes);
         let count = examples.labels.len();
         let mut score = Score { photos: count as u64, ..Score::default() };
         let mut parts = Parts::of(0, count, pace.at_once());
@@ -203,15 +208,16 @@ impl Trainer {
             let labels = &examples.labels[part];
             scoped(|| {
                 let pixels = examples.tensor(first, taken, device)?;
-                let mut found = None;
-                let judge = |logits: &Tensor| {
-                    let judged = wanted.judge(logits, first, labels)?;
-                    found = Some((judged.loss, judged.correct));
-                    Ok(judged.gradient)
-                };
-                segments.run(network, &pixels, &paths(first, taken)?, judge, &mut gradients)?;
-                let (loss, correct) = found.expect("logits are judged once");
-                score.loss += f64::from(loss.to_scalar::<f32>()?) * count as f64;
+                let taught = loss
+                    .soft
+                    .and_then(|soft| soft.features)
+                    .map(|weight| examples.taught(first, taken, weight, device));
+                let taught = taught.transpose()?.flatten();
+                let mut judge = PartJudge { wanted: &wanted, first, labels, taught, found: None, difference: None };
+                segments.run(network, &pixels, &paths(first, taken)?, &mut judge, &mut gradients)?;
+                let (loss, correct) = judge.found.expect("logits are judged once");
+                let difference = judge.difference.map_or(Ok(0.0), |loss| loss.to_scalar::<f32>())?;
+                score.loss += f64::from(loss.to_scalar::<f32>()? + difference) * count as f64;
                 score.correct += correct.to_scalar::<f32>()? as u64;
                 Ok::<_, TrainError>(())
             })?;
@@ -291,13 +297,47 @@ impl Trainer {
             let (frozen, trained) = self.network.blocks.split_at(self.segments.first);
             let features = self.network.features(frozen.len(), &pixels)?;
             let logits = trained.iter().try_fold(features, |xs, block| block.forward(xs))?;
-            let plain = Loss { label_smoothing: 0.0, class_weights: None };
-            let judged =
-                plain.wanted(examples.targets, self.network.architecture.classes).judge(&logits, 0, examples.labels)?;
+            let wanted = Loss::default().wanted(examples.targets, None, self.network.architecture.classes);
+            let judged = wanted.judge(&logits, 0, examples.labels)?;
             let loss = f64::from(judged.loss.to_scalar::<f32>()?) * count as f64;
             let correct = judged.correct.to_scalar::<f32>()? as u64;
             Ok((Score { photos: count as u64, loss, correct }, logits.to_vec2()?))
         })
+    }
+}
+
+/// Judges a part of a batch.
+struct PartJudge<'a> {
+    wanted: &'a Wanted,
+    first: usize,
+    labels: &'a [u32],
+    taught: Option<Taught>,
+    /// The loss by the logits, and how many are right.
+    found: Option<(Tensor, Tensor)>,
+    /// The loss by the features.
+    difference: Option<Tensor>,
+}
+
+/// A teacher's features of a part of a batch.
+struct Taught {
+    /// `(n, channels)`
+    features: Tensor,
+    /// What their difference counts, as the part's share of its batch.
+    weight: f64,
+}
+
+impl Judge for PartJudge<'_> {
+    fn logits(&mut self, logits: &Tensor) -> Result<Tensor, TrainError> {
+        let judged = self.wanted.judge(logits, self.first, self.labels)?;
+        self.found = Some((judged.loss, judged.correct));
+        Ok(judged.gradient)
+    }
+
+    fn features(&mut self, output: &Tensor) -> Result<Option<Tensor>, TrainError> {
+        let Some(taught) = &self.taught else { return Ok(None) };
+        let (loss, gradient) = similarity::judge(output, &taught.features, taught.weight)?;
+        self.difference = Some(loss);
+        Ok(Some(gradient))
     }
 }
 
@@ -339,6 +379,16 @@ impl Examples<'_> {
         let photo: usize = self.shape.iter().product();
         let values = &self.values[first * photo..(first + count) * photo];
         Ok(Tensor::from_slice(values, [&[count], self.shape].concat(), device)?)
+    }
+
+    /// The teacher's features of some photos, if there are any.
+    fn taught(&self, first: usize, count: usize, weight: f64, device: &Device) -> Result<Option<Taught>, TrainError> {
+        let Some(features) = self.lesson.and_then(|lesson| lesson.features.as_ref()) else { return Ok(None) };
+        let photos = self.labels.len();
+        let channels = features.len() / photos.max(1);
+        let values = &features[first * channels..(first + count) * channels];
+        let weight = weight * count as f64 / photos as f64;
+        Ok(Some(Taught { features: Tensor::from_slice(values, (count, channels), device)?, weight }))
     }
 }
 

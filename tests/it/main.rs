@@ -14,6 +14,7 @@ mod compress_page;
 mod control_group;
 mod data;
 mod decoding_memory;
+mod distill;
 mod doctor;
 #[cfg(feature = "window")]
 mod download_page;

@@ -84,7 +84,7 @@ impl Kitchen {
     }
 
     /// The same, canceled after so many steps.
-    fn train_until(&self, task: &TrainTask, steps: usize) {
+    pub fn train_until(&self, task: &TrainTask, steps: usize) {
         let (ctx, mut seen) = (JobContext::detached(), 0);
         let mut take = |event: TrainEvent| -> Result<(), BoxError> {
             seen += usize::from(matches!(event, TrainEvent::Record(Record::Step(_))));
@@ -97,12 +97,12 @@ impl Kitchen {
         assert!(matches!(outcome, Outcome::Canceled), "{outcome:?}");
     }
 
-    fn resume(&self, run: &str) -> TrainTask {
+    pub fn resume(&self, run: &str) -> TrainTask {
         TrainTask::Resume { folder: self.at(run), memory: None }
     }
 
     /// The run's metrics without what the clock says.
-    fn metrics(&self, run: &str) -> Vec<Record> {
+    pub fn metrics(&self, run: &str) -> Vec<Record> {
         let timeless = |record| match record {
             Record::Epoch(epoch) => Record::Epoch(galley::train::EpochRecord {
                 seconds: 0.0,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use galley::models::{self, Network, RandomWeights, Strictness, Weights};
-use galley::train::{Examples, Loss, OptimizerSettings, Pace, Segments, Trainer};
+use galley::train::{Examples, Lesson, Loss, Method, OptimizerSettings, Pace, Segments, SoftLoss, Trainer};
 use serde::Deserialize;
 
 use crate::networks::{info, reference};
@@ -59,7 +59,7 @@ impl Steps {
         let network = self.network(way.frozen);
         let recompute = vec![way.recompute; network.blocks.len()];
         let segments = Segments { first: way.frozen, recompute };
-        let loss = Loss { label_smoothing: 0.0, class_weights: None };
+        let loss = Loss::default();
         Trainer::new(network, segments, loss, OptimizerSettings::default(), &Device::Cpu).unwrap()
     }
 
@@ -77,7 +77,7 @@ impl Steps {
         let mut targets = vec![0.0; self.batch * classes];
         (0..self.batch).for_each(|image| targets[image * classes + image] = 1.0);
         let (pixels, shape) = (self.pixels(step), [self.side, self.side, 3]);
-        let examples = Examples { values: &pixels, shape: &shape, targets: &targets, labels: &labels };
+        let examples = Examples { values: &pixels, shape: &shape, targets: &targets, labels: &labels, lesson: None };
         trainer.step(examples, way.micro_batch, 1e-4, |_, _| Ok(Vec::new())).unwrap().score.mean_loss()
     }
 }
@@ -216,7 +216,13 @@ fn photos_count_the_same_in_micro_batches_of_different_size() {
         let classes = trainer.network.architecture.classes;
         let mut targets = vec![0.0; 3 * classes];
         (0..3).for_each(|image| targets[image * classes + image] = 1.0);
-        let examples = Examples { values: &pixels[..3 * photo], shape: &shape, targets: &targets, labels: &[0, 1, 2] };
+        let examples = Examples {
+            values: &pixels[..3 * photo],
+            shape: &shape,
+            targets: &targets,
+            labels: &[0, 1, 2],
+            lesson: None,
+        };
         let stepped = trainer.step(examples, micro_batch, 1e-2, |_, _| Ok(Vec::new())).unwrap();
         (stepped.score.mean_loss(), stepped.gradient_norm)
     };
@@ -235,7 +241,7 @@ fn a_step_that_fails_leaves_nothing_behind() {
     let classes = trainer.network.architecture.classes;
     let targets = vec![1.0 / classes as f32; steps.batch * classes];
     let (pixels, shape) = (steps.pixels(0), [steps.side, steps.side, 3]);
-    let examples = Examples { values: &pixels, shape: &shape, targets: &targets, labels: &labels };
+    let examples = Examples { values: &pixels, shape: &shape, targets: &targets, labels: &labels, lesson: None };
     for left in [0, 1] {
         let failing = Failing { at_once: 2, left };
         trainer.step(examples, failing, 0.1, |_, _| Ok(Vec::new())).unwrap_err();
@@ -245,4 +251,63 @@ fn a_step_that_fails_leaves_nothing_behind() {
     }
     trainer.step(examples, Failing { at_once: 2, left: 9 }, 0.1, |_, _| Ok(Vec::new())).unwrap();
     assert!(weights_of(&trainer) != before);
+}
+
+/// What a teacher might say: any probabilities, and any features.
+fn lesson(photos: usize, classes: usize) -> Lesson {
+    let value = |index: usize| (0.7 * index as f32).sin() + 1.1;
+    let row = |photo: usize| {
+        let row: Vec<f32> = (0..classes).map(|class| value(photo * classes + class)).collect();
+        let sum: f32 = row.iter().sum();
+        row.into_iter().map(move |value| value / sum)
+    };
+    let features = (0..photos * 5).map(|index| (1.3 * index as f32).cos()).collect();
+    Lesson { probabilities: (0..photos).flat_map(row).collect(), features: Some(features) }
+}
+
+/// The loss and the length of the gradients of a step with a teacher, and the loss after it.
+fn taught_step(steps: &Steps, soft: SoftLoss, micro_batch: usize, recompute: bool, rate: f64) -> (f64, f64, f64) {
+    let network = steps.network(0);
+    let classes = network.architecture.classes;
+    let segments = Segments { first: 0, recompute: vec![recompute; network.blocks.len()] };
+    let settings =
+        OptimizerSettings { method: Method::Sgd, momentum: 0.0, weight_decay: 0.0, ..OptimizerSettings::default() };
+    let loss = Loss { soft: Some(soft), ..Loss::default() };
+    let mut trainer = Trainer::new(network, segments, loss, settings, &Device::Cpu).unwrap();
+    let labels: Vec<u32> = (0..steps.batch as u32).collect();
+    let mut targets = vec![0.0; steps.batch * classes];
+    (0..steps.batch).for_each(|image| targets[image * classes + image] = 1.0);
+    let (pixels, shape, lesson) = (steps.pixels(0), [steps.side, steps.side, 3], lesson(steps.batch, classes));
+    let examples =
+        Examples { values: &pixels, shape: &shape, targets: &targets, labels: &labels, lesson: Some(&lesson) };
+    let mut step = || trainer.step(examples, micro_batch, rate, |_, _| Ok(Vec::new())).unwrap();
+    let (before, after) = (step(), step());
+    (before.score.mean_loss(), before.gradient_norm, after.score.mean_loss())
+}
+
+#[test]
+fn a_small_step_lowers_the_loss_with_a_teacher_by_its_gradient() {
+    let steps = references().into_iter().find(|steps| steps.name.contains("convnext")).unwrap();
+    for (features, recompute) in [(None, false), (Some(300.0), false), (Some(300.0), true)] {
+        let soft = SoftLoss { temperature: 3.0, weight: 0.6, features };
+        // To the first order a step against the gradient g lowers the loss by rate · |g|².
+        let (_, norm, _) = taught_step(&steps, soft, usize::MAX, recompute, 0.0);
+        let rate = 2e-3 / norm.powi(2);
+        let (before, _, after) = taught_step(&steps, soft, usize::MAX, recompute, rate);
+        let ratio = (before - after) / 2e-3;
+        assert!((ratio - 1.0).abs() < 0.05, "{features:?}: {ratio} of what the gradient says, loss {before}");
+    }
+}
+
+#[test]
+fn micro_batches_with_a_teacher_add_up_to_their_batch() {
+    let steps = references().into_iter().find(|steps| steps.name.contains("convnext")).unwrap();
+    let soft = SoftLoss { temperature: 3.0, weight: 0.6, features: None };
+    let whole = taught_step(&steps, soft, usize::MAX, false, 1e-2);
+    for micro_batch in [1, 3] {
+        let parts = taught_step(&steps, soft, micro_batch, false, 1e-2);
+        assert!((whole.0 - parts.0).abs() < 1e-5 * whole.0, "{whole:?} {parts:?}");
+        assert!((whole.1 - parts.1).abs() < 1e-4 * whole.1, "{whole:?} {parts:?}");
+        assert!((whole.2 - parts.2).abs() < 1e-4 * whole.2, "{whole:?} {parts:?}");
+    }
 }

@@ -165,7 +165,8 @@ def main():
     make("timm", "convnext_tiny", file="original-convnext_tiny", rename=original_names)
     make("timm", "convnextv2_atto", file="original-convnextv2_atto", rename=original_names)
     for name in ["mobilenetv2_100", "mobilenetv2_050", "mobilenetv2_140", "mobilenetv3_small_100",
-                 "mobilenetv3_large_100", "tf_mobilenetv3_small_100", "tf_efficientnet_b0"]:
+                 "mobilenetv3_large_100", "mobilenetv3_small_050", "mobilenetv3_small_075", "mobilenetv3_large_075",
+                 "tf_mobilenetv3_small_100", "tf_efficientnet_b0"]:
         make("timm", name, side=75 if name.startswith("tf_") else 64)
     for name in ["mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"]:
         make("torchvision", name)

@@ -27,6 +27,7 @@ pub fn mix(augment: &Augment, batch: &mut Batch, turn: Turn) {
         kept
     };
     blend_rows(&mut batch.targets, rows, kept as f32);
+    batch.kept = Some(kept as f32);
 }
 
 /// The box that is pasted, and the share of the picture that is kept.
@@ -40,7 +41,7 @@ fn cut(size: usize, kept: f64, random: &mut Random) -> (Rectangle, f64) {
 }
 
 /// Each row becomes `kept` of itself and the rest of the row before it, the last coming before the first.
-fn blend_rows(values: &mut [f32], rows: usize, kept: f32) {
+pub fn blend_rows(values: &mut [f32], rows: usize, kept: f32) {
     with_row_before(values, rows, |row, before| {
         row.iter_mut().zip(before).for_each(|(value, other)| *value = *value * kept + other * (1.0 - kept));
     });
@@ -116,7 +117,7 @@ mod tests {
     fn batch() -> Batch {
         let pixels = (0..3).flat_map(|row| [row as f32; 8 * 8 * 3]).collect();
         let targets = vec![1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0];
-        Batch { indices: vec![4, 5, 6], pixels, size: 8, targets, labels: vec![0, 1, 2], skipped: Vec::new() }
+        Batch { indices: vec![4, 5, 6], pixels, size: 8, targets, labels: vec![0, 1, 2], ..Batch::default() }
     }
 
     #[test]
@@ -137,6 +138,10 @@ mod tests {
                 assert!((mean - expected).abs() < 1e-4, "{mean} {expected}");
             }
             changed += usize::from(mixed != batch());
+            // Whatever else there is of each photo is mixed as its target.
+            let mut others = batch().targets;
+            mixed.mix_too(&mut others);
+            assert_eq!(others, mixed.targets);
         }
         assert!(changed > 130, "{changed}");
         let mut single = batch();

@@ -16,7 +16,7 @@ use super::random::Random;
 use crate::images::transform::Transform;
 use crate::images::{ImageError, Picture};
 pub(super) use boxes::Rectangle;
-pub(super) use mix::mix;
+pub(super) use mix::{blend_rows, mix};
 
 /// What is changed, and how much. The default is what helps photos of any kind: crops and flips.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -64,6 +64,8 @@ impl Turn {
 /// A photo as it enters a batch: `(size, size, 3)` as 8-bit samples, and the box that is to be erased.
 pub(super) struct Sample {
     pub levels: Vec<u8>,
+    /// Whether it was turned left to right.
+    pub mirrored: bool,
     pub erased: Option<Rectangle>,
 }
 
@@ -123,14 +125,15 @@ impl Augment {
         } else {
             transform.crop(tile)
         };
-        if turn.random(b"flip    ").unit() < self.flip {
+        let mirrored = turn.random(b"flip    ").unit() < self.flip;
+        if mirrored {
             levels.chunks_exact_mut(size * 3).for_each(mirror);
         }
         color::jitter(&mut levels, self, &mut turn.random(b"color   "));
         let mut random = turn.random(b"erase   ");
         let erases = random.unit() < self.erase;
         let erased = if erases { boxes::random_erasing(size as u32, &mut random) } else { None };
-        Sample { levels, erased }
+        Sample { levels, mirrored, erased }
     }
 }
 
@@ -138,7 +141,8 @@ impl Augment {
 #[error("{0}")]
 pub struct AugmentError(&'static str);
 
-fn mirror(row: &mut [u8]) {
+/// Turns a row of pixels left to right.
+pub fn mirror<T>(row: &mut [T]) {
     row.as_chunks_mut::<3>().0.reverse();
 }
 
@@ -158,7 +162,8 @@ pub fn preview(
     let Some((side, _)) = square else { return Ok(Vec::new()) };
     let mean = transform.mean.map(|mean| (mean * 255.0).round() as u8);
     let picture = |epoch| {
-        let Sample { levels: mut rgb, erased } = augment.sample(&tile, transform, side, Turn { seed, epoch, index });
+        let Sample { levels: mut rgb, erased, .. } =
+            augment.sample(&tile, transform, side, Turn { seed, epoch, index });
         for row in erased.iter().flat_map(|erased| erased.rows(side)) {
             rgb.as_chunks_mut::<3>().0[row].fill(mean);
         }

@@ -30,7 +30,7 @@ impl Steps {
         let is_wanted = |index: usize| labels[index / classes] as usize == index % classes;
         let targets = (0..batch * classes).map(|index| f32::from(u8::from(is_wanted(index)))).collect();
         let segments = Segments { first: 0, recompute: vec![recompute; network.blocks.len()] };
-        let loss = Loss { label_smoothing: 0.0, class_weights: None };
+        let loss = Loss::default();
         let trainer = Trainer::new(network, segments, loss, OptimizerSettings::default(), &chosen.device)?;
         let micro_batch = micro_batch.unwrap_or(batch);
         Ok(Self { trainer, micro_batch, side, pixels: made_up_pixels(batch, side), targets, labels })
@@ -40,7 +40,7 @@ impl Steps {
     pub fn step(&mut self) -> Result<Duration, TrainError> {
         let Self { trainer, micro_batch, side, pixels, targets, labels } = self;
         let started = Instant::now();
-        let examples = Examples { values: pixels, shape: &[*side, *side, 3], targets, labels };
+        let examples = Examples { values: pixels, shape: &[*side, *side, 3], targets, labels, lesson: None };
         trainer.step(examples, *micro_batch, LEARNING_RATE, |_, _| Ok(Vec::new()))?;
         Ok(started.elapsed())
     }

@@ -1,6 +1,6 @@
 //! Arranges a run in the memory before anything of it is written: lays it out, or says what would fit.
 
-use super::plan::{Forecast, Intake, MemoryPlan, may_keep};
+use super::plan::{Forecast, Intake, MemoryPlan, TeacherCost, may_keep};
 use super::solve::{Layout, Layouts};
 use crate::device::{self, Chosen};
 use crate::format::{self, counted};
@@ -77,6 +77,8 @@ pub(super) struct Asked<'a> {
     pub side: usize,
     /// To train on and to validate with.
     pub photos: usize,
+    /// What its teacher takes, if it has one.
+    pub teacher: Option<TeacherCost>,
     pub before: &'a Before,
     pub chosen: &'a Chosen,
 }
@@ -125,9 +127,9 @@ pub(super) fn arranged_in(
 impl Asked<'_> {
     /// Fails with [`DoesNotFit`] unless the run fits, or is to go on anyway.
     pub fn arrange(&self) -> Result<Answer, BoxError> {
-        let Self { config, architecture, side, photos, before, chosen } = *self;
+        let Self { config, architecture, side, photos, teacher, before, chosen } = *self;
         let first = config.unfreeze.first(architecture.block_names()?.len());
-        let forecast = Forecast::new(architecture, first, side, place(chosen))?;
+        let forecast = Forecast::new(architecture, first, side, place(chosen))?.taught_by(teacher);
         let budget = before.budget(chosen);
         let room = budget.map_or(u64::MAX, |budget| before.room(budget.bytes));
         let of_features = forecast.feature_bytes(config, side) * photos as u64;
@@ -243,23 +245,23 @@ impl Search<'_> {
     }
 
     fn head_alone(&self) -> Option<Remedy> {
-        let Asked { config, architecture, side, chosen, .. } = self.asked;
+        let Asked { config, architecture, side, teacher, chosen, .. } = self.asked;
         if config.unfreeze == Unfreeze::Head || config.arch.is_some() {
             return None;
         }
         let first = Unfreeze::Head.first(architecture.block_names().ok()?.len());
-        let forecast = Forecast::new(architecture, first, *side, place(chosen)).ok()?;
+        let forecast = Forecast::new(architecture, first, *side, place(chosen)).ok()?.taught_by(*teacher);
         let (_, bytes) = self.of(config, &forecast, *side)?;
         Some(Remedy { change: "--unfreeze head".to_owned(), bytes })
     }
 
     /// The heaviest of the lighter networks of the family that fit.
     fn lighter(&self) -> Option<Remedy> {
-        let Asked { config, architecture, side, chosen, .. } = self.asked;
+        let Asked { config, architecture, side, teacher, chosen, .. } = self.asked;
         models::lighter(architecture).into_iter().find_map(|one| {
             let lighter = models::named(&one.name, architecture.classes).ok()?;
             let first = config.unfreeze.first(lighter.block_names().ok()?.len());
-            let forecast = Forecast::new(&lighter, first, *side, place(chosen)).ok()?;
+            let forecast = Forecast::new(&lighter, first, *side, place(chosen)).ok()?.taught_by(*teacher);
             let (_, bytes) = self.of(config, &forecast, *side)?;
             Some(Remedy { change: format!("{} ({} weights)", one.name, format::count(one.weights)), bytes })
         })
@@ -290,7 +292,7 @@ pub fn admit_steps(
         ..TrainConfig::default()
     };
     let before = &Before { reading: before, choice, calibration: None };
-    Asked { config, architecture, side, photos: 0, before, chosen }.arrange().map(drop)
+    Asked { config, architecture, side, photos: 0, teacher: None, before, chosen }.arrange().map(drop)
 }
 
 /// Whether epochs need the frozen blocks, as a sentence, where a person can do something about it.
@@ -339,7 +341,7 @@ mod tests {
         before: &'a Before,
         chosen: &'a Chosen,
     ) -> Asked<'a> {
-        Asked { config, architecture, side: 128, photos: 100, before, chosen }
+        Asked { config, architecture, side: 128, photos: 100, teacher: None, before, chosen }
     }
 
     fn refused(asked: &Asked) -> DoesNotFit {

@@ -7,6 +7,7 @@ mod open;
 mod plan;
 mod report;
 mod solve;
+mod teach;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -122,6 +123,11 @@ pub enum TrainJobError {
     )]
     PhotosChanged { last: PathBuf },
     #[error(
+        "the teacher has changed since the run began, so the run cannot go on as it would have; put the teacher's file back, \
+         or begin a new run from the last weights: galley train --model {} --data …", .last.display()
+    )]
+    TeacherChanged { last: PathBuf },
+    #[error(
         "the photos have changed since the run began, so which of them it never learned from is no longer known: choose \
          a folder of photos to evaluate on"
     )]
@@ -193,7 +199,7 @@ fn run(
     let predicted = Predicted {
         kind: peaks::kind(&session.trainer.network.architecture.name, "train", &chosen),
         config: Predicted::config_of(&start.config),
-        items: plan.memory.process_items(),
+        items: plan.training.process_items(),
         anyway: start.config.anyway,
         before,
         left: u64::MAX,

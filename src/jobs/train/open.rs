@@ -9,8 +9,10 @@ use rayon::ThreadPoolBuilder;
 use super::arrange::{Answer, Arranged, Asked, Before, about_going_on, arranged_in};
 use super::plan::MemoryPlan;
 use super::solve::fewest_at_once;
+use super::teach::{AskTeacher, absolute_teacher, teacher};
 use super::{TrainJobError, TrainStart, TrainTask};
 use crate::checkpoint::{Checkpoint, ElementType};
+use crate::compress::distill::Unasked;
 use crate::data::random::rank;
 use crate::data::{self, Dataset, Duplicates, Loader, Photo, Split, Survey, Tiles};
 use crate::device::Chosen;
@@ -23,8 +25,8 @@ use crate::memory::{self, Reading, heap};
 use crate::models::{self, Architecture, InitialWeights, Network, Strictness, Weights};
 use crate::predict::{self, ModelSource, TransformOverrides};
 use crate::train::{
-    ClassWeights, Loss, Position, RunFolder, RunRecord, Segments, Session, Supply, TrainConfig, Trainer, Unfreeze,
-    Watch, snapshot,
+    ClassWeights, Loss, Position, RunFolder, RunRecord, Segments, Session, SoftLoss, Supply, Teacher, TrainConfig,
+    Trainer, Unfreeze, Watch, snapshot,
 };
 use crate::worker::{BoxError, JobContext};
 
@@ -49,7 +51,7 @@ pub struct Opened {
 pub fn open(task: &TrainTask, places: &Places, chosen: &Chosen, ctx: &JobContext) -> Result<Opened, BoxError> {
     match task {
         TrainTask::Begin { config, folder } => begin(config, folder, places, chosen, ctx),
-        TrainTask::Resume { folder, memory } => resume(folder, *memory, places, chosen),
+        TrainTask::Resume { folder, memory } => resume(folder, *memory, places, chosen, ctx),
     }
 }
 
@@ -73,6 +75,7 @@ fn begin(
         data: absolute(&config.data)?,
         val: config.val.as_ref().map(absolute).transpose()?,
         model: config.model.as_ref().map(absolute).transpose()?,
+        distill: config.distill.as_ref().map(absolute_teacher).transpose()?,
         ..config.clone()
     };
     let model = Model::of(&config)?;
@@ -82,15 +85,16 @@ fn begin(
     // Before photos are looked at, which may take long, and before the folder: a wrong choice leaves nothing behind.
     let new_head = (!is_known).then_some(dataset.classes.len());
     let architecture = model.architecture_of(new_head)?;
+    let (teacher, cost) = teacher(&config, &dataset.classes, chosen)?;
     let (side, photos) = (model.side(), dataset.part(Split::Train).count() + dataset.part(Split::Validation).count());
     let now = || before(MemoryChoice::of(&config), &kind, places);
     let (answer, before) = arranged_in(&places.models, now, |before| {
-        Asked { config: &config, architecture: &architecture, side, photos, before, chosen }.arrange()
+        Asked { config: &config, architecture: &architecture, side, photos, teacher: cost, before, chosen }.arrange()
     })?;
     let arranged = match answer {
         Answer::Runs(arranged) => *arranged,
         Answer::WithSmaller(side) => {
-            drop((model, dataset));
+            drop((model, dataset, teacher));
             let smaller = TrainConfig { image_size: Some(side), may_shrink_images: false, ..config };
             let mut opened = begin(&smaller, folder, places, chosen, ctx)?;
             opened.notices.push(format!("Photos of {side} pixels are used, as they may be smaller to fit"));
@@ -114,6 +118,7 @@ fn begin(
         photos: fingerprint(&dataset),
         classes: dataset.classes.clone(),
         left_out,
+        teacher: teacher.as_ref().map(|teacher| teacher.name().to_owned()),
         galley: env!("CARGO_PKG_VERSION").to_owned(),
         config,
     };
@@ -122,10 +127,12 @@ fn begin(
         let (before, now) = (count(before), count(now));
         notices.push(format!("The classifier is new: the checkpoint's {before} classes are not these {now}"));
     }
+    let asking = AskTeacher { places, transform: &model.transform, left: arranged.left, chosen };
+    let teacher = asking.ask(teacher, &dataset, &mut notices, ctx)?;
     let network = model.network(&record.config, new_head, chosen)?;
     let folder = RunFolder::create(folder, &record)?;
     let position = Position { initial: snapshot::fingerprint(&network.learned)?, ..Position::default() };
-    let parts = Parts { record, model, dataset, tiles, network, folder, position, notices, arranged, before };
+    let parts = Parts { record, model, dataset, tiles, teacher, network, folder, position, notices, arranged, before };
     session(parts, chosen)
 }
 
@@ -155,7 +162,13 @@ fn findings(survey: &Survey, dataset: &Dataset, duplicates: Duplicates) -> Vec<S
     notices
 }
 
-fn resume(folder: &Path, memory: Option<MemoryChoice>, places: &Places, chosen: &Chosen) -> Result<Opened, BoxError> {
+fn resume(
+    folder: &Path,
+    memory: Option<MemoryChoice>,
+    places: &Places,
+    chosen: &Chosen,
+    ctx: &JobContext,
+) -> Result<Opened, BoxError> {
     let (mut folder, record) = RunFolder::open(folder)?;
     let config = &record.config;
     let last = folder.last();
@@ -166,21 +179,22 @@ fn resume(folder: &Path, memory: Option<MemoryChoice>, places: &Places, chosen: 
     };
     let kind = peaks::kind(&model.architecture.name, "train", chosen);
     let dataset = dataset_of(&record)?.ok_or(TrainJobError::PhotosChanged { last: last.clone() })?;
+    let (teacher, cost) = teacher(config, &record.classes, chosen)?;
+    if teacher.as_ref().map(Unasked::name) != record.teacher.as_deref() {
+        return Err(TrainJobError::TeacherChanged { last }.into());
+    }
     let is_known = has_snapshot || model.labels == record.classes;
     let new_head = (!is_known).then_some(record.classes.len());
     let (architecture, side) = (model.architecture_of(new_head)?, model.side());
-    let network = model.network(&record.config, new_head, chosen)?;
-    let position = match &model.position {
-        Some(position) if has_snapshot => position.clone(),
-        _ => Position { initial: snapshot::fingerprint(&network.learned)?, ..Position::default() },
-    };
+    let left_off = model.position.clone().filter(|_| has_snapshot);
+    let position = left_off.clone().unwrap_or_default();
     let mut notices: Vec<String> = about_going_on(config, position.at_once).into_iter().collect();
     // As it was left: batch norms, and the last bits of gradients, depend on how many photos are computed at once.
     let arrange = |micro_batch, before: &Before| {
         let batches_ahead = position.batches_ahead.unwrap_or(config.batches_ahead);
         let config = &TrainConfig { micro_batch, batches_ahead, may_shrink_images: false, ..config.clone() };
         let photos = dataset.part(Split::Train).count() + dataset.part(Split::Validation).count();
-        Asked { config, architecture: &architecture, side, photos, before, chosen }.arrange()
+        Asked { config, architecture: &architecture, side, photos, teacher: cost, before, chosen }.arrange()
     };
     let now = || before(memory.unwrap_or(MemoryChoice::of(config)), &kind, places);
     let (answer, before) = arranged_in(&places.models, now, |before| {
@@ -191,7 +205,14 @@ fn resume(folder: &Path, memory: Option<MemoryChoice>, places: &Places, chosen: 
     folder.cut(position.metrics_bytes)?;
     let tiles = tiles(places, &model.transform, &dataset, arranged.left, &mut notices)?;
     let arranged = *arranged;
-    let parts = Parts { record, model, dataset, tiles, network, folder, position, notices, arranged, before };
+    let asking = AskTeacher { places, transform: &model.transform, left: arranged.left, chosen };
+    let teacher = asking.ask(teacher, &dataset, &mut notices, ctx)?;
+    let network = model.network(&record.config, new_head, chosen)?;
+    let position = match left_off {
+        Some(position) => position,
+        None => Position { initial: snapshot::fingerprint(&network.learned)?, ..Position::default() },
+    };
+    let parts = Parts { record, model, dataset, tiles, teacher, network, folder, position, notices, arranged, before };
     let mut opened = session(parts, chosen)?;
     if has_snapshot {
         let (checkpoint, session) = (Checkpoint::open(&last)?, &mut opened.session);
@@ -371,6 +392,7 @@ struct Parts {
     model: Model,
     dataset: Dataset,
     tiles: Arc<Tiles>,
+    teacher: Option<Teacher>,
     network: Network,
     folder: RunFolder,
     position: Position,
@@ -381,7 +403,8 @@ struct Parts {
 }
 
 fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
-    let Parts { record, model, dataset, tiles, network, folder, mut position, mut notices, arranged, before } = parts;
+    let Parts { record, model, dataset, tiles, teacher, network, folder, mut position, mut notices, arranged, before } =
+        parts;
     let RunRecord { config, classes, .. } = record;
     let Arranged {
         layout,
@@ -433,7 +456,8 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
         ("transform".to_owned(), serde_json::to_string(&transform)?),
         ("trained_on".to_owned(), trained_on(&start)),
     ]);
-    let loss = Loss { label_smoothing: config.label_smoothing, class_weights: class_weights(&config, &start) };
+    let soft = config.distill.as_ref().map(SoftLoss::from);
+    let loss = Loss { label_smoothing: config.label_smoothing, class_weights: class_weights(&config, &start), soft };
     let watch = Watch::new(
         layout.at_once,
         fewest_at_once(config.batch_size, has_batch_norms),
@@ -452,6 +476,7 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
         trainer,
         base,
         train,
+        teacher,
         validation,
         keeps_features,
         about,

@@ -5,16 +5,21 @@ use std::sync::Arc;
 use super::arrange::lay_out;
 use super::open::Model;
 use super::solve::Layout;
-use crate::device::{self, DeviceChoice};
+use crate::compress::distill::{self, OpenTeacher};
+use crate::device::{self, Chosen, DeviceChoice};
 use crate::images::ImageBudget;
+use crate::jobs::inference::Inference;
 use crate::memory::{F32, Place, Plan, Tally};
-use crate::models::{Architecture, NetworkOutline};
+use crate::models::{Architecture, NetworkOutline, Precision};
 use crate::train::outline::{self, StepCost, StepShape};
 use crate::train::{Method, Recompute, TrainConfig};
 use crate::worker::{BoxError, Job, JobContext};
 
 /// The part of the free memory that features of frozen blocks may take.
 const SHARE_FOR_FEATURES: f64 = 0.25;
+
+/// Of a photo's answer on disk, while all of them are found: a key and a number in a table that may be half empty.
+const PLACE_BYTES: usize = 48;
 
 /// A network's blocks: from them follows what a run with any batch and image size takes, by arithmetic alone.
 #[derive(Clone)]
@@ -25,12 +30,46 @@ pub struct Forecast {
     /// Side of the network's input unless another is chosen.
     side: usize,
     place: Place,
+    teacher: Option<TeacherCost>,
+}
+
+/// What a run's teacher takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TeacherCost {
+    /// While it is asked.
+    asked: Plan,
+    /// Numbers of its answer to a photo.
+    width: usize,
+}
+
+impl TeacherCost {
+    pub fn of(teacher: &OpenTeacher, classes: usize, chosen: &Chosen) -> Self {
+        let asked = Inference {
+            architecture: teacher.architecture(),
+            stored: teacher.tensors(),
+            precision: Precision::default(),
+            batch_size: distill::AT_ONCE,
+            side: teacher.side(),
+            decodes: true,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            is_loaded: false,
+        };
+        Self { asked: asked.plan(chosen), width: teacher.width(classes) }
+    }
+
+    /// Of the answers to so many photos: their places on disk, and of a batch the answers themselves, once as they are read
+    /// and once as they are learned.
+    fn answers(&self, photos: usize, batch_size: usize) -> u64 {
+        (photos * PLACE_BYTES + batch_size * 2 * self.width * F32 as usize) as u64
+    }
 }
 
 /// What a run takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MemoryPlan {
     pub memory: Plan,
+    /// Without a teacher's part, which comes before: what steps are measured against.
+    pub training: Plan,
     /// Blocks that are computed twice.
     pub recomputed_blocks: usize,
 }
@@ -50,11 +89,13 @@ pub(super) struct Intake {
     pub features: u64,
     /// Bytes for decoding them.
     pub decoding: u64,
+    /// How many there are.
+    pub photos: usize,
 }
 
 impl Intake {
     pub fn of(side: usize, photos: usize, features: u64) -> Self {
-        Self { side, features, decoding: if photos > 0 { ImageBudget::LEAST_BYTES } else { 0 } }
+        Self { side, features, photos, decoding: if photos > 0 { ImageBudget::LEAST_BYTES } else { 0 } }
     }
 }
 
@@ -62,7 +103,12 @@ impl Forecast {
     /// Of a network that learns from block `first` on and takes squares of this side, computed on `place`.
     pub fn new(architecture: &Architecture, first: usize, side: usize, place: Place) -> Result<Self, BoxError> {
         let network = Arc::new(architecture.training_outline(first)?);
-        Ok(Self { network, first, side, place })
+        Ok(Self { network, first, side, place, teacher: None })
+    }
+
+    /// The same of a run that learns from a teacher, if it has one.
+    pub(super) fn taught_by(self, teacher: Option<TeacherCost>) -> Self {
+        Self { teacher, ..self }
     }
 
     /// What a run takes that trains and validates with so many photos, where `free` bytes are to be had, in the fastest
@@ -76,18 +122,20 @@ impl Forecast {
 
     /// What a run takes in a layout.
     pub(super) fn in_layout(&self, config: &TrainConfig, layout: &Layout, intake: Intake) -> MemoryPlan {
-        let (Self { network, first, .. }, Intake { side, features, decoding }) = (self, intake);
+        let (Self { network, first, teacher, .. }, Intake { side, features, decoding, photos }) = (self, intake);
         let learned = network.learned(*first);
         let memory = Plan {
             weights: network.bytes(),
             optimizer: remembered(config) * learned,
             photos: waiting_bytes(config, layout, side) + decoding,
             features,
+            answers: teacher.map_or(0, |teacher| teacher.answers(photos, config.batch_size)),
             ..Plan::default()
         };
-        let step = self.step(config, layout, side, memory.photos + features);
-        let memory = memory.with_peak(step.peak, F32 * learned, step.kept.iter().sum());
-        MemoryPlan { memory, recomputed_blocks: layout.recomputed_blocks() }
+        let step = self.step(config, layout, side, memory.photos + features + memory.answers);
+        let training = memory.with_peak(step.peak, F32 * learned, step.kept.iter().sum());
+        let memory = teacher.map_or(training, |teacher| training.after_teacher(&teacher.asked));
+        MemoryPlan { memory, training, recomputed_blocks: layout.recomputed_blocks() }
     }
 
     /// By block: what it keeps of a batch of photos of this side, if it is not computed twice.
@@ -106,6 +154,7 @@ impl Forecast {
             batch: config.batch_size,
             photo: [side, side, 3],
             drops_paths: config.drop_path > 0.0,
+            compares_features: config.distill.as_ref().is_some_and(|distill| distill.features.is_some()),
             remembered: remembered(config),
             waiting,
         };
@@ -206,7 +255,14 @@ pub fn forecast(config: &TrainConfig, classes: Option<usize>, ctx: &JobContext) 
         None => model.architecture,
     };
     let first = config.unfreeze.first(architecture.block_names()?.len());
-    Forecast::new(&architecture, first, side, place(config.device))
+    let teacher = match &config.distill {
+        Some(distill) => {
+            let opened = OpenTeacher::open(distill, config.augment.flip > 0.0)?;
+            Some(TeacherCost::of(&opened, architecture.classes, &device::choose(config.device)?))
+        }
+        None => None,
+    };
+    Ok(Forecast::new(&architecture, first, side, place(config.device))?.taught_by(teacher))
 }
 
 /// Where a run on this device computes.

@@ -11,7 +11,7 @@ use crate::memory::Reading;
 const HEIGHT: f32 = 18.0;
 
 /// What may be told apart in the footprint.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 11] = [
     "Loaded models",
     "Thumbnails",
     "Weights",
@@ -21,6 +21,8 @@ const NAMES: [&str; 9] = [
     "Workspace",
     "Photos",
     "Features",
+    "Answers",
+    "Teacher",
 ];
 
 /// One segment of a bar.

@@ -10,7 +10,7 @@ use crate::gui::widgets::{self, Weight};
 use crate::jobs::admission::MemoryChoice;
 use crate::jobs::train::{self, Forecast, ForecastJob, MemoryPlan};
 use crate::memory::Reading;
-use crate::train::{Recompute, TrainConfig, Unfreeze};
+use crate::train::{Distill, Recompute, TrainConfig, Unfreeze};
 use crate::worker::Outcome;
 
 /// What is measured: another of these is another measurement.
@@ -18,6 +18,8 @@ use crate::worker::Outcome;
 struct Key {
     model: Option<std::path::PathBuf>,
     arch: Option<String>,
+    distill: Option<Distill>,
+    flip: bool,
     unfreeze: Unfreeze,
     classes: Option<usize>,
 }
@@ -35,8 +37,14 @@ pub struct Memory {
 impl Memory {
     /// Asks for the network of these settings to be measured, if it is another one. Does nothing by itself.
     pub fn want(&mut self, config: &TrainConfig, classes: Option<usize>) {
-        let TrainConfig { model, arch, unfreeze, .. } = config.clone();
-        let key = Key { model, arch, unfreeze, classes };
+        let TrainConfig { model, arch, distill, unfreeze, .. } = config.clone();
+        // Of how a teacher is learned from, no number matters.
+        let distill = distill.map(|distill| Distill {
+            features: distill.features.map(|_| Distill::FEATURES),
+            teacher: distill.teacher,
+            ..Distill::default()
+        });
+        let key = Key { model, arch, distill, flip: config.augment.flip > 0.0, unfreeze, classes };
         self.wanted = (self.key.as_ref() != Some(&key)).then(|| (key, config.clone()));
     }
 

@@ -11,7 +11,7 @@ use crate::gui::library::Library;
 use crate::gui::theme::STEP;
 use crate::gui::widgets::{self, Weight};
 use crate::predict::ModelSource;
-use crate::train::{Preset, Recompute, TrainConfig, Unfreeze};
+use crate::train::{Distill, Preset, Recompute, TrainConfig, Unfreeze};
 
 const PRESETS: [(Preset, &str, &str); 3] = [
     (Preset::Quick, "Quick trial", "500 photos, 10 epochs, batches of 16: see within minutes whether it learns"),
@@ -23,6 +23,8 @@ pub fn settings_ui(ui: &mut Ui, page: &mut Train, library: &Library, actions: &m
     presets_ui(ui, &mut page.config);
     ui.add_space(STEP);
     model_ui(ui, &page.config, library, actions);
+    ui.add_space(STEP);
+    teacher_ui(ui, &mut page.config, library, actions);
     ui.add_space(STEP);
     widgets::section(ui, "Learning");
     learning_ui(ui, page, actions);
@@ -110,6 +112,41 @@ fn model_ui(ui: &mut Ui, config: &TrainConfig, library: &Library, actions: &mut 
     if widgets::button(ui, Weight::Quiet, Icon::FolderOpen, "Open another checkpoint…").clicked() {
         actions.push(Action::Ask(Ask::TrainModel));
     }
+}
+
+/// The network whose answers are learned too, if there is one.
+fn teacher_ui(ui: &mut Ui, config: &mut TrainConfig, library: &Library, actions: &mut Vec<Action>) {
+    widgets::section(ui, "Teacher");
+    let source = |distill: &Distill| distill.teacher.clone().map_or(ModelSource::Starter, ModelSource::File);
+    let source = config.distill.as_ref().map(source);
+    let name = match &source {
+        None => "None: the labels alone".to_owned(),
+        Some(source) => library.get(source).map_or_else(|| source.name(), |model| model.name()),
+    };
+    let combo = ComboBox::from_id_salt("teacher").width(ui.available_width()).truncate();
+    let shown = combo.selected_text(&name).show_ui(ui, |ui| {
+        if ui.selectable_label(source.is_none(), "None: the labels alone").clicked() {
+            actions.push(Action::Train(TrainAction::SetTeacher(None)));
+        }
+        for model in library.models().iter().filter(|model| model.is_usable()) {
+            let chosen = source.as_ref() == Some(&model.source);
+            if ui.selectable_label(chosen, model.name()).on_hover_text(model.subtitle()).clicked() {
+                actions.push(Action::Train(TrainAction::SetTeacher(Some(model.source.clone()))));
+            }
+        }
+    });
+    widgets::name_combo(&shown.response, "Teacher", &name);
+    if widgets::button(ui, Weight::Quiet, Icon::GraduationCap, "Open another teacher…").clicked() {
+        actions.push(Action::Ask(Ask::Teacher));
+    }
+    let Some(distill) = &mut config.distill else { return };
+    let what = "The higher, the more the teacher's less likely classes tell";
+    slider(ui, "Temperature", what, &mut distill.temperature, 1.0..=20.0, Scale::Linear);
+    let what = "The teacher's share of what is learned; the rest is the labels'";
+    slider(ui, "Teacher's share", what, &mut distill.weight, 0.0..=1.0, Scale::Linear);
+    let what = "Also learns to find photos as alike as the teacher does, with this weight";
+    let first = Distill::FEATURES;
+    optional(ui, "Compare features", (what, "Answers alone"), &mut distill.features, first, 1.0..=100_000.0);
 }
 
 fn unfreeze_ui(ui: &mut Ui, unfreeze: &mut Unfreeze) {
