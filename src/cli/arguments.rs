@@ -191,6 +191,18 @@ pub struct QuantizeArguments {
     /// Photos that tell how to round, whatever their classes [default: those of --check]
     #[arg(long, value_name = "FOLDER")]
     pub calibrate: Option<PathBuf>,
+    /// Before that take out this share of the channels inside blocks, such as 30% (see galley prune)
+    #[arg(long, value_name = "SHARE", value_parser = real_share)]
+    pub prune: Option<f64>,
+    /// How channels are ranked; by taylor on the photos of --repair
+    #[arg(long, value_enum, default_value_t = RankingName::L1, requires = "prune")]
+    pub prune_by: RankingName,
+    /// Photos that the pruned network learns from, a folder per class of the model
+    #[arg(long, value_name = "FOLDER", requires = "prune", required_if_eq("prune_by", "taylor"))]
+    pub repair: Option<PathBuf>,
+    /// Passes over these photos
+    #[arg(long, value_name = "N", default_value = "1", requires = "repair", value_parser = |text: &str| whole(text, 1..=1000))]
+    pub repair_epochs: usize,
     /// Class names: text with one per line, JSON or CSV [default: from the checkpoint or beside it]
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,

@@ -2,13 +2,14 @@
 
 use std::process::ExitCode;
 
-use super::arguments::QuantizeArguments;
+use super::arguments::{QuantizeArguments, RankingName};
 use super::places::preferred_places;
 use super::progress::Bar;
 use super::{INTERRUPTED, failed, print, say, stop_on_interrupt, usage};
 use crate::compress::{Figures, Proof, Report};
 use crate::format::{bytes, count, counted, percent};
-use crate::jobs::compress::{CompressConfig, Size, compress, reports_of};
+use crate::jobs::compress::{CompressConfig, Pruning, Size, compress, reports_of};
+use crate::jobs::prune::{Ranking, Repair};
 use crate::predict::ModelSource;
 use crate::worker::{self, BoxError, JobContext, Outcome};
 
@@ -16,8 +17,10 @@ use crate::worker::{self, BoxError, JobContext, Outcome};
 const SHOWN: usize = 10;
 
 pub fn run(arguments: QuantizeArguments) -> ExitCode {
-    let QuantizeArguments { model, labels, check, calibrate, .. } = &arguments;
-    for path in [Some(model), labels.as_ref(), check.as_ref(), calibrate.as_ref()].into_iter().flatten() {
+    let QuantizeArguments { model, labels, check, calibrate, repair, .. } = &arguments;
+    for path in
+        [Some(model), labels.as_ref(), check.as_ref(), calibrate.as_ref(), repair.as_ref()].into_iter().flatten()
+    {
         if !path.exists() {
             usage(&format!("there is no file or folder of this name: {}", path.display()));
         }
@@ -54,11 +57,18 @@ fn config(arguments: QuantizeArguments) -> CompressConfig {
         (None, None, Some(_)) => Size::Smallest,
         (None, None, None) => Size::Bits(crate::compress::quantize::Bits::Q8_0),
     };
+    let prune = arguments.prune;
+    let ranking = match (arguments.prune_by, &arguments.repair) {
+        (RankingName::Taylor, Some(on)) => Ranking::Taylor { on: on.clone() },
+        _ => Ranking::L1,
+    };
+    let repair = arguments.repair.map(|data| Repair { data, epochs: arguments.repair_epochs });
     CompressConfig {
         model: ModelSource::File(arguments.model),
         labels: arguments.labels,
         transform: arguments.transform.overrides(),
         output: arguments.output,
+        prune: prune.map(|ratio| Pruning { ratio, ranking, repair }),
         size,
         max_loss: arguments.max_loss,
         check: arguments.check,

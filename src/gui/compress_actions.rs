@@ -19,6 +19,8 @@ use crate::predict::ModelSource;
 pub enum CompressAction {
     /// Photos to compare models on; none is no comparison.
     SetPhotos(Option<PathBuf>),
+    /// Photos that a pruned network learns from; none is no repair.
+    SetRepairPhotos(Option<PathBuf>),
     Start,
     /// Makes an 8-bit copy of the model that did not fit, and classifies with it.
     QuantizeAndClassify,
@@ -35,10 +37,11 @@ impl App {
     pub(super) fn apply_to_compression(&mut self, ctx: &Context, action: CompressAction) {
         match action {
             CompressAction::SetPhotos(path) => self.compress.photos = path,
+            CompressAction::SetRepairPhotos(path) => self.compress.repair_photos = path,
             CompressAction::Start => self.start_compressing(ctx, false),
             CompressAction::QuantizeAndClassify => {
                 self.compress.choose(Size::Bits(Bits::Q8_0));
-                self.compress.photos = None;
+                self.compress.begin_plainly();
                 self.compress.then_classify = true;
                 self.start_compressing(ctx, false);
             }

@@ -33,6 +33,8 @@ pub enum Ask {
     EvaluateTable,
     /// Photos to compare a smaller model on.
     ComparisonPhotos,
+    /// Photos that a pruned network learns from.
+    RepairPhotos,
     /// Where an evaluation is written as a page.
     Report,
     /// The checkpoint to use when the chosen one does not fit.
@@ -75,6 +77,7 @@ pub fn open(ask: Ask) -> impl Future<Output = Option<Action>> + Send {
         Ask::TrainPhotos | Ask::EvaluatePhotos => {
             one(dialog.set_title("Choose a folder that holds a folder per class").pick_folder())
         }
+        Ask::RepairPhotos => one(dialog.set_title("Choose a folder that holds a folder per class").pick_folder()),
         Ask::ComparisonPhotos => one(dialog.set_title("Choose a folder of photos to compare on").pick_folder()),
         Ask::ValidationPhotos => one(dialog.set_title("Choose a folder of validation photos").pick_folder()),
         Ask::TrainTable | Ask::EvaluateTable => {
@@ -120,6 +123,7 @@ pub fn action(ask: Ask, paths: Vec<PathBuf>) -> Option<Action> {
         Ask::TrainModel => Action::Train(TrainAction::OpenModel(first)),
         Ask::Teacher => Action::Train(TrainAction::OpenTeacher(first)),
         Ask::EvaluatePhotos | Ask::EvaluateTable => Action::Evaluate(EvaluateAction::SetPhotos(first)),
+        Ask::RepairPhotos => Action::Compress(CompressAction::SetRepairPhotos(Some(first))),
         Ask::ComparisonPhotos => Action::Compress(CompressAction::SetPhotos(Some(first))),
         Ask::Report => Action::Evaluate(EvaluateAction::SaveReport(first)),
         Ask::LightModel => {

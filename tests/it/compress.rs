@@ -40,6 +40,7 @@ impl Kitchen {
             labels: None,
             transform: TransformOverrides::default(),
             output: self.at("out/small.gguf"),
+            prune: None,
             size,
             max_loss: None,
             check: None,

@@ -210,7 +210,7 @@ fn learns(weights: &dyn Weights, architecture: &Architecture, side: usize) {
 fn trainer(weights: &dyn Weights, architecture: &Architecture) -> Trainer {
     let (network, _) = build_trainable(weights, architecture, Strictness::Strict, 0, &Device::Cpu).unwrap();
     let segments = Segments { first: 0, recompute: vec![false; network.blocks.len()] };
-    let loss = Loss { label_smoothing: 0.0, class_weights: None };
+    let loss = Loss { label_smoothing: 0.0, class_weights: None, soft: None };
     Trainer::new(network, segments, loss, OptimizerSettings::default(), &Device::Cpu).unwrap()
 }
 
@@ -224,7 +224,7 @@ fn examples<'a>(pixels: &'a [f32], side: usize, targets: &'a [f32], labels: &'a 
         224 => &[224, 224, 3],
         _ => &[64, 64, 3],
     };
-    Examples { values: pixels, shape, targets, labels }
+    Examples { values: pixels, shape, targets, labels, lesson: None }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::compress::choice::{Cost, choose};
 use crate::compress::quantize::{Bits, Calibration, Plan};
 use crate::format::{bytes, percent};
 use crate::images::Input;
-use crate::models::Precision;
+use crate::models::{self, Precision};
 use crate::worker::BoxError;
 
 /// From the fewest bytes to the most.
@@ -40,7 +40,7 @@ impl Work<'_> {
             }
             Size::Smallest => return self.smallest(calibration, sample, before),
             Size::Fit(most) => most,
-            Size::Mixed => self.parameters() * PLAIN_BYTES / MIXED_SHARE,
+            Size::Mixed => models::parameters(self.checkpoint.tensors()) * PLAIN_BYTES / MIXED_SHARE,
         };
         let plan = self.fitting(most, sample)?;
         self.attempt(&plan, format!("mixed, to fit in {}", bytes(most)), calibration, before)

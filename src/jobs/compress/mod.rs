@@ -1,7 +1,8 @@
-//! Compresses: a model in fewer bits, compared with the one it came from on a person's own photos.
+//! Compresses: a model with fewer channels, repaired, in fewer bits, compared with the one it came from on a person's own photos.
 
 mod bits;
 mod photos;
+mod pruned;
 mod work;
 
 use std::io;
@@ -16,6 +17,7 @@ use crate::device::DeviceChoice;
 use crate::format::{bytes, count, percent};
 use crate::jobs::Places;
 use crate::jobs::admission::MemoryChoice;
+use crate::jobs::prune::{Ranking, Repair};
 use crate::predict::{ModelSource, TransformOverrides};
 use crate::worker::{BoxError, Job, JobContext};
 
@@ -32,12 +34,23 @@ pub enum Size {
     Smallest,
 }
 
+/// Channels that are taken out before weights are rounded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pruning {
+    /// The share of the channels inside blocks, above 0 and below 1.
+    pub ratio: f64,
+    pub ranking: Ranking,
+    /// A short training of what is left.
+    pub repair: Option<Repair>,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct CompressConfig {
     pub model: ModelSource,
     pub labels: Option<PathBuf>,
     pub transform: TransformOverrides,
     pub output: PathBuf,
+    pub prune: Option<Pruning>,
     pub size: Size,
     /// The share of photos that may be judged right no more, or, without labels, differently.
     pub max_loss: Option<f64>,

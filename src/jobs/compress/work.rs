@@ -1,11 +1,12 @@
 //! One compression: what is read once, and the steps to a file with its proof.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::photos::{BATCH, Photos, photos_per_second};
+use super::pruned::PrunedModel;
 use super::{CompressConfig, CompressJobError, reports_of};
 use crate::checkpoint::{Checkpoint, ElementType, TensorKind, save_atomically};
 use crate::compress::calibrate::calibrate;
@@ -32,15 +33,26 @@ pub struct Work<'a> {
     pub config: &'a CompressConfig,
     pub ctx: &'a JobContext,
     pub chosen: Chosen,
+    /// What is rounded: the original, or what pruning left of it.
     pub checkpoint: Checkpoint,
     pub architecture: Architecture,
+    original: Original,
     places: &'a Places,
     description: Description,
     /// What both models are compared on.
     checked: Option<Photos>,
     /// Why the original's answers are not known, if they are wanted and are not.
     not_measured: Option<String>,
+    /// What was done to the original, in words.
+    steps: Vec<String>,
     notices: Vec<String>,
+}
+
+/// What a compression begins from.
+struct Original {
+    figures: Figures,
+    training_state_bytes: u64,
+    sha256: String,
 }
 
 /// A model's answers.
@@ -68,16 +80,19 @@ impl<'a> Work<'a> {
         let unusable = |source| PredictError::Model { path: checkpoint.path().to_owned(), source };
         let architecture = predict::recognise(&checkpoint).map_err(unusable)?;
         let description = predict::describe(&checkpoint, &architecture, config.labels.as_deref(), &config.transform)?;
+        let original = Original::of(&checkpoint, &architecture, config, places, &chosen)?;
         let mut work = Self {
             config,
             ctx,
             chosen,
             checkpoint,
             architecture,
+            original,
             places,
             description,
             checked: None,
             not_measured: None,
+            steps: Vec::new(),
             notices,
         };
         work.notices.extend(work.description.notices.iter().cloned());
@@ -87,7 +102,7 @@ impl<'a> Work<'a> {
         Ok(work)
     }
 
-    fn photos(&self, folder: Option<&std::path::Path>) -> Result<Option<Photos>, BoxError> {
+    fn photos(&self, folder: Option<&Path>) -> Result<Option<Photos>, BoxError> {
         let names: Vec<&str> = self.description.labels.iter().map(|label| &**label).collect();
         folder.map(|folder| Photos::find(folder, &names, self.ctx)).transpose()
     }
@@ -104,6 +119,7 @@ impl<'a> Work<'a> {
     }
 
     pub fn run(mut self) -> Result<Report, BoxError> {
+        self.prune()?;
         let calibrated = self.photos(self.config.calibrate.as_deref())?;
         let sample = match calibrated.as_ref().or(self.checked.as_ref()) {
             Some(photos) => photos.sample(self.description.transform, self.ctx)?,
@@ -129,6 +145,18 @@ impl<'a> Work<'a> {
             return Err(CompressJobError::LosesTooMuch { allowed, proof: Box::new(proof.clone()) }.into());
         }
         self.save(attempt, if calibration.is_some() { sample.len() } else { 0 })
+    }
+
+    /// Goes on with what pruning leaves, where that is wanted.
+    fn prune(&mut self) -> Result<(), BoxError> {
+        let Some(pruning) = &self.config.prune else { return Ok(()) };
+        // The file stays open, and is gone with that.
+        let PrunedModel { checkpoint, step, notices } = PrunedModel::make(pruning, self.config, self.places, self.ctx)?;
+        self.architecture = predict::recognise(&checkpoint)?;
+        self.checkpoint = checkpoint;
+        self.steps.push(step);
+        notices.into_iter().for_each(|notice| self.note(notice));
+        Ok(())
     }
 
     /// Whether photos can go through the network in f32, which memory may not allow.
@@ -176,10 +204,6 @@ impl<'a> Work<'a> {
         ops::release(&self.chosen.device)?;
         heap::release();
         Ok(())
-    }
-
-    pub fn parameters(&self) -> u64 {
-        models::parameters(self.checkpoint.tensors())
     }
 
     /// The original's answers, where there are photos and it fits in memory.
@@ -253,28 +277,29 @@ impl<'a> Work<'a> {
 
     /// What the file says of itself.
     pub fn metadata(&self, step: &str, is_calibrated: bool) -> Result<Map<String, Value>, BoxError> {
-        let Self { architecture, description, checkpoint, .. } = self;
+        let Self { architecture, description, .. } = self;
         let labels: Vec<&str> = description.labels.iter().map(|label| &**label).collect();
-        let source = checkpoint.path().file_name().map(|name| name.to_string_lossy().into_owned());
+        let source = match &self.config.model {
+            ModelSource::Starter => None,
+            ModelSource::File(path) => path.file_name().map(|name| name.to_string_lossy().into_owned()),
+        };
         let values = [
             ("general.architecture", json!(architecture.name)),
             ("general.quantization_version", json!(2)),
             ("architecture", json!(architecture.name)),
             ("transform", json!(serde_json::to_string(&description.transform)?)),
-            ("galley.source", json!(source.unwrap_or_default())),
-            ("galley.source.sha256", json!(self.source_sha256()?)),
-            ("galley.compressed", json!(step)),
+            ("galley.source", json!(source.unwrap_or_else(|| self.config.model.name()))),
+            ("galley.source.sha256", json!(self.original.sha256)),
+            ("galley.compressed", json!(self.with_steps(step).join(", then "))),
             ("galley.calibrated", json!(is_calibrated)),
         ];
         let named = description.has_names.then(|| ("labels", json!(labels)));
         Ok(values.into_iter().chain(named).map(|(key, value)| (key.to_owned(), value)).collect())
     }
 
-    fn source_sha256(&self) -> Result<String, BoxError> {
-        match &self.config.model {
-            ModelSource::Starter => Ok(hex(&Sha256::digest(predict::STARTER))),
-            ModelSource::File(path) => Ok(hex(&Journal::open(&self.places.journal)?.file_sha256(path)?)),
-        }
+    /// All that was done, with the last step.
+    fn with_steps(&self, last: &str) -> Vec<String> {
+        self.steps.iter().cloned().chain([last.to_owned()]).collect()
     }
 
     /// Gives the file its name and puts the reports beside it.
@@ -284,16 +309,15 @@ impl<'a> Work<'a> {
         let output = self.config.output.clone();
         let failed = |path: PathBuf| |source| CompressJobError::Save { path, source };
         written.file.name().map_err(failed(output.clone()))?;
-        let state = self.checkpoint.tensors().iter().filter(|tensor| tensor.kind != TensorKind::Weight);
         let report = Report {
             network: self.architecture.title.clone(),
             source: self.config.model.name(),
-            source_sha256: self.source_sha256()?,
+            source_sha256: self.original.sha256.clone(),
             output: output.clone(),
-            steps: vec![step],
+            steps: self.with_steps(&step),
             before,
             after,
-            training_state_bytes: state.map(|tensor| tensor.bytes).sum(),
+            training_state_bytes: self.original.training_state_bytes,
             calibration_photos,
             blocks: written.blocks,
             proof,
@@ -310,15 +334,15 @@ impl<'a> Work<'a> {
     /// Both models' sizes; and their speeds, in turns where both fit in memory at once.
     fn figures(&mut self, written: &Written, measures: bool) -> Result<(Figures, Figures), BoxError> {
         let path = written.file.path();
-        let smaller = predict::open(&ModelSource::File(path.to_owned()))?;
-        let resident = |checkpoint: &Checkpoint| {
-            models::weigh(checkpoint.tensors(), &self.architecture, Precision::Stored, &self.chosen.device)
+        let smaller = Checkpoint::open_unfinished(path)?;
+        let device = &self.chosen.device;
+        let before = self.original.figures;
+        let after = Figures {
+            parameters: models::parameters(self.checkpoint.tensors()),
+            file_bytes: path.metadata()?.len(),
+            resident_bytes: models::weigh(smaller.tensors(), &self.architecture, Precision::Stored, device)?,
+            photos_per_second: None,
         };
-        let parameters = self.parameters();
-        let figures =
-            |file_bytes, resident_bytes| Figures { parameters, file_bytes, resident_bytes, photos_per_second: None };
-        let before = figures(self.source_bytes(), resident(&self.checkpoint)?);
-        let after = figures(path.metadata()?.len(), resident(&smaller)?);
         if !measures {
             return Ok((before, after));
         }
@@ -334,13 +358,31 @@ impl<'a> Work<'a> {
         let measured = |of: Figures, place: usize| Figures { photos_per_second: speeds.get(place).copied(), ..of };
         Ok((measured(before, 1), measured(after, 0)))
     }
+}
 
-    fn source_bytes(&self) -> u64 {
-        match &self.config.model {
-            ModelSource::Starter => predict::STARTER.len() as u64,
-            ModelSource::File(_) => {
-                self.checkpoint.files().iter().filter_map(|path| path.metadata().ok()).map(|file| file.len()).sum()
+impl Original {
+    fn of(
+        checkpoint: &Checkpoint,
+        architecture: &Architecture,
+        config: &CompressConfig,
+        places: &Places,
+        chosen: &Chosen,
+    ) -> Result<Self, BoxError> {
+        let bytes_of = |path: &&Path| path.metadata().map_or(0, |file| file.len());
+        let (sha256, file_bytes) = match &config.model {
+            ModelSource::Starter => (hex(&Sha256::digest(predict::STARTER)), predict::STARTER.len() as u64),
+            ModelSource::File(path) => {
+                let sha256 = hex(&Journal::open(&places.journal)?.file_sha256(path)?);
+                (sha256, checkpoint.files().iter().map(bytes_of).sum())
             }
-        }
+        };
+        let state = checkpoint.tensors().iter().filter(|tensor| tensor.kind != TensorKind::Weight);
+        let figures = Figures {
+            parameters: models::parameters(checkpoint.tensors()),
+            file_bytes,
+            resident_bytes: models::weigh(checkpoint.tensors(), architecture, Precision::Stored, &chosen.device)?,
+            photos_per_second: None,
+        };
+        Ok(Self { figures, training_state_bytes: state.map(|tensor| tensor.bytes).sum(), sha256 })
     }
 }

@@ -21,7 +21,8 @@ use crate::gui::theme::{Palette, STEP};
 use crate::gui::widgets::{self, Weight};
 use crate::jobs::Places;
 use crate::jobs::admission::MemoryChoice;
-use crate::jobs::compress::{self, CompressConfig, CompressJob, CompressJobError, Size, output_for};
+use crate::jobs::compress::{self, CompressConfig, CompressJob, CompressJobError, Pruning, Size, output_for};
+use crate::jobs::prune::{Ranking, Repair};
 use crate::predict::ModelSource;
 use crate::worker::{BoxError, Outcome, Progress};
 
@@ -46,6 +47,11 @@ struct Problem {
 /// The page's state.
 pub struct Compress {
     choice: Choice,
+    /// Whether channels go first, how many of them in percent, and what the rest learns from.
+    prunes: bool,
+    pruned_percent: f64,
+    pub repair_photos: Option<PathBuf>,
+    repair_epochs: usize,
     /// In MB.
     fit: f64,
     /// In percent, and whether more is not saved.
@@ -70,6 +76,10 @@ impl Compress {
     pub fn new(sample: Option<PathBuf>) -> Self {
         Self {
             choice: Choice::Bits(Bits::Q8_0),
+            prunes: false,
+            pruned_percent: 30.0,
+            repair_photos: None,
+            repair_epochs: 1,
             fit: 90.0,
             loss: 1.0,
             keeps_to_loss: true,
@@ -97,6 +107,11 @@ impl Compress {
         };
     }
 
+    /// Without pruning and without a comparison.
+    pub fn begin_plainly(&mut self) {
+        (self.prunes, self.photos) = (false, None);
+    }
+
     fn size(&self) -> Size {
         match self.choice {
             Choice::Bits(bits) => Size::Bits(bits),
@@ -104,6 +119,13 @@ impl Compress {
             Choice::Fit => Size::Fit((self.fit * 1e6) as u64),
             Choice::Smallest => Size::Smallest,
         }
+    }
+
+    /// What is done before weights are rounded.
+    fn pruning(&self) -> Option<Pruning> {
+        let repair = self.repair_photos.clone().map(|data| Repair { data, epochs: self.repair_epochs });
+        let pruning = Pruning { ratio: self.pruned_percent / 100.0, ranking: Ranking::L1, repair };
+        self.prunes.then_some(pruning)
     }
 
     /// The share that a result may lose; without photos nothing is known of that.
@@ -162,6 +184,7 @@ impl Compress {
             labels: model.labels.clone(),
             transform: model.transform,
             output: output_for(&model.source, size, &places.models_folder),
+            prune: self.pruning(),
             size,
             max_loss: self.max_loss(),
             check: self.photos.clone(),

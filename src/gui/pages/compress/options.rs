@@ -1,5 +1,7 @@
 //! How the next smaller model is made.
 
+use std::path::PathBuf;
+
 use egui::{DragValue, Ui};
 use lucide_icons::Icon;
 
@@ -20,8 +22,14 @@ const CHOICES: [(Choice, &str, &str); 7] = [
     (Choice::Smallest, "Keep to a loss", "Mixed, the smallest that loses no more than this"),
 ];
 
+/// The chain of steps, in their order.
 pub fn options_ui(ui: &mut Ui, page: &mut Compress, actions: &mut Vec<Action>) {
-    widgets::section(ui, "Size");
+    egui::ScrollArea::vertical().id_salt("options").auto_shrink(false).show(ui, |ui| chain_ui(ui, page, actions));
+}
+
+fn chain_ui(ui: &mut Ui, page: &mut Compress, actions: &mut Vec<Action>) {
+    prune_ui(ui, page, actions);
+    widgets::section(ui, "2. Round the weights");
     for (choice, name, what) in CHOICES {
         ui.radio_value(&mut page.choice, choice, name).on_hover_text(what);
         if page.choice != choice {
@@ -33,8 +41,8 @@ pub fn options_ui(ui: &mut Ui, page: &mut Compress, actions: &mut Vec<Action>) {
         }
     }
     ui.add_space(STEP * 2.0);
-    widgets::section(ui, "Proof");
-    photos_ui(ui, page, actions);
+    widgets::section(ui, "3. Prove it");
+    comparison_ui(ui, page, actions);
     if page.photos.is_none() {
         return;
     }
@@ -46,29 +54,65 @@ pub fn options_ui(ui: &mut Ui, page: &mut Compress, actions: &mut Vec<Action>) {
     ui.add_enabled_ui(page.keeps_to_loss, |ui| number_ui(ui, "Loss", &mut page.loss, 0.0..=100.0, " %"));
 }
 
-fn photos_ui(ui: &mut Ui, page: &Compress, actions: &mut Vec<Action>) {
-    let set = |photos| Action::Compress(CompressAction::SetPhotos(photos));
-    match &page.photos {
-        Some(photos) => {
+/// The first step: fewer channels, and what is left learns a little.
+fn prune_ui(ui: &mut Ui, page: &mut Compress, actions: &mut Vec<Action>) {
+    widgets::section(ui, "1. Take out channels");
+    ui.checkbox(&mut page.prunes, "Prune before rounding")
+        .on_hover_text("Channels inside blocks that matter least go: the network becomes smaller and faster");
+    if page.prunes {
+        number_ui(ui, "Channels that go", &mut page.pruned_percent, 1.0..=90.0, " %");
+        let set = |photos| Action::Compress(CompressAction::SetRepairPhotos(photos));
+        let what = "Then it learns from photos, a folder for each of the model's classes, to make up for what is gone";
+        let sample = page.sample.as_ref().map(|sample| sample.join("train"));
+        photos_ui(ui, (&page.repair_photos, sample, what), Ask::RepairPhotos, &set, actions);
+        if page.repair_photos.is_some() {
             ui.horizontal(|ui| {
-                widgets::chip(ui, &widgets::last_two(photos)).on_hover_text(photos.display().to_string());
-                if widgets::icon_button(ui, Icon::X, "Compare on no photos").clicked() {
-                    actions.push(set(None));
-                }
+                let label = ui.label("Passes over them");
+                ui.add(DragValue::new(&mut page.repair_epochs).range(1..=100)).labelled_by(label.id);
             });
         }
-        None => {
-            widgets::note(ui, "Both models classify these photos: a folder per class tells which answers are right");
-            if let Some(sample) = &page.sample
-                && widgets::button(ui, Weight::Quiet, Icon::Sparkles, "Take the sample photos").clicked()
-            {
-                actions.push(set(Some(sample.join("test"))));
+    }
+    ui.add_space(STEP * 2.0);
+}
+
+fn comparison_ui(ui: &mut Ui, page: &Compress, actions: &mut Vec<Action>) {
+    let set = |photos| Action::Compress(CompressAction::SetPhotos(photos));
+    let what = "Both models classify these photos: a folder per class tells which answers are right";
+    let sample = page.sample.as_ref().map(|sample| sample.join("test"));
+    photos_ui(ui, (&page.photos, sample, what), Ask::ComparisonPhotos, &set, actions);
+}
+
+/// The photos that are chosen, and ways to choose others. `sample` are those that come with the program.
+fn photos_ui(
+    ui: &mut Ui,
+    (photos, sample, what): (&Option<PathBuf>, Option<PathBuf>, &str),
+    ask: Ask,
+    set: &dyn Fn(Option<PathBuf>) -> Action,
+    actions: &mut Vec<Action>,
+) {
+    ui.push_id(what, |ui| {
+        match photos {
+            Some(photos) => {
+                ui.horizontal(|ui| {
+                    widgets::chip(ui, &widgets::last_two(photos)).on_hover_text(photos.display().to_string());
+                    if widgets::icon_button(ui, Icon::X, "Without these photos").clicked() {
+                        actions.push(set(None));
+                    }
+                });
+            }
+            None => {
+                widgets::note(ui, what);
+                if let Some(sample) = sample
+                    && widgets::button(ui, Weight::Quiet, Icon::Sparkles, "Take the sample photos").clicked()
+                {
+                    actions.push(set(Some(sample)));
+                }
             }
         }
-    }
-    if widgets::button(ui, Weight::Plain, Icon::FolderOpen, "Choose photos…").clicked() {
-        actions.push(Action::Ask(Ask::ComparisonPhotos));
-    }
+        if widgets::button(ui, Weight::Plain, Icon::FolderOpen, "Choose photos…").clicked() {
+            actions.push(Action::Ask(ask));
+        }
+    });
 }
 
 fn number_ui(ui: &mut Ui, name: &str, value: &mut f64, range: std::ops::RangeInclusive<f64>, unit: &str) {
