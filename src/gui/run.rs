@@ -127,8 +127,9 @@ impl Run {
             Some(outcome) => {
                 let refusal = admission::refusal_of(&outcome);
                 self.is_refused = refusal.is_some();
-                self.is_too_large = self.is_refused || models::is_too_large(&outcome);
-                self.state = refusal.map_or_else(|| ended(outcome), RunState::Failed);
+                let too_large = models::too_large(&outcome);
+                self.is_too_large = refusal.is_some() || too_large.is_some();
+                self.state = refusal.or(too_large).map_or_else(|| ended(outcome), RunState::Failed);
             }
             None => self.job = Some(job),
         }

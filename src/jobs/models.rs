@@ -56,10 +56,14 @@ pub enum LendError {
     Light { model: String, source: BoxError },
 }
 
-/// Whether a job ended because its model is larger than may be loaded.
-pub fn is_too_large<T>(outcome: &Outcome<T>) -> bool {
-    let Outcome::Failed(error) = outcome else { return false };
-    chain(&**error).any(|error| matches!(error.downcast_ref(), Some(LendError::DoesNotFit { .. })))
+/// Why a job ended whose model is larger than may be loaded, for people, without what only the command line has.
+pub fn too_large<T>(outcome: &Outcome<T>) -> Option<String> {
+    let Outcome::Failed(error) = outcome else { return None };
+    let of_shelf = chain(&**error).find_map(|error| match error.downcast_ref()? {
+        LendError::DoesNotFit { model, why, .. } => Some((model, why)),
+        _ => None,
+    });
+    of_shelf.map(|(model, why)| format!("The model {model} does not fit: {why}"))
 }
 
 /// A handle: clones share the same models.

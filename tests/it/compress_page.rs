@@ -47,7 +47,8 @@ fn smaller_models_are_made_compared_and_used() {
     window.harness.check_accessibility();
     let small = model.with_file_name("dishes-8bit.gguf");
     let size = |path: &Path| path.metadata().unwrap().len();
-    assert!(2 * size(&small) < size(&model));
+    // The starter is stored in 16 bits.
+    assert!(3 * size(&small) < 2 * size(&model));
     assert!(window.says("Photos judged right, by size") && window.says("original"));
     window.click("Use it");
     assert!(window.says("Model: dishes-8bit.gguf"));
@@ -85,6 +86,8 @@ fn a_model_that_does_not_fit_is_quantized_with_one_click_and_classifies() {
     let (mut window, model) = with_model("[memory]\nlargest-model = \"3 MB\"\n");
     window.drop(&[&test_photos().join("sushi")]);
     window.step_until("refused", |window| window.says("Nothing could be classified"));
+    // Rows of buttons are centered a frame after they appear.
+    window.settle();
     assert!(window.says("does not fit") && window.says("Raise the limit"));
     window.harness.check_accessibility();
     window.click("Quantize it to 8 bits");

@@ -266,7 +266,7 @@ fn the_command_trains_a_student_and_says_what_is_wrong() {
     let (code, _, said) = distill("--student run/best.safetensors --out again");
     assert!(code == 0 && said.contains("was asked about"), "{said}");
     let (code, _, said) = distill("--student mobilenetv3_smal --out none");
-    assert!(code == 1 && said.contains("near names are") && said.contains("mobilenetv3_small"), "{said}");
+    assert!(code == 1 && said.contains("near names are") && said.contains("mobilenet_v3_small"), "{said}");
     let (code, _, said) = distill("--student none.pth --out none");
     assert!(code == 2 && said.contains("no file or folder of this name: none.pth"), "{said}");
     let (code, _, said) = galley("distill starter photos --student run/best.safetensors --out none");

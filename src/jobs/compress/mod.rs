@@ -121,16 +121,17 @@ impl Size {
 
 /// A name that no file has, for a smaller model beside the original, or in `folder` where that is no file.
 pub fn output_for(model: &ModelSource, size: Size, folder: &Path) -> PathBuf {
-    let (folder, stem) = match model {
-        ModelSource::Starter => (folder, "starter".to_owned()),
-        ModelSource::File(path) => (folder_of(path), stem(path)),
+    let beside = match model {
+        ModelSource::Starter => folder.join("starter"),
+        ModelSource::File(path) => path.clone(),
     };
+    let stem = beside.file_stem().unwrap_or(beside.as_os_str()).to_string_lossy();
     let name = |number: u32| match number {
         0 => format!("{stem}-{}.gguf", size.mark()),
         number => format!("{stem}-{}-{}.gguf", size.mark(), number + 1),
     };
-    let mut free = (0..).map(|number| folder.join(name(number))).filter(|path| !path.exists());
-    free.next().unwrap_or_else(|| folder.join(name(0)))
+    let mut free = (0..).map(|number| beside.with_file_name(name(number))).filter(|path| !path.exists());
+    free.next().unwrap_or_else(|| beside.with_file_name(name(0)))
 }
 
 /// The reports of smaller models of this one that lie where [`output_for`] puts them, the oldest first. A folder that was moved
@@ -143,7 +144,7 @@ pub fn variants_of(model: &ModelSource, folder: &Path) -> Vec<Report> {
     let name = |path: &str| Path::new(path).file_name().map(ToOwned::to_owned);
     let read = |entry: std::fs::DirEntry| -> Option<(SystemTime, Report)> {
         let file = entry.file_name().into_string().ok()?;
-        let output = folder.join(format!("{}.gguf", file.strip_suffix(".report.json")?));
+        let output = entry.path().with_file_name(format!("{}.gguf", file.strip_suffix(".report.json")?));
         let report: Report = serde_json::from_slice(&std::fs::read(entry.path()).ok()?).ok()?;
         let is_of_it = name(&report.source) == name(&model.name()) && output.is_file();
         is_of_it.then_some((entry.metadata().ok()?.modified().ok()?, Report { output, ..report }))
@@ -155,10 +156,6 @@ pub fn variants_of(model: &ModelSource, folder: &Path) -> Vec<Report> {
 
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn stem(path: &Path) -> String {
-    path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 pub type CompressJob = Job<Report, ()>;

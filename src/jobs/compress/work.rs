@@ -1,5 +1,6 @@
 //! One compression: what is read once, and the steps to a file with its proof.
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -19,6 +20,7 @@ use crate::jobs::Places;
 use crate::jobs::admission::{Asked, DoesNotFit};
 use crate::jobs::doctor::{self, Prepared};
 use crate::jobs::inference::ToLoad;
+use crate::jobs::models::ModelLoan;
 use crate::jobs::peaks;
 use crate::journal::Journal;
 use crate::memory::{self, F32, heap};
@@ -59,6 +61,23 @@ struct Original {
 pub struct Judgement {
     judged: Vec<Judged>,
     skipped: Vec<(PathBuf, String)>,
+}
+
+/// The original, ready to classify.
+enum Loaded {
+    Lent(ModelLoan),
+    Own(Box<Classifier>),
+}
+
+impl Deref for Loaded {
+    type Target = Classifier;
+
+    fn deref(&self) -> &Classifier {
+        match self {
+            Self::Lent(loan) => loan,
+            Self::Own(classifier) => classifier,
+        }
+    }
 }
 
 /// A smaller model that has no name yet.
@@ -220,8 +239,20 @@ impl<'a> Work<'a> {
                 return Ok(None);
             }
         };
-        let loan = self.places.models.lend_exactly(&wanted.wanted(), &self.chosen, self.ctx)?;
-        Ok(Some(self.judge(&loan, left)?))
+        let original = self.load_original(&wanted)?;
+        Ok(Some(self.judge(&original, left)?))
+    }
+
+    /// From the shelf where it is there. It is not put there: how large models are that stay loaded is another question.
+    fn load_original(&self, wanted: &ToLoad<'_>) -> Result<Loaded, BoxError> {
+        let Self { places, chosen, ctx, .. } = self;
+        Ok(match places.models.holds(&wanted.wanted(), chosen) {
+            true => Loaded::Lent(places.models.lend_exactly(&wanted.wanted(), chosen, ctx)?),
+            false => {
+                let ToLoad { model, labels, transform, loading, .. } = *wanted;
+                Loaded::Own(Box::new(predict::load(model, labels, transform, loading, &chosen.device)?))
+            }
+        })
     }
 
     fn judge(&self, classifier: &Classifier, left: u64) -> Result<Judgement, BoxError> {
@@ -349,7 +380,7 @@ impl<'a> Work<'a> {
         let (classifier, _) = self.load(written)?;
         let original = self.original(Precision::Stored);
         let loan = match self.left_beside(&original)? {
-            Ok(_) => Some(self.places.models.lend_exactly(&original.wanted(), &self.chosen, self.ctx)?),
+            Ok(_) => Some(self.load_original(&original)?),
             Err(_) => None,
         };
         let both: Vec<&Classifier> = std::iter::once(&classifier).chain(loan.as_deref()).collect();

@@ -63,9 +63,12 @@ pub struct Compress {
     sample: Option<PathBuf>,
     /// Once it is made, the smaller model is used on the Classify page.
     pub then_classify: bool,
-    /// The smaller models of this one, the oldest first; none before they were looked for.
-    variants: Option<(ModelSource, Vec<Report>)>,
+    /// The smaller models of this one that were found, the oldest first; none before they were looked for.
+    found: Option<(ModelSource, Vec<Report>)>,
+    /// The model for which that was asked.
     asked: Option<ModelSource>,
+    /// Those that were made since the window is open.
+    made: Vec<(ModelSource, Report)>,
     problem: Option<Problem>,
     progress: Progress,
     job: Option<(CompressJob, ModelSource)>,
@@ -86,8 +89,9 @@ impl Compress {
             photos: None,
             sample,
             then_classify: false,
-            variants: None,
+            found: None,
             asked: None,
+            made: Vec::new(),
             problem: None,
             progress: Progress::default(),
             job: None,
@@ -149,10 +153,7 @@ impl Compress {
         let (_, source) = self.job.take()?;
         match outcome {
             Outcome::Finished(report) => {
-                match &mut self.variants {
-                    Some((of, variants)) if *of == source => variants.push(report.clone()),
-                    _ => self.variants = None,
-                }
+                self.made.push((source, report.clone()));
                 Some(report)
             }
             Outcome::Canceled => None,
@@ -214,20 +215,23 @@ impl Compress {
         }
     }
 
-    /// Whether the smaller models of this one are to be looked for; true once for each.
+    /// Whether the smaller models of this one are to be looked for; true once, until another one's are.
     pub fn asks_for_variants(&mut self, source: &ModelSource) -> bool {
-        let is_known = self.variants.as_ref().is_some_and(|(of, _)| of == source);
-        let is_new = !is_known && self.asked.as_ref() != Some(source);
-        if is_known {
-            self.asked = None;
-        } else {
-            self.asked = Some(source.clone());
-        }
+        let is_new = self.asked.as_ref() != Some(source);
+        self.asked = Some(source.clone());
         is_new
     }
 
     pub fn show_variants(&mut self, source: ModelSource, variants: Vec<Report>) {
-        self.variants = Some((source, variants));
+        self.found = Some((source, variants));
+    }
+
+    /// The smaller models of this one, the oldest first.
+    fn variants(&self, source: &ModelSource) -> Vec<&Report> {
+        let found = self.found.iter().filter(|(of, _)| of == source).flat_map(|(_, variants)| variants);
+        let made = self.made.iter().filter(|(of, _)| of == source).map(|(_, report)| report);
+        let is_made = |report: &&Report| self.made.iter().all(|(_, made)| made.output != report.output);
+        found.filter(is_made).chain(made).collect()
     }
 }
 
@@ -299,15 +303,13 @@ fn main_ui(ui: &mut Ui, page: &Compress, library: &Library, actions: &mut Vec<Ac
         }
         ui.add_space(STEP);
     }
-    let source = &library.used().source;
-    let found = page.variants.as_ref().filter(|(of, variants)| of == source && !variants.is_empty());
-    match found {
-        Some((_, variants)) => variants::variants_ui(ui, variants, actions),
-        None if page.job.is_none() => {
-            let text = "Fewer bits per weight make a model a quarter of its size or less. With photos to compare on, \
-                        Galley shows what that costs before anything relies on it";
-            widgets::empty_state(ui, Icon::Shrink, "No smaller models of this one yet", text, |_| ());
-        }
-        None => {}
+    let variants = page.variants(&library.used().source);
+    if !variants.is_empty() {
+        return variants::variants_ui(ui, &variants, actions);
+    }
+    if page.job.is_none() {
+        let text = "Fewer bits per weight make a model a quarter of its size or less. With photos to compare on, Galley shows \
+                    what that costs before anything relies on it";
+        widgets::empty_state(ui, Icon::Shrink, "No smaller models of this one yet", text, |_| ());
     }
 }

@@ -15,10 +15,10 @@ use crate::jobs::compress::reports_of;
 
 const PLOT_HEIGHT: f32 = 220.0;
 
-pub fn variants_ui(ui: &mut Ui, variants: &[Report], actions: &mut Vec<Action>) {
+pub fn variants_ui(ui: &mut Ui, variants: &[&Report], actions: &mut Vec<Action>) {
     ScrollArea::vertical().id_salt("variants").auto_shrink(false).show(ui, |ui| {
         ScrollArea::horizontal().id_salt("table").show(ui, |ui| table_ui(ui, variants, actions));
-        let latest = variants.last();
+        let latest = variants.last().copied();
         let warning = Palette::of(ui).warning;
         for notice in latest.iter().flat_map(|report| &report.notices) {
             widgets::alert(ui, Icon::Info, warning, notice);
@@ -33,7 +33,7 @@ pub fn variants_ui(ui: &mut Ui, variants: &[Report], actions: &mut Vec<Action>) 
     });
 }
 
-fn table_ui(ui: &mut Ui, variants: &[Report], actions: &mut Vec<Action>) {
+fn table_ui(ui: &mut Ui, variants: &[&Report], actions: &mut Vec<Action>) {
     let palette = Palette::of(ui);
     let grid = Grid::new("smaller models").striped(false).spacing(vec2(20.0, 6.0)).min_col_width(40.0);
     grid.show(ui, |ui| {
@@ -83,7 +83,7 @@ fn file_name(path: &Path) -> String {
 }
 
 /// Each model's file against how often it is right, or answers as the original does.
-fn plot_ui(ui: &mut Ui, variants: &[Report]) {
+fn plot_ui(ui: &mut Ui, variants: &[&Report]) {
     let has_labels = variants.iter().all(|report| report.proof.as_ref().is_none_or(|proof| proof.right.is_some()));
     let of = |report: &Report| {
         let proof = report.proof.as_ref()?;
@@ -94,7 +94,7 @@ fn plot_ui(ui: &mut Ui, variants: &[Report]) {
         let accuracy = if has_labels { share(report.proof.as_ref()?, 0)? } else { 1.0 };
         Some(("original".to_owned(), report.before.file_bytes, accuracy))
     });
-    let points: Vec<(String, u64, f64)> = variants.iter().filter_map(of).chain(original).collect();
+    let points: Vec<(String, u64, f64)> = variants.iter().copied().filter_map(of).chain(original).collect();
     if points.len() < 2 {
         return;
     }

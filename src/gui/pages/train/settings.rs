@@ -24,8 +24,6 @@ pub fn settings_ui(ui: &mut Ui, page: &mut Train, library: &Library, actions: &m
     ui.add_space(STEP);
     model_ui(ui, &page.config, library, actions);
     ui.add_space(STEP);
-    teacher_ui(ui, &mut page.config, library, actions);
-    ui.add_space(STEP);
     widgets::section(ui, "Learning");
     learning_ui(ui, page, actions);
     ui.add_space(STEP);
@@ -34,6 +32,8 @@ pub fn settings_ui(ui: &mut Ui, page: &mut Train, library: &Library, actions: &m
     ui.add_space(STEP);
     widgets::section(ui, "Photos");
     photos_ui(ui, &mut page.config);
+    ui.add_space(STEP);
+    teacher_ui(ui, &mut page.config, library, actions);
     ui.add_space(STEP);
     let more = CollapsingHeader::new("More").id_salt("more settings");
     more.show_unindented(ui, |ui| more::more_ui(ui, &mut page.config));
