@@ -6,14 +6,13 @@ use super::gradients::Gradients;
 use crate::models::Parameter;
 use crate::worker::{JobContext, Progress};
 
+/// Is told the gradients of a batch, and the parameters they are of.
+type Tell<'a> = dyn FnMut(&[Parameter], &Gradients) -> Result<(), TrainError> + 'a;
+
 impl Session {
     /// Hands on the gradients of every batch of the training photos, with the parameters they are of. Returns how many photos
     /// could be read.
-    pub fn look(
-        &mut self,
-        ctx: &JobContext,
-        tell: &mut dyn FnMut(&[Parameter], &Gradients) -> Result<(), TrainError>,
-    ) -> Result<u64, TrainError> {
+    pub fn look(&mut self, ctx: &JobContext, tell: &mut Tell<'_>) -> Result<u64, TrainError> {
         let shape = self.train.shape();
         let total = Some(self.train.batches(self.config.batch_size) as u64);
         let mut photos = 0;

@@ -38,10 +38,13 @@ const NETWORKS: [&str; 9] = [
     "vit_tiny_patch16_224",
 ];
 
+/// What is done to a tensor's values, given its name and shape.
+type Change<'a> = dyn Fn(&str, &[usize], &mut [f32]) + 'a;
+
 /// Weights of which some tensors are changed.
 struct Changed<'a> {
     weights: &'a dyn Weights,
-    change: Box<dyn Fn(&str, &[usize], &mut [f32]) + 'a>,
+    change: Box<Change<'a>>,
 }
 
 impl Weights for Changed<'_> {

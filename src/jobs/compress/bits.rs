@@ -1,6 +1,7 @@
 //! Finds the bits of each block where they are not the same for all.
 
-use super::work::{Attempt, Judgement, Work};
+use super::photos::Judgement;
+use super::work::{Attempt, Work};
 use super::{CompressJobError, Size};
 use crate::compress::calibrate::block_errors;
 use crate::compress::choice::{Cost, choose};

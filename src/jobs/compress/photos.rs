@@ -26,6 +26,13 @@ const CALIBRATION_PHOTOS: usize = 32;
 /// How long the speed of a network is measured.
 const MEASURING: Duration = Duration::from_secs(1);
 
+/// A model's answers.
+pub struct Judgement {
+    pub judged: Vec<Judged>,
+    /// Photos that could not be read, and why.
+    pub skipped: Vec<(PathBuf, String)>,
+}
+
 /// Photos with their true classes, where these are known.
 pub struct Photos {
     pub folder: PathBuf,
@@ -76,13 +83,13 @@ impl Photos {
         Ok(inputs)
     }
 
-    /// What a model answers to all of them, and which could not be read. `left` is the memory left for decoding.
+    /// What a model answers to all of them. `left` is the memory left for decoding.
     pub fn judge(
         &self,
         classifier: &Classifier,
         (choice, left): (MemoryChoice, u64),
         ctx: &JobContext,
-    ) -> Result<(Vec<Judged>, Vec<(PathBuf, String)>), BoxError> {
+    ) -> Result<Judgement, BoxError> {
         let photos = self.photos.iter().enumerate().map(|(index, (path, _))| (path.clone(), index)).collect();
         let mut watch = watched::watch(BATCH, choice, classifier);
         let mut skipped = self.skipped.clone();
@@ -92,7 +99,7 @@ impl Photos {
             path: answer.path,
             logits: answer.logits,
         });
-        Ok((judged.collect(), skipped))
+        Ok(Judgement { judged: judged.collect(), skipped })
     }
 }
 

@@ -2,17 +2,18 @@
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::photos::{BATCH, Photos, photos_per_second};
+use super::photos::{BATCH, Judgement, Photos, photos_per_second};
 use super::pruned::PrunedModel;
 use super::{CompressConfig, CompressJobError, reports_of};
 use crate::checkpoint::{Checkpoint, ElementType, TensorKind, save_atomically};
 use crate::compress::calibrate::calibrate;
 use crate::compress::quantize::{self, Calibration, Plan, Written};
-use crate::compress::{Figures, Judged, Proof, Report};
+use crate::compress::{Figures, Proof, Report};
 use crate::device::Chosen;
 use crate::format::hex;
 use crate::images::Input;
@@ -42,7 +43,7 @@ pub struct Work<'a> {
     places: &'a Places,
     description: Description,
     /// What both models are compared on.
-    checked: Option<Photos>,
+    checked: Option<Rc<Photos>>,
     /// Why the original's answers are not known, if they are wanted and are not.
     not_measured: Option<String>,
     /// What was done to the original, in words.
@@ -55,12 +56,6 @@ struct Original {
     figures: Figures,
     training_state_bytes: u64,
     sha256: String,
-}
-
-/// A model's answers.
-pub struct Judgement {
-    judged: Vec<Judged>,
-    skipped: Vec<(PathBuf, String)>,
 }
 
 /// The original, ready to classify.
@@ -116,7 +111,7 @@ impl<'a> Work<'a> {
         };
         work.notices.extend(work.description.notices.iter().cloned());
         work.notices.extend(work.quantized_before());
-        work.checked = work.photos(config.check.as_deref())?;
+        work.checked = work.photos(config.check.as_deref())?.map(Rc::new);
         work.notices.extend(work.checked.iter().flat_map(|photos| photos.notices.iter().cloned()));
         Ok(work)
     }
@@ -140,7 +135,7 @@ impl<'a> Work<'a> {
     pub fn run(mut self) -> Result<Report, BoxError> {
         self.prune()?;
         let calibrated = self.photos(self.config.calibrate.as_deref())?;
-        let sample = match calibrated.as_ref().or(self.checked.as_ref()) {
+        let sample = match calibrated.as_ref().or(self.checked.as_deref()) {
             Some(photos) => photos.sample(self.description.transform, self.ctx)?,
             None => Vec::new(),
         };
@@ -227,9 +222,7 @@ impl<'a> Work<'a> {
 
     /// The original's answers, where there are photos and it fits in memory.
     fn judge_original(&mut self) -> Result<Option<Judgement>, BoxError> {
-        if self.checked.is_none() {
-            return Ok(None);
-        }
+        let Some(photos) = self.checked.clone() else { return Ok(None) };
         let wanted = self.original(Precision::Stored);
         let left = match self.left_beside(&wanted)? {
             Ok(left) => left,
@@ -240,7 +233,7 @@ impl<'a> Work<'a> {
             }
         };
         let original = self.load_original(&wanted)?;
-        Ok(Some(self.judge(&original, left)?))
+        Ok(Some(photos.judge(&original, (self.config.memory, left), self.ctx)?))
     }
 
     /// From the shelf where it is there. It is not put there: how large models are that stay loaded is another question.
@@ -255,12 +248,6 @@ impl<'a> Work<'a> {
         })
     }
 
-    fn judge(&self, classifier: &Classifier, left: u64) -> Result<Judgement, BoxError> {
-        let Some(photos) = &self.checked else { return Ok(Judgement { judged: vec![], skipped: vec![] }) };
-        let (judged, skipped) = photos.judge(classifier, (self.config.memory, left), self.ctx)?;
-        Ok(Judgement { judged, skipped })
-    }
-
     /// Writes a smaller model, and compares its answers where there are those of the original.
     pub fn attempt(
         &mut self,
@@ -270,10 +257,12 @@ impl<'a> Work<'a> {
         before: Option<&Judgement>,
     ) -> Result<Attempt, BoxError> {
         let written = self.write(plan, &step, calibration)?;
-        let Some(before) = before else { return Ok(Attempt { written, step, proof: None }) };
+        let Some((photos, before)) = self.checked.clone().zip(before) else {
+            return Ok(Attempt { written, step, proof: None });
+        };
         let (smaller, left) = self.load(&written)?;
-        let after = self.judge(&smaller, left)?;
-        let folder = self.checked.as_ref().map(|photos| photos.folder.clone()).unwrap_or_default();
+        let after = photos.judge(&smaller, (self.config.memory, left), self.ctx)?;
+        let folder = photos.folder.clone();
         let labels = &self.description.labels;
         let proof = Proof::new(folder, [&before.judged, &after.judged], labels, after.skipped);
         Ok(Attempt { written, step, proof: Some(proof) })
