@@ -11,8 +11,9 @@ use galley::device::DeviceChoice;
 use galley::images::Input;
 use galley::jobs::Places;
 use galley::jobs::admission::MemoryChoice;
-use galley::jobs::compress::{CompressConfig, CompressJobError, Size, compress, reports_of};
+use galley::jobs::compress::{CompressConfig, CompressJobError, Pruning, Size, compress, reports_of};
 use galley::jobs::evaluate::{EvaluateConfig, evaluate};
+use galley::jobs::prune::{Ranking, Repair};
 use galley::memory::heap;
 use galley::models::{self, Loading, Network, Precision, RandomWeights, Weights as _};
 use galley::predict::{self, ModelSource, STARTER, TransformOverrides};
@@ -291,6 +292,28 @@ fn a_loss_is_kept_to_or_nothing_is_saved() {
     assert!(kitchen.outputs().is_empty());
     let report = kitchen.compress(&CompressConfig { save_anyway: true, ..config }).unwrap();
     assert!(report.notices.iter().any(|notice| notice.contains("true classes are not known")), "{:?}", report.notices);
+    assert_eq!(kitchen.outputs().len(), 3);
+}
+
+/// Fewer channels, a little training, fewer bits, and the comparison with the original: one job, one report.
+#[test]
+fn a_chain_of_steps_is_proved_against_the_original() {
+    let kitchen = Kitchen::new();
+    let repair = Some(Repair { data: sample_photos().with_file_name("train"), epochs: 1 });
+    let prune = Some(Pruning { ratio: 0.2, ranking: Ranking::L1, repair });
+    let config = CompressConfig { prune, check: Some(sample_photos()), ..kitchen.config(Size::Bits(Bits::Q8_0)) };
+    let report = kitchen.compress(&config).unwrap();
+    assert_eq!(report.steps.len(), 2, "{:?}", report.steps);
+    assert!(report.steps[0].contains("20.0 %") && report.steps[0].contains("1 epoch of repair"), "{:?}", report.steps);
+    assert!(report.after.parameters < report.before.parameters);
+    let small = Checkpoint::open(&config.output).unwrap();
+    let done = small.metadata()["galley.compressed"].as_str().unwrap();
+    assert!(done.contains("pruned") && done.contains("q8_0"), "{done}");
+    assert_eq!(report.after.parameters, models::parameters(small.tensors()));
+    // Compared with the model that a person has, not with what pruning left of it.
+    let [before, after] = report.proof.unwrap().right.unwrap();
+    assert_eq!(before, 90);
+    assert!(after > 40, "{after}");
     assert_eq!(kitchen.outputs().len(), 3);
 }
 
