@@ -49,9 +49,14 @@ impl App {
         }
         self.memory_page.before_flush = Some(self.read_memory());
         // None is in sight on this page; those that are wanted again are decoded again.
-        [&mut self.classify.textures, &mut self.train.textures, &mut self.evaluate.textures]
-            .into_iter()
-            .for_each(super::textures::Textures::clear);
+        [
+            &mut self.classify.textures,
+            &mut self.train.textures,
+            &mut self.evaluate.textures,
+            &mut self.compress.textures,
+        ]
+        .into_iter()
+        .for_each(super::textures::Textures::clear);
         let (models, choice) = (self.places.jobs.models.clone(), self.settings.device);
         let unload = self.memory_page.unloads_models;
         self.spawn(ctx, "flush", move |_| {
@@ -110,10 +115,15 @@ impl App {
             strip: &self.strip,
             shelved: self.places.jobs.models.shelf.contents(),
             model_bytes: self.places.jobs.models.shelf.bytes(),
-            thumbnail_bytes: [&self.classify.textures, &self.train.textures, &self.evaluate.textures]
-                .into_iter()
-                .map(super::textures::Textures::bytes)
-                .sum(),
+            thumbnail_bytes: [
+                &self.classify.textures,
+                &self.train.textures,
+                &self.evaluate.textures,
+                &self.compress.textures,
+            ]
+            .into_iter()
+            .map(super::textures::Textures::bytes)
+            .sum(),
             predicted: of_training
                 .unwrap_or_default()
                 .into_iter()

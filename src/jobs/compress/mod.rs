@@ -14,7 +14,7 @@ use work::Work;
 use crate::compress::quantize::Bits;
 use crate::compress::{Proof, Report};
 use crate::device::DeviceChoice;
-use crate::format::{bytes, count, percent};
+use crate::format::{bytes, count};
 use crate::jobs::Places;
 use crate::jobs::admission::MemoryChoice;
 use crate::jobs::prune::{Ranking, Repair};
@@ -98,7 +98,9 @@ pub fn too_much(proof: &Proof, allowed: f64) -> String {
         Some([before, after]) => format!("of {photos} photos {after} are judged right, and {before} were before"),
         None => format!("of {photos} photos {} get another answer", proof.photos - proof.same),
     };
-    format!("{lost}: a loss of {}, where {} is allowed", percent(proof.loss()), percent(allowed))
+    // A photo of many is less than a tenth of a percent.
+    let [loss, allowed] = [proof.loss(), allowed].map(|share| format!("{:.2} %", 100.0 * share));
+    format!("{lost}: a loss of {loss}, where {allowed} is allowed")
 }
 
 /// Where the report of a smaller model lies, as JSON and as a page.

@@ -17,6 +17,7 @@ use crate::gui::Page;
 use crate::gui::actions::{Action, CompressAction};
 use crate::gui::library::{Library, Model};
 use crate::gui::tasks::{self, Leaving};
+use crate::gui::textures::Textures;
 use crate::gui::theme::{Palette, STEP};
 use crate::gui::widgets::{self, Weight};
 use crate::jobs::Places;
@@ -27,6 +28,9 @@ use crate::predict::ModelSource;
 use crate::worker::{BoxError, Outcome, Progress};
 
 const SIDE_WIDTH: f32 = 272.0;
+
+/// What all thumbnails of the page may take together.
+const THUMBNAIL_BYTES: usize = 16_000_000;
 
 /// How small a model shall become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +68,7 @@ pub struct Compress {
     /// Once it is made, the smaller model is used on the Classify page.
     pub then_classify: bool,
     /// The smaller models of this one that were found, the oldest first; none before they were looked for.
-    found: Option<(ModelSource, Vec<Report>)>,
+    found: Option<Variants>,
     /// The model for which that was asked.
     asked: Option<ModelSource>,
     /// Those that were made since the window is open.
@@ -72,6 +76,7 @@ pub struct Compress {
     problem: Option<Problem>,
     progress: Progress,
     job: Option<(CompressJob, ModelSource)>,
+    pub textures: Textures,
     leaving: Leaving<Report, ()>,
 }
 
@@ -95,6 +100,7 @@ impl Compress {
             problem: None,
             progress: Progress::default(),
             job: None,
+            textures: Textures::new(THUMBNAIL_BYTES),
             leaving: Leaving::default(),
         }
     }
@@ -225,20 +231,27 @@ impl Compress {
     pub fn show_variants(&mut self, source: ModelSource, variants: Vec<Report>) {
         self.found = Some((source, variants));
     }
+}
 
-    /// The smaller models of this one, the oldest first.
-    fn variants(&self, source: &ModelSource) -> Vec<&Report> {
-        let found = self.found.iter().filter(|(of, _)| of == source).flat_map(|(_, variants)| variants);
-        let made = self.made.iter().filter(|(of, _)| of == source).map(|(_, report)| report);
-        let is_made = |report: &&Report| self.made.iter().all(|(_, made)| made.output != report.output);
-        found.filter(is_made).chain(made).collect()
-    }
+/// Smaller models, with the model they are of.
+type Variants = (ModelSource, Vec<Report>);
+
+/// Those of this model, the oldest first: found, and made since.
+fn variants_of<'a>(
+    found: &'a Option<Variants>,
+    made: &'a [(ModelSource, Report)],
+    source: &ModelSource,
+) -> Vec<&'a Report> {
+    let found = found.iter().filter(|(of, _)| of == source).flat_map(|(_, variants)| variants);
+    let made_now = made.iter().filter(|(of, _)| of == source).map(|(_, report)| report);
+    let is_older = |report: &&Report| made.iter().all(|(_, made)| made.output != report.output);
+    found.filter(is_older).chain(made_now).collect()
 }
 
 fn problem(error: &BoxError) -> Problem {
     match error.downcast_ref() {
         Some(CompressJobError::LosesTooMuch { allowed, proof }) => {
-            let text = format!("Of the smaller model, {}", compress::too_much(proof, *allowed));
+            let text = format!("The smaller model was not saved: {}", compress::too_much(proof, *allowed));
             Problem { text, loses_too_much: true }
         }
         _ => Problem { text: format::error_chain(&**error), loses_too_much: false },
@@ -292,7 +305,7 @@ fn working_ui(ui: &mut Ui, progress: &Progress) {
     ui.add_space(STEP);
 }
 
-fn main_ui(ui: &mut Ui, page: &Compress, library: &Library, actions: &mut Vec<Action>) {
+fn main_ui(ui: &mut Ui, page: &mut Compress, library: &Library, actions: &mut Vec<Action>) {
     if page.job.is_some() {
         working_ui(ui, &page.progress);
     }
@@ -303,9 +316,12 @@ fn main_ui(ui: &mut Ui, page: &Compress, library: &Library, actions: &mut Vec<Ac
         }
         ui.add_space(STEP);
     }
-    let variants = page.variants(&library.used().source);
+    let variants = variants_of(&page.found, &page.made, &library.used().source);
     if !variants.is_empty() {
-        return variants::variants_ui(ui, &variants, actions);
+        page.textures.begin_frame(ui.ctx());
+        variants::variants_ui(ui, &variants, &mut page.textures, actions);
+        page.textures.end_frame(ui.ctx());
+        return;
     }
     if page.job.is_none() {
         let text = "Fewer bits per weight make a model a quarter of its size or less. With photos to compare on, Galley shows \

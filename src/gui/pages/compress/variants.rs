@@ -2,20 +2,32 @@
 
 use std::path::Path;
 
-use egui::{Grid, RichText, ScrollArea, Ui, vec2};
+use egui::{FontId, Grid, RichText, ScrollArea, Sense, Ui, Vec2, WidgetInfo, accesskit::Role, pos2, vec2};
 use egui_plot::{MarkerShape, PlotPoint, Points, Text};
 use lucide_icons::Icon;
 
-use crate::compress::{Figures, Proof, Report};
+use crate::compress::{ChangedPhoto, Figures, Proof, Report};
 use crate::format;
 use crate::gui::actions::{Action, CompressAction};
+use crate::gui::pictures;
+use crate::gui::textures::Textures;
 use crate::gui::theme::{Palette, STEP};
 use crate::gui::widgets;
 use crate::jobs::compress::reports_of;
 
 const PLOT_HEIGHT: f32 = 220.0;
 
-pub fn variants_ui(ui: &mut Ui, variants: &[&Report], actions: &mut Vec<Action>) {
+/// The size of a changed photo's place, and of the picture in it.
+const CELL: Vec2 = vec2(132.0, 128.0);
+const PICTURE_HEIGHT: f32 = 90.0;
+
+/// Pixels of a thumbnail's longer side: enough for a cell on a screen with two pixels per point.
+const SIDE: u32 = 256;
+
+/// Photos whose answer changed that are shown.
+const MOST_CHANGED: usize = 48;
+
+pub fn variants_ui(ui: &mut Ui, variants: &[&Report], textures: &mut Textures, actions: &mut Vec<Action>) {
     ScrollArea::vertical().id_salt("variants").auto_shrink(false).show(ui, |ui| {
         ScrollArea::horizontal().id_salt("table").show(ui, |ui| table_ui(ui, variants, actions));
         let latest = variants.last().copied();
@@ -29,7 +41,10 @@ pub fn variants_ui(ui: &mut Ui, variants: &[&Report], actions: &mut Vec<Action>)
             widgets::note(ui, text);
         }
         plot_ui(ui, variants);
-        changes_ui(ui, latest);
+        if let Some(proof) = latest.and_then(|report| report.proof.as_ref()) {
+            classes_ui(ui, proof);
+            changed_ui(ui, proof, textures);
+        }
     });
 }
 
@@ -120,9 +135,39 @@ fn plot_ui(ui: &mut Ui, variants: &[&Report]) {
         });
 }
 
-/// The classes that fare otherwise in the latest model.
-fn changes_ui(ui: &mut Ui, latest: Option<&Report>) {
-    let Some(proof) = latest.and_then(|report| report.proof.as_ref()) else { return };
+/// The photos whose answer is another one in the newest model.
+fn changed_ui(ui: &mut Ui, proof: &Proof, textures: &mut Textures) {
+    if proof.changed.is_empty() {
+        return;
+    }
+    ui.add_space(STEP);
+    widgets::section(ui, "Photos whose answer changed in the newest");
+    ui.horizontal_wrapped(|ui| {
+        ui.spacing_mut().item_spacing = vec2(10.0, 10.0);
+        proof.changed.iter().take(MOST_CHANGED).for_each(|photo| photo_ui(ui, photo, textures));
+    });
+}
+
+fn photo_ui(ui: &mut Ui, photo: &ChangedPhoto, textures: &mut Textures) {
+    let palette = Palette::of(ui);
+    let (rect, response) = ui.allocate_exact_size(CELL, Sense::hover());
+    let [(before, _), (after, _)] = &photo.answers;
+    let spoken = format!("{}, {before} before, {after} now", file_name(&photo.path));
+    response.widget_info(|| WidgetInfo::labeled(Role::Image, true, &spoken));
+    let picture = rect.with_max_y(rect.top() + PICTURE_HEIGHT);
+    pictures::filling_ui(ui, picture, &photo.path, SIDE, textures);
+    for (text, color, y) in
+        [(format!("now {after}"), palette.text, 6.0), (format!("was {before}"), palette.secondary, 22.0)]
+    {
+        let galley = widgets::one_line(ui, &text, FontId::proportional(11.0), color, rect.width());
+        ui.painter().galley(pos2(rect.left(), picture.bottom() + y), galley, color);
+    }
+    let truth = photo.class.as_ref().map_or_else(String::new, |class| format!("\ntruly {class}"));
+    response.on_hover_text(format!("{}{truth}", photo.path.display()));
+}
+
+/// The classes that fare otherwise in the newest model.
+fn classes_ui(ui: &mut Ui, proof: &Proof) {
     let changed: Vec<_> = proof.classes.iter().filter(|class| class.right[0] != class.right[1]).collect();
     if changed.is_empty() {
         return;
