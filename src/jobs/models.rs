@@ -209,7 +209,8 @@ fn remedies(why: &ShelfError, (precision, in_8_bits): (Precision, u64)) -> Strin
     };
     let mut ways = Vec::new();
     if matches!(precision, Precision::Stored | Precision::F32) && in_8_bits <= room {
-        ways.push(format!("hold it in 8 bits (--precision int8), which takes {}", bytes(in_8_bits)));
+        let held = bytes(in_8_bits);
+        ways.push(format!("hold it in 8 bits (--precision int8, or for good: galley quantize), which takes {held}"));
     }
     let raised = match why {
         ShelfError::TooLarge { .. } => MemorySetting::LargestModel,
