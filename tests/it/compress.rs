@@ -343,6 +343,8 @@ fn what_is_damaged_or_in_the_way_leaves_nothing_behind() {
     let error = quantize(&damaged).unwrap_err();
     assert!(matches!(error.downcast_ref(), Some(CompressJobError::Exists(_))), "{error}");
     assert_eq!(std::fs::read(&whole).unwrap(), b"something else");
+    let config = CompressConfig { output: kitchen.at("nowhere/small.gguf"), ..kitchen.config(Size::Mixed) };
+    assert!(matches!(kitchen.compress(&config).unwrap_err().downcast_ref(), Some(CompressJobError::NoFolder(_))));
     let config = CompressConfig { output: kitchen.at("out/small.safetensors"), ..kitchen.config(Size::Mixed) };
     assert!(matches!(kitchen.compress(&config).unwrap_err().downcast_ref(), Some(CompressJobError::Ending(_))));
 }

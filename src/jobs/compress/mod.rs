@@ -72,6 +72,8 @@ pub enum CompressJobError {
     Exists(PathBuf),
     #[error("this is the model itself, which is kept as it is; choose another name: {}", .0.display())]
     Itself(PathBuf),
+    #[error("there is no folder for the smaller model; make it first: {}", .0.display())]
+    NoFolder(PathBuf),
     #[error("the smaller model is a .gguf file; name it so: {}", .0.display())]
     Ending(PathBuf),
     #[error("a loss is measured on photos: name a folder of them with --check")]
@@ -80,7 +82,7 @@ pub enum CompressJobError {
     OriginalDoesNotFit(String),
     #[error("the smaller model was not compared and not saved, because it does not fit in memory either: {0}")]
     ResultDoesNotFit(String),
-    #[error("not saved, because {}. To save it all the same: --save-anyway", too_much(.proof, *.allowed))]
+    #[error("not saved: {}. To save it all the same: --save-anyway", too_much(.proof, *.allowed))]
     LosesTooMuch { allowed: f64, proof: Box<Proof> },
     #[error(
         "{title} does not fit in {}: with all weights in 4 bits it takes {}. Prune it before, or take a smaller network",
@@ -168,7 +170,13 @@ pub fn start(
     places: Places,
     wake: impl Fn() + Send + Sync + 'static,
 ) -> io::Result<CompressJob> {
-    Job::start("compress", wake, move |ctx, _| compress(&config, &places, ctx))
+    Job::start("compress", wake, move |ctx, _| {
+        // The folder of models is made when it is first needed.
+        if config.output.starts_with(&places.models_folder) {
+            std::fs::create_dir_all(&places.models_folder)?;
+        }
+        compress(&config, &places, ctx)
+    })
 }
 
 /// Runs on the calling thread.
@@ -188,6 +196,9 @@ impl CompressConfig {
             |path: &Path| path.canonicalize().ok().is_some_and(|path| output.canonicalize().ok() == Some(path));
         if matches!(model, ModelSource::File(path) if is_output(path)) {
             return Err(CompressJobError::Itself(output.clone()));
+        }
+        if !folder_of(output).is_dir() {
+            return Err(CompressJobError::NoFolder(folder_of(output).to_owned()));
         }
         if output.exists() && !overwrite {
             return Err(CompressJobError::Exists(output.clone()));
