@@ -5,6 +5,7 @@
 mod arguments;
 mod bench;
 mod classify;
+mod compress_arguments;
 mod doctor;
 mod download;
 mod evaluate;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::arguments::{PruneArguments, RankingName};
+use super::compress_arguments::{PruneArguments, RankingName};
 use super::places::preferred_places;
 use super::progress::Bar;
 use super::{INTERRUPTED, failed, print, say, stop_on_interrupt, usage};

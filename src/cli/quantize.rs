@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::arguments::{QuantizeArguments, RankingName};
+use super::compress_arguments::{QuantizeArguments, RankingName};
 use super::places::preferred_places;
 use super::progress::Bar;
 use super::{INTERRUPTED, failed, print, say, stop_on_interrupt, usage};

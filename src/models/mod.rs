@@ -9,6 +9,7 @@ mod initial;
 mod inner;
 mod inverted;
 mod lanes;
+mod layer_weight;
 mod layers;
 mod learn;
 mod measure;
@@ -42,6 +43,7 @@ pub use catalog::KNOWN;
 pub use detect::{detect, detect_with_hint};
 pub use initial::InitialWeights;
 pub use inner::{Inner, Member, Part};
+pub use layer_weight::{LayerWeight, Shift, TINY, rounds};
 pub use learn::{Backward, Found, Learn};
 pub use measure::{BlockCost, Trial, forward_operations, made_up_pixels};
 pub use named::{Lighter, RandomWeights, lighter, named};
@@ -49,7 +51,7 @@ pub use outline::{Back, LearnOutline, NetworkOutline};
 pub use parameter::Parameter;
 pub use precision::Precision;
 pub use replaced::{NewHead, replace_head};
-pub use source::{LayerWeight, Shift, TINY, Weights, rounds};
+pub use source::Weights;
 
 /// Whose names a checkpoint's tensors have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use std::ops::Range;
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::inner::{InnerLayer, Widths};
+use super::layer_weight::{LayerWeight, Shift};
 use super::layers::Layer;
 use super::parameter::{Parameter, TrainableNorm};
 use super::{Block, ModelError, Precision, is_learnable};
@@ -60,15 +61,6 @@ pub fn is_ignorable(name: &str) -> bool {
     name.ends_with("num_batches_tracked") || name == "n_averaged"
 }
 
-/// Weights with so many elements at most are not rounded: that would save little and cost accuracy (the first layer's rows
-/// are the image itself, the last layer's the answer).
-pub const TINY: usize = 8 << 10;
-
-/// Whether a layer's weight is held in few bits where that is wanted. Its axes are as in [`LayerWeight`].
-pub fn rounds(axes: [usize; 3]) -> bool {
-    axes.iter().product::<usize>() > TINY
-}
-
 /// A weight or scale, and its bias or shift.
 pub type Affine = (Tensor, Tensor);
 
@@ -89,28 +81,6 @@ pub struct BatchNorm {
 pub struct Load {
     pub read: u64,
     pub held: u64,
-}
-
-/// The weight of a convolution or linear layer: what compressing a network makes smaller.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LayerWeight {
-    /// As in the file.
-    pub name: String,
-    /// Outputs, inputs, and positions of the window: the file's order.
-    pub axes: [usize; 3],
-    /// The block it belongs to, by position.
-    pub block: usize,
-    pub shift: Shift,
-}
-
-/// The tensor of the file that moves a layer's outputs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Shift {
-    /// Is added to them.
-    Bias(String),
-    /// Is taken from them by the batch norm after the layer.
-    Mean(String),
-    None,
 }
 
 /// What a network is made of, in the order of use.

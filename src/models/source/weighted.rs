@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use candle_core::Tensor;
 
-use super::{Fold, Source, TINY, Weighted, rounds, scale_of};
+use super::{Fold, Source, Weighted, scale_of};
 use crate::checkpoint::ElementType;
+use crate::models::layer_weight::{TINY, rounds};
 use crate::models::{ModelError, Precision};
 use crate::ops::{self, BlockMatrix, BlockType, PackedMatrix, QuantizedMatrix, Weight};
 
