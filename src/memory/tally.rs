@@ -99,7 +99,18 @@ impl Tally {
 
     /// A tensor of f32 and of this shape, alive until its last clone is dropped.
     pub fn tensor(&self, dims: &[usize]) -> Outline {
-        let bytes = F32 * dims.iter().product::<usize>() as u64;
+        self.tensor_of(dims, F32 * dims.iter().product::<usize>() as u64)
+    }
+
+    /// Images of two bytes a value and a code for each pixel.
+    pub fn in_16_bits(&self, dims: &[usize]) -> Outline {
+        let values = dims.iter().product::<usize>();
+        let pixels = values / dims.last().copied().unwrap_or(1).max(1);
+        self.tensor_of(dims, (2 * values + 8 * pixels) as u64)
+    }
+
+    /// The same of so many bytes.
+    fn tensor_of(&self, dims: &[usize], bytes: u64) -> Outline {
         Outline { dims: dims.to_vec(), held: Rc::new(self.hold(bytes)) }
     }
 
@@ -243,6 +254,12 @@ impl Outline {
             *last = channels;
         }
         self.new(&dims)
+    }
+
+    /// The same shape as [`Tally::in_16_bits`], itself if it is so already.
+    pub fn in_16_bits(&self) -> Self {
+        let is_so = self.held.bytes < F32 * self.elements() as u64;
+        if is_so { self.clone() } else { self.tally().in_16_bits(&self.dims) }
     }
 
     /// The same memory under another shape.

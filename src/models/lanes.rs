@@ -12,6 +12,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use super::features::Features;
 use super::{Block, ModelError};
 use crate::memory::{Outline, Tally};
 
@@ -62,22 +63,22 @@ fn run(blocks: &[Block], images: &Tensor, next: &AtomicUsize) -> Result<Vec<(usi
         if index >= images.dim(0)? {
             break;
         }
-        let mut image = images.narrow(0, index, 1)?;
+        let mut image = Features::Plain(images.narrow(0, index, 1)?);
         single = 0;
         while let Some(block) = blocks.get(single)
-            && block.weights <= WEIGHTS_PER_VALUE * image.elem_count()
+            && block.weights <= WEIGHTS_PER_VALUE * image.elements()
         {
-            image = block.forward(image)?;
+            image = block.pass(image)?;
             single += 1;
         }
         taken.push((index, image));
     }
-    let (indices, mut together): (Vec<usize>, Vec<Tensor>) = taken.into_iter().unzip();
-    let Some(batch) = (!together.is_empty()).then(|| Tensor::cat(&together, 0)).transpose()? else {
+    let (indices, together): (Vec<usize>, Vec<Features>) = taken.into_iter().unzip();
+    if together.is_empty() {
         return Ok(Vec::new());
-    };
-    together.clear();
-    let batch = blocks[single..].iter().try_fold(batch, |batch, block| block.forward(batch))?;
+    }
+    let batch = Features::cat(together)?;
+    let batch = blocks[single..].iter().try_fold(batch, |batch, block| block.pass(batch))?.into_tensor()?;
     indices.into_iter().enumerate().map(|(place, index)| Ok((index, batch.narrow(0, place, 1)?))).collect()
 }
 

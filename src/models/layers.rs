@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use super::features::Features;
 use super::learn::{Backward, Learn, TrainedConv};
 use super::outline::LearnOutline;
 use super::parameter::TrainableNorm;
@@ -9,12 +10,17 @@ use super::source::{Affine, BatchNorm, Source, Weighted};
 use super::{ModelError, Phase};
 use crate::memory::Outline;
 use crate::ops::outline::{self, Fused};
-use crate::ops::{self, Activation, Gate, Window};
+use crate::ops::{self, Activation, CodedLayer, Gate, Window};
 
 /// What a block does to its input.
 pub trait Layer: Send + Sync {
     /// Takes its input, so that it can be freed as soon as it is used.
     fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor>;
+
+    /// The same for inference, from layer to layer in whatever form they compute.
+    fn pass(&self, features: Features) -> candle_core::Result<Features> {
+        Ok(Features::Plain(self.forward(features.into_tensor()?, Phase::Evaluate)?.detach()))
+    }
 
     /// True when the output is the input plus what the layer computes from it.
     fn is_residual(&self) -> bool {
@@ -56,6 +62,13 @@ impl Conv {
         };
         let ys = norm.forward(&weight.conv(xs, bias, self.window, Activation::None, None)?, phase)?;
         ops::activate_sum(ys, residual, self.activation)
+    }
+
+    /// The convolution as a layer of coded images, when it computes with bytes.
+    pub fn in_bytes(&self) -> Option<CodedLayer<'_>> {
+        let (weight, bias) = &self.weighted;
+        let weight = if self.norm.is_none() { weight.in_bytes(bias)? } else { return None };
+        Some((weight, bias, self.window, self.activation))
     }
 
     /// The convolution as one that takes its gradients itself.

@@ -4,6 +4,7 @@ mod catalog;
 mod convnext;
 mod detect;
 mod efficientnet;
+mod features;
 mod head;
 mod initial;
 mod inner;
@@ -35,6 +36,7 @@ use crate::images::transform::Transform;
 use crate::memory::Outline;
 use crate::ops::LayerInputs;
 use catalog::Family;
+use features::Features;
 use inner::Widths;
 use layers::{HeadStep, Layer};
 use source::Source;
@@ -256,7 +258,11 @@ impl Block {
 
     /// The block's output. Takes its input, which is freed as soon as it is used.
     pub fn forward(&self, xs: Tensor) -> Result<Tensor, ModelError> {
-        self.forward_in(Phase::Evaluate, xs)
+        Ok(self.pass(Features::Plain(xs))?.into_tensor()?)
+    }
+
+    fn pass(&self, features: Features) -> Result<Features, ModelError> {
+        Ok(self.layer.pass(features)?)
     }
 
     /// The block as one that takes its gradients itself, if it can for this input.
@@ -329,7 +335,10 @@ impl Network {
         }
         match lanes::forward(blocks, pixels)? {
             Some(features) => Ok(features),
-            None => blocks.iter().try_fold(pixels.clone(), |xs, block| block.forward(xs)),
+            None => {
+                let first = Features::Plain(pixels.clone());
+                Ok(blocks.iter().try_fold(first, |features, block| block.pass(features))?.into_tensor()?)
+            }
         }
     }
 }

@@ -3,8 +3,9 @@
 mod learn;
 mod outline;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
+use super::features::Features;
 use super::layers::{Conv, DEFAULT_MOMENTUM, Head, HeadStep, Layer, PooledHead};
 use super::learn::{Learn, TrainedConv};
 use super::outline::LearnOutline;
@@ -12,7 +13,7 @@ use super::source::{BatchNorm, Source};
 use super::{Block, ModelError, Phase};
 use crate::memory::Outline;
 use crate::ops::outline as told;
-use crate::ops::{self, Activation, Padding, Window};
+use crate::ops::{self, Activation, Bottleneck, Padding, Window};
 
 const EPSILON: f32 = 1e-5;
 
@@ -113,11 +114,19 @@ impl Layer for Stem {
     }
 
     fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
-        ops::max_pool(&self.conv.forward(&xs, phase)?, self.pool)
+        match self.conv.in_bytes() {
+            Some(layer) if xs.dtype() == DType::F32 => ops::conv_max_pool(&xs, layer, self.pool),
+            _ => ops::max_pool(&self.conv.forward(&xs, phase)?, self.pool),
+        }
     }
 
     fn outline(&self, xs: Outline) -> candle_core::Result<Outline> {
-        told::max_pool(&self.conv.forward_outline(&xs)?, self.pool)
+        match self.conv.in_bytes() {
+            Some(_) if !xs.tally().place().is_metal => {
+                told::conv_max_pool(&xs, self.conv.window, self.conv.outputs(), self.pool)
+            }
+            _ => told::max_pool(&self.conv.forward_outline(&xs)?, self.pool),
+        }
     }
 
     fn learn_outline(&self) -> Option<&dyn LearnOutline> {
@@ -137,6 +146,18 @@ impl Layer for Residual {
         (all && ops::has_backward(xs)).then_some(self)
     }
 
+    fn pass(&self, features: Features) -> candle_core::Result<Features> {
+        let Some(block) = self.bottleneck() else {
+            return Ok(Features::Plain(self.forward(features.into_tensor()?, Phase::Evaluate)?.detach()));
+        };
+        let (first, images) = (&self.convs[0], features.into_coded()?);
+        let narrow = match first.in_bytes() {
+            Some(layer) => ops::linear_coded(&images, layer)?,
+            None => first.forward(&images.tensor()?, Phase::Evaluate)?,
+        };
+        Ok(Features::Coded(ops::bottleneck(&images, narrow, block)?))
+    }
+
     fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
         let (last, first) = self.convs.split_last().expect("a block has convolutions");
         let mut hidden = xs.clone();
@@ -148,6 +169,12 @@ impl Layer for Residual {
     }
 
     fn outline(&self, xs: Outline) -> candle_core::Result<Outline> {
+        if self.bottleneck().is_some() && !xs.tally().place().is_metal {
+            let images = xs.in_16_bits();
+            drop(xs);
+            let narrow = self.convs[0].forward_outline(&images)?;
+            return told::bottleneck(narrow, self.convs[1].window, self.convs[2].outputs());
+        }
         let (last, first) = self.convs.split_last().expect("a block has convolutions");
         let mut hidden = xs.clone();
         for conv in first {
@@ -160,5 +187,17 @@ impl Layer for Residual {
     fn learn_outline(&self) -> Option<&dyn LearnOutline> {
         let all = self.convs.iter().chain(&self.shortcut).all(|conv| TrainedConv::dense(conv).is_some());
         all.then_some(self)
+    }
+}
+
+impl Residual {
+    /// What follows a bottleneck's first convolution, where that computes with bytes.
+    fn bottleneck(&self) -> Option<Bottleneck<'_>> {
+        let [_, windows, widening] = self.convs.as_slice() else { return None };
+        let shortcut = match &self.shortcut {
+            Some(shortcut) => Some(shortcut.in_bytes()?),
+            None => None,
+        };
+        Some(Bottleneck { windows: windows.in_bytes()?, widening: widening.in_bytes()?, shortcut })
     }
 }

@@ -84,7 +84,9 @@ pub use mlp::learning::{
 pub use mlp::{Mlp, mlp};
 pub use packed::{PANEL, PackedMatrix};
 pub use pool::{global_average_pool, max_pool, max_pool_backward};
-pub use quantized::{BLOCK, BlockType, QuantizedMatrix};
+pub use quantized::{
+    BLOCK, BlockType, Bottleneck, CodedImages, CodedLayer, QuantizedMatrix, bottleneck, conv_max_pool, linear_coded,
+};
 pub use residual::{activate_sum, add, add_scaled};
 pub use seed::gradients_of;
 pub use squeeze_excite::{Gate, KeptGate, project_gated, squeeze_excite};
@@ -186,7 +188,7 @@ unsafe fn filled(shape: impl Into<Shape>, fill: impl FnOnce(&mut [MaybeUninit<f3
 }
 
 /// Memory for values that are all going to be written: zeros would cost a pass of their own.
-fn space(length: usize) -> Vec<MaybeUninit<f32>> {
+fn space<T>(length: usize) -> Vec<MaybeUninit<T>> {
     let mut space = Vec::with_capacity(length);
     // SAFETY: what may be uninitialised needs no initialisation.
     unsafe { space.set_len(length) };
@@ -195,7 +197,7 @@ fn space(length: usize) -> Vec<MaybeUninit<f32>> {
 
 /// # Safety
 /// Every value must have been written.
-unsafe fn written(space: Vec<MaybeUninit<f32>>) -> Vec<f32> {
+unsafe fn written<T>(space: Vec<MaybeUninit<T>>) -> Vec<T> {
     let mut space = std::mem::ManuallyDrop::new(space);
     // SAFETY: the same allocation, whose values hold numbers as the caller promises.
     unsafe { Vec::from_raw_parts(space.as_mut_ptr().cast(), space.len(), space.capacity()) }

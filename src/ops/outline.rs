@@ -116,6 +116,30 @@ pub fn max_pool(x: &Outline, window: Window) -> Result<Outline> {
     Ok(recorded(x, ys))
 }
 
+/// `conv_max_pool`: of the convolution there is only what a band of the pool reads.
+pub fn conv_max_pool(x: &Outline, window: Window, outputs: usize, pool: Window) -> Result<Outline> {
+    let conv = window.over(x.dims())?;
+    let pooled = pool.over(&[conv.batch, conv.out_height, conv.out_width, outputs])?;
+    let reach = |outputs: usize| (outputs - 1) * window.stride + window.kernel;
+    let bytes = conv.batch
+        * (reach(conv.out_height) * reach(conv.out_width) * conv.channels + conv.out_height * conv.out_width * 8);
+    let _bytes = x.tally().hold(bytes as u64);
+    Ok(x.new(&[pooled.batch, pooled.out_height, pooled.out_width, outputs]))
+}
+
+/// `bottleneck`, of the narrow images and with so many channels in the end.
+pub fn bottleneck(narrow: Outline, window: Window, channels: usize) -> Result<Outline> {
+    let geometry = window.over(narrow.dims())?;
+    let reach = |outputs: usize| (outputs - 1) * window.stride + window.kernel;
+    let image = reach(geometry.out_height) * reach(geometry.out_width) * geometry.channels;
+    let codes = geometry.positions() * size_of::<quantized::Code>();
+    let _bytes = narrow.tally().hold((geometry.batch * image + codes) as u64);
+    let dims = [geometry.batch, geometry.out_height, geometry.out_width, channels];
+    let tally = narrow.tally().clone();
+    drop(narrow);
+    Ok(tally.in_16_bits(&dims))
+}
+
 /// An operation whose only gradient is one of its input's size.
 fn recorded(x: &Outline, ys: Outline) -> Outline {
     let input = x.clone();

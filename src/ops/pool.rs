@@ -49,7 +49,7 @@ impl CustomOp1 for MaxPool {
         let mut result = vec![f32::NEG_INFINITY; batch * out_height * out_width * channels];
         result.par_chunks_mut((out_width * channels).max(1)).enumerate().for_each(|(index, row)| {
             let image = &x[index / out_height * height * width * channels..];
-            vectorized!(|| max_row(image, &geometry, index % out_height, row));
+            max_row(image, 0, &geometry, index % out_height, row);
         });
         Ok(output(result, (batch, out_height, out_width, channels)))
     }
@@ -104,22 +104,25 @@ fn to_first_maxima(gradients: &mut [f32], image: &[f32], upstream: &[f32], geome
     }
 }
 
-#[inline(always)]
-fn max_row(image: &[f32], geometry: &Geometry, y: usize, row: &mut [f32]) {
+/// Takes the largest values of the windows of output row `y` into `row`. The `image` may lack rows before `first_held`.
+pub fn max_row(image: &[f32], first_held: usize, geometry: &Geometry, y: usize, row: &mut [f32]) {
     let Geometry { width, channels, .. } = *geometry;
     let (first_y, window_rows) = geometry.rows(y);
-    for (column, largest) in row.chunks_exact_mut(channels).enumerate() {
-        let (first_x, window_columns) = geometry.columns(column);
-        for image_y in first_y..first_y + window_rows.len() {
-            for image_x in first_x..first_x + window_columns.len() {
-                let values = &image[(image_y * width + image_x) * channels..][..channels];
-                for (largest, &value) in largest.iter_mut().zip(values) {
-                    // Not f32::max, which would hide a NaN.
-                    *largest = if value > *largest || value.is_nan() { value } else { *largest };
+    let first_y = first_y - first_held;
+    vectorized!(|| {
+        for (column, largest) in row.chunks_exact_mut(channels).enumerate() {
+            let (first_x, window_columns) = geometry.columns(column);
+            for image_y in first_y..first_y + window_rows.len() {
+                for image_x in first_x..first_x + window_columns.len() {
+                    let values = &image[(image_y * width + image_x) * channels..][..channels];
+                    for (largest, &value) in largest.iter_mut().zip(values) {
+                        // Not f32::max, which would hide a NaN.
+                        *largest = if value > *largest || value.is_nan() { value } else { *largest };
+                    }
                 }
             }
         }
-    }
+    });
 }
 
 /// The mean over height and width: `(n, h, w, channels)` to `(n, channels)`.

@@ -99,6 +99,14 @@ impl Weight {
             _ => None,
         }
     }
+
+    /// The weight itself where images are coded between the layers: quantized, for inference on the CPU.
+    pub fn in_bytes(&self, bias: &Tensor) -> Option<&QuantizedMatrix> {
+        match self {
+            Self::Quantized(weight) if has_integers(bias, bias) => Some(weight),
+            _ => None,
+        }
+    }
 }
 
 /// Whether a product with a quantized weight is one of integers: those have no gradient, not even for the bias.

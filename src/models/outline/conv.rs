@@ -9,6 +9,10 @@ use crate::ops::outline::{self, Fused};
 use crate::ops::{Activation, Weight, Window};
 
 impl Conv {
+    pub fn outputs(&self) -> usize {
+        self.weighted.0.shape()[1]
+    }
+
     /// What [`Conv::forward`] allocates.
     pub fn forward_outline(&self, xs: &Outline) -> Result<Outline> {
         self.outline_with(xs, None)

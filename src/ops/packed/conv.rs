@@ -96,9 +96,13 @@ pub struct Tile {
 
 /// Tiles for so many threads, in the order of the output.
 pub fn tiles_of(geometry: &Geometry, threads: usize) -> Vec<Tile> {
+    tiles_within(geometry, tile_limits().0, threads)
+}
+
+/// The same of `most` positions, but for a row of more.
+pub fn tiles_within(geometry: &Geometry, most: usize, threads: usize) -> Vec<Tile> {
     let Geometry { batch, out_height, out_width, .. } = *geometry;
     let share = batch.div_ceil(threads);
-    let (most, _) = tile_limits();
     let images = (most / (out_height * out_width).max(1)).min(share);
     if images > 0 {
         let starts = (0..batch).step_by(images);
@@ -114,6 +118,11 @@ impl Tile {
     /// The output row, counted in positions, at which the tile begins.
     pub fn first_row(&self, geometry: &Geometry) -> usize {
         (self.image * geometry.out_height + self.y) * geometry.out_width
+    }
+
+    /// Its output positions.
+    pub fn positions(&self, geometry: &Geometry) -> usize {
+        self.images * self.rows * geometry.out_width
     }
 
     /// The windows over images of a width, the first of which begins with the first row that the tile reads.

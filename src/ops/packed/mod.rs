@@ -22,7 +22,7 @@ mod tiles;
 mod transpose;
 mod turned;
 
-pub use conv::{conv, conv_values, tiles_of};
+pub use conv::{Tile as ImageTile, conv, conv_values, tiles_of, tiles_within};
 pub use depthwise::{Layer, expand_depthwise, ring};
 pub use kernel::{Place, each, write};
 pub use linear::{FEW_ROWS, linear, linear_rows, tile_rows, tile_rows_of};

@@ -3,13 +3,30 @@
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use std::mem::MaybeUninit;
+
 use pulp::{Arch, Simd, WithSimd};
+
+use crate::ops::vectorized;
 
 /// A byte `b` stands for `offset + scale · b`. Zero is among the values that a code has.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Code {
     pub scale: f32,
     pub offset: f32,
+}
+
+/// Parts of a step in which [`Coder::encode_finely`] counts.
+const FINE: f32 = 256.0;
+
+impl Code {
+    /// The values that [`Coder::encode_finely`] was given.
+    #[inline(always)]
+    pub fn decode(self, bytes: &[u8], rests: &[i8], values: &mut [f32]) {
+        for ((value, byte), rest) in values.iter_mut().zip(bytes).zip(rests) {
+            *value = self.offset + self.scale * (f32::from(*byte) + f32::from(*rest) * (1.0 / FINE));
+        }
+    }
 }
 
 /// How a code's values become bytes.
@@ -140,6 +157,31 @@ impl Coder {
             *byte = (place + Self::ROUND).to_bits() as u8;
         }
     }
+
+    /// The same, and how far each value lies above its byte, in 256ths of a step.
+    #[inline(always)]
+    pub fn encode_finely(self, values: &[f32], bytes: &mut [MaybeUninit<u8>], rests: &mut [MaybeUninit<i8>]) {
+        for ((byte, rest), value) in bytes.iter_mut().zip(rests).zip(values) {
+            let place = value * self.per_scale + self.zero;
+            let rounded = lesser(greater(place, 0.0), 255.0) + Self::ROUND;
+            byte.write(rounded.to_bits() as u8);
+            // As zero lies on a byte, the range may reach half a step beyond the first or last one.
+            let above = lesser((place - (rounded - Self::ROUND)) * FINE, 127.0);
+            rest.write((above + Self::ROUND).to_bits() as i8);
+        }
+    }
+}
+
+/// [`Coder::encode`] compiled for this machine.
+pub fn encode(coder: Coder, values: &[f32], bytes: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = pulp::x86::V4::try_new() {
+        return x86::encode_values(simd, coder, values, bytes);
+    }
+    vectorized(
+        #[inline(always)]
+        || coder.encode(values, bytes),
+    );
 }
 
 /// Codes rows of `length` values each, one after the other; `bytes` is as long as `values`, `codes` has one per row.

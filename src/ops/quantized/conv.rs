@@ -6,13 +6,13 @@ use std::mem::MaybeUninit;
 use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::activations::{Code, Range, encode_rows, range};
+use super::activations::{Code, Range, encode, encode_rows, range};
 use super::linear::linear;
 use super::matrix::QuantizedMatrix;
 use super::product::{Product, SLACK};
-use crate::ops::packed::{Start, Target, lines, tiles_of};
+use crate::ops::packed::{ImageTile as Tile, Rows, Start, Target, lines, tiles_of};
 use crate::ops::window::Geometry;
-use crate::ops::{Activation, Padding, Window, filled, vectorized, with_elements, work};
+use crate::ops::{Activation, Padding, Window, filled, with_elements, work};
 
 /// `activation(convolution(x) + bias + residual)`, each image of `x` rounded to bytes; with a window of one pixel, each
 /// pixel.
@@ -57,17 +57,10 @@ pub fn conv(
             let is_shared = tiles.len() < rayon::current_num_threads();
             tiles.into_par_iter().for_each(|(tile, target)| {
                 let first = tile.first_row(&geometry);
-                let count = tile.images * tile.rows * geometry.out_width;
-                let read = coded.geometry;
-                let start = (tile.image * read.height + tile.y * read.window.stride) * read.width * read.channels;
+                let (rows, codes) = coded.windows(&tile);
                 let product = Product {
-                    rows: tile.windows(
-                        &read,
-                        &coded.bytes[start..],
-                        read.width,
-                        read.height * read.width * read.channels,
-                    ),
-                    codes: &coded.codes[first..][..count],
+                    rows,
+                    codes,
                     weight,
                     depth: 0..weight.depth(),
                     panels: 0..weight.panels(),
@@ -84,7 +77,7 @@ pub fn conv(
 }
 
 /// Images as bytes, as large as the windows reach, and a code for each output position.
-struct Coded {
+pub struct Coded {
     bytes: Vec<u8>,
     codes: Vec<Code>,
     /// The convolution over these images, which needs no padding.
@@ -92,8 +85,17 @@ struct Coded {
 }
 
 impl Coded {
+    /// The windows of a tile, and their codes.
+    pub fn windows(&self, tile: &Tile) -> (Rows<'_, u8>, &[Code]) {
+        let read = &self.geometry;
+        let (row, image) = (read.width * read.channels, read.height * read.width * read.channels);
+        let start = tile.image * image + tile.y * read.window.stride * row;
+        let codes = &self.codes[tile.first_row(read)..][..tile.positions(read)];
+        (tile.windows(read, &self.bytes[start..], read.width, image), codes)
+    }
+
     /// One code per image. What lies outside of it is zero.
-    fn images(geometry: &Geometry, x: &[f32]) -> Self {
+    pub fn images(geometry: &Geometry, x: &[f32]) -> Self {
         let Geometry { window: Window { kernel, stride, .. }, batch, height, width, channels, top, left, .. } =
             *geometry;
         let (out_height, out_width) = (geometry.out_height, geometry.out_width);
@@ -115,10 +117,7 @@ impl Coded {
                 let (middle, after) = rest.split_at_mut(inside);
                 before.fill(coder.zero());
                 after.fill(coder.zero());
-                vectorized(
-                    #[inline(always)]
-                    || coder.encode(&x[y * row..][..inside], middle),
-                );
+                encode(coder, &x[y * row..][..inside], middle);
             });
         });
         let geometry = Geometry { height: padded_height, width: padded_width, top: 0, left: 0, ..*geometry };

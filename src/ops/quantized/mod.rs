@@ -7,20 +7,26 @@
 
 mod activate;
 mod activations;
+mod bottleneck;
 pub mod composed;
 mod conv;
+mod images;
 mod instructions;
 mod kernel;
 mod linear;
 mod matrix;
 mod mlp;
 mod product;
+mod stem;
 #[cfg(test)]
 mod testing;
 
 pub use activations::Code;
+pub use bottleneck::{Bottleneck, CodedLayer, bottleneck, linear_coded};
 pub use conv::conv;
+pub use images::CodedImages;
 pub use linear::linear;
 pub use matrix::{BLOCK, BlockType, QuantizedMatrix};
 pub use mlp::{WIDE, mlp};
 pub use product::SLACK;
+pub use stem::conv_max_pool;
