@@ -80,6 +80,8 @@ pub struct DeviceMemory {
     pub allocated: u64,
     /// What the system advises to stay below.
     pub recommended: u64,
+    /// No single buffer may be larger.
+    pub largest_buffer: u64,
 }
 
 /// None for the CPU, whose memory is the process's.
@@ -88,9 +90,11 @@ pub fn memory(device: &Device) -> Option<DeviceMemory> {
     if let Device::Metal(device) = device {
         return scoped(|| {
             let device = device.metal_device();
+            let system: &objc2::runtime::ProtocolObject<dyn objc2_metal::MTLDevice> = device.as_ref();
             Some(DeviceMemory {
                 allocated: device.current_allocated_size() as u64,
                 recommended: device.recommended_max_working_set_size() as u64,
+                largest_buffer: objc2_metal::MTLDevice::maxBufferLength(system) as u64,
             })
         });
     }

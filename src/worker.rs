@@ -15,6 +15,10 @@ use std::time::{Duration, Instant};
 /// Any error a job may end with.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
+/// Stack of a job's thread, in bytes: as much as a program's first thread has. Systems give others a quarter of that or
+/// less, and decoders and deep networks were written on first threads.
+const STACK_BYTES: usize = 8 << 20;
+
 /// How many events may wait for their listener before the job waits too.
 const EVENT_QUEUE: usize = 256;
 
@@ -181,7 +185,8 @@ impl<T: Send + 'static, E: Send + 'static> Job<T, E> {
         let ctx = JobContext::waking(wake);
         let (sender, events) = sync_channel(EVENT_QUEUE);
         let inside = ctx.clone();
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
+        let thread = builder.spawn(move || {
             let events = Events { sender, ctx: inside.clone() };
             let outcome = run(|| work(&inside, &events));
             drop(events);

@@ -8,7 +8,7 @@ use super::{Action, App, Page};
 use crate::format;
 use crate::jobs::flush;
 use crate::jobs::peaks::{self, History};
-use crate::memory::heap;
+use crate::memory::{Pressure, heap};
 
 /// So many of the last jobs are shown.
 const SHOWN: usize = 100;
@@ -24,6 +24,8 @@ pub enum MemoryAction {
     SetUnloads(bool),
     /// Gives back what nobody uses.
     Flush,
+    /// The same because the system is short of memory.
+    Relieve(Pressure),
     /// It is given back; so many models were unloaded for it.
     Flushed(usize),
     ResetPeak,
@@ -35,7 +37,11 @@ impl App {
     pub(super) fn apply_to_memory(&mut self, ctx: &Context, action: MemoryAction) {
         match action {
             MemoryAction::SetUnloads(unloads) => self.memory_page.unloads_models = unloads,
-            MemoryAction::Flush => self.flush(ctx),
+            MemoryAction::Flush => self.flush(ctx, self.memory_page.unloads_models),
+            MemoryAction::Relieve(pressure) => {
+                self.toasts.done("The system is short of memory, so Galley gives back what it keeps for later");
+                self.flush(ctx, pressure == Pressure::Critical || self.memory_page.unloads_models);
+            }
             MemoryAction::Flushed(unloaded) => self.flushed(unloaded),
             MemoryAction::ResetPeak => self.reset_peak(),
             MemoryAction::ReadPeaks => self.read_peaks(ctx),
@@ -43,22 +49,20 @@ impl App {
         }
     }
 
-    fn flush(&mut self, ctx: &Context) {
+    fn flush(&mut self, ctx: &Context, unload: bool) {
         if self.memory_page.before_flush.is_some() {
             return;
         }
         self.memory_page.before_flush = Some(self.read_memory());
-        // None is in sight on this page; those that are wanted again are decoded again.
-        [
-            &mut self.classify.textures,
-            &mut self.train.textures,
-            &mut self.evaluate.textures,
-            &mut self.compress.textures,
-        ]
-        .into_iter()
-        .for_each(super::textures::Textures::clear);
+        // Those in sight would be decoded again at once, others when they are wanted again.
+        let thumbnails = [
+            (Page::Classify, &mut self.classify.textures),
+            (Page::Train, &mut self.train.textures),
+            (Page::Evaluate, &mut self.evaluate.textures),
+            (Page::Compress, &mut self.compress.textures),
+        ];
+        thumbnails.into_iter().filter(|(page, _)| *page != self.page).for_each(|(_, textures)| textures.clear());
         let (models, choice) = (self.places.jobs.models.clone(), self.settings.device);
-        let unload = self.memory_page.unloads_models;
         self.spawn(ctx, "flush", move |_| {
             Ok(Some(Action::Memory(MemoryAction::Flushed(flush::flush(&models, choice, unload)?))))
         });
@@ -68,6 +72,15 @@ impl App {
         let after = self.read_memory();
         let before = self.memory_page.before_flush.take().flatten();
         self.memory_page.flushed = Some(Flushed { before, after, unloaded });
+    }
+
+    /// Gives memory back once whenever the system becomes shorter of it.
+    pub(super) fn answer_pressure(&mut self) {
+        let now = self.strip.latest_moment().and_then(|moment| moment.pressure).unwrap_or(Pressure::Calm);
+        let before = std::mem::replace(&mut self.memory_page.pressure, now);
+        if now > before {
+            self.actions.push(Action::Memory(MemoryAction::Relieve(now)));
+        }
     }
 
     /// A job that goes on has its own peak measured by the same counter.

@@ -52,6 +52,7 @@ use crate::jobs::brought::{self, Brought};
 use crate::jobs::classify::{ClassifyEvent, ClassifySummary, ModelSummary};
 use crate::jobs::doctor::Prepared;
 use crate::jobs::sweep::SweepRow;
+use crate::memory;
 use crate::predict::ModelSource;
 use crate::settings::Settings;
 use crate::train::RatesTried;
@@ -160,6 +161,8 @@ impl App {
             is_closing: false,
         };
         app.check_device(ctx);
+        let window = ctx.clone();
+        memory::watch_pressure(move || wake(&window));
         app
     }
 
@@ -167,6 +170,7 @@ impl App {
     /// ever waits for the window to be looked at.
     pub fn tick(&mut self, ctx: &Context) {
         self.strip.sample(self.train.phase(), self.device.as_ref().map(|device| &device.chosen));
+        self.answer_pressure();
         let mut actions = std::mem::take(&mut self.actions);
         actions.extend(self.tasks.finished());
         actions.extend(self.classify.poll(ctx));
@@ -252,8 +256,12 @@ impl App {
                 self.actions.extend(asked);
             }
             Page::Settings => {
-                let memory = (&self.places.jobs.models, self.strip.latest());
-                pages::settings::page_ui(ui, &mut self.settings_page, &self.settings, memory, &mut self.actions);
+                let known = pages::settings::Known {
+                    models: &self.places.jobs.models,
+                    reading: self.strip.latest(),
+                    device: self.device.as_ref(),
+                };
+                pages::settings::page_ui(ui, &mut self.settings_page, &self.settings, &known, &mut self.actions);
             }
         });
         self.toasts.show(&ctx, strip::HEIGHT + STEP * 2.0);

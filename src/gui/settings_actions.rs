@@ -5,8 +5,10 @@ use std::time::Instant;
 
 use egui::Context;
 
+use super::pages::settings::DeviceCheck;
 use super::{Action, App, theme};
 use crate::device::DeviceChoice;
+use crate::jobs::doctor;
 use crate::jobs::models::ModelKey;
 use crate::memory::heap;
 use crate::settings::{Look, MemorySetting};
@@ -17,6 +19,10 @@ pub enum SettingsAction {
     /// What was typed.
     Memory(MemorySetting, String),
     Device(DeviceChoice),
+    /// Compares the device again.
+    CheckDevice,
+    /// What came of it.
+    DeviceDiagnosed(Result<String, String>),
     Look(Look),
     /// `None`: Galley's own.
     ModelsFolder(Option<PathBuf>),
@@ -37,6 +43,15 @@ impl App {
             SettingsAction::Device(choice) => {
                 self.settings.device = choice;
                 self.classify.config.device = choice;
+                self.settings_page.check = DeviceCheck::Unasked;
+                self.device = None;
+                self.check_device(ctx);
+            }
+            SettingsAction::CheckDevice => self.check_device_again(ctx),
+            SettingsAction::DeviceDiagnosed(said) => {
+                let failed = |reason| format!("The comparison failed: {reason}");
+                self.settings_page.check = DeviceCheck::Done(said.unwrap_or_else(failed));
+                // Jobs follow what was found.
                 self.check_device(ctx);
             }
             SettingsAction::Look(look) => {
@@ -58,6 +73,16 @@ impl App {
             }
             SettingsAction::Released => {}
         }
+    }
+
+    fn check_device_again(&mut self, ctx: &Context) {
+        self.settings_page.check = DeviceCheck::Running;
+        let (choice, folder) = (self.settings.device, self.places.jobs.verdicts.clone());
+        self.spawn(ctx, "compare device", move |_| {
+            let said = doctor::diagnose(choice, &folder).map(|found| found.summary());
+            let said = said.map_err(|error| crate::format::error_chain(&*error));
+            Ok(Some(Action::Settings(SettingsAction::DeviceDiagnosed(said))))
+        });
     }
 
     fn follow_memory_settings(&mut self, ctx: &Context) {

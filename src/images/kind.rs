@@ -11,6 +11,9 @@ pub enum Kind {
     Gif,
     Bmp,
     Tiff,
+    Heic,
+    Avif,
+    Raw,
 }
 
 impl Kind {
@@ -22,6 +25,19 @@ impl Kind {
             Self::Gif => "GIF",
             Self::Bmp => "BMP",
             Self::Tiff => "TIFF",
+            Self::Heic => "HEIC",
+            Self::Avif => "AVIF",
+            Self::Raw => "raw camera file",
+        }
+    }
+
+    /// What to do where there is no decoder for it.
+    pub fn refusal(self) -> Option<&'static str> {
+        match self {
+            Self::Heic => Some(HEIC),
+            Self::Avif => Some(AVIF),
+            Self::Raw => Some(RAW),
+            _ => None,
         }
     }
 }
@@ -36,14 +52,14 @@ pub const EXTENSIONS: &[&str] = &[
     "srw",
 ];
 
-const HEIC: &str = "HEIC photos can be read on a Mac in a later version; convert to JPEG";
-const AVIF: &str = "AVIF photos cannot be read yet; convert to JPEG";
+const HEIC: &str = "HEIC photos cannot be read by a Galley that was built without `heic`; convert to JPEG";
+const AVIF: &str = "AVIF photos can be read on a Mac alone; convert to JPEG";
 const JPEG_XL: &str = "JPEG XL photos cannot be read; convert to JPEG";
 const JPEG_2000: &str = "JPEG 2000 photos cannot be read; convert to JPEG";
 const JPEG_LOSSLESS: &str = "JPEG-LS photos cannot be read; convert to JPEG";
 const PSD: &str = "Photoshop documents cannot be read; save as JPEG";
 const SVG: &str = "SVG drawings cannot be read: they are not photos";
-const RAW: &str = "raw camera files cannot be read; develop to JPEG";
+const RAW: &str = "raw camera files can be read on a Mac alone; develop to JPEG";
 const ICON: &str = "icons cannot be read: they are not photos";
 
 /// The kind of photo that starts with these bytes, or why it is none.
@@ -60,6 +76,13 @@ pub fn recognise(head: &[u8]) -> Result<Kind, ImageError> {
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Kind::WebP,
         [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Kind::Gif,
         [b'B', b'M', ..] if is_bmp(head) => Kind::Bmp,
+        [_, _, _, _, b'f', b't', b'y', b'p', ..] => match iso_media(head) {
+            Some(kind) => kind,
+            None => return Err(ImageError::Unknown(resemblance(head))),
+        },
+        [b'I', b'I', 42, 0, _, _, _, _, b'C', b'R', ..] => Kind::Raw,
+        [b'I', b'I', b'R', b'O' | b'S', ..] | [b'I', b'I', b'U', 0, ..] | [b'M', b'M', b'O', b'R', ..] => Kind::Raw,
+        _ if head.starts_with(b"FUJIFILMCCD-RAW") => Kind::Raw,
         [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Kind::Tiff,
         _ => return Err(ImageError::Unknown(resemblance(head))),
     };
@@ -73,15 +96,11 @@ fn is_bmp(head: &[u8]) -> bool {
 
 fn refusal(head: &[u8]) -> Option<&'static str> {
     let reason = match head {
-        [_, _, _, _, b'f', b't', b'y', b'p', ..] => return iso_media(head),
         [0xFF, 0x0A, ..] | [0, 0, 0, 12, b'J', b'X', b'L', b' ', ..] => JPEG_XL,
         [0, 0, 0, 12, b'j', b'P', b' ', b' ', ..] | [0xFF, 0x4F, 0xFF, 0x51, ..] => JPEG_2000,
         [0xFF, 0xD8, 0xFF, 0xF7, ..] => JPEG_LOSSLESS,
         [b'8', b'B', b'P', b'S', ..] => PSD,
         [0, 0, 1 | 2, 0, count, 0, ..] if *count > 0 => ICON,
-        [b'I', b'I', 42, 0, _, _, _, _, b'C', b'R', ..] => RAW,
-        [b'I', b'I', b'R', b'O' | b'S', ..] | [b'I', b'I', b'U', 0, ..] | [b'M', b'M', b'O', b'R', ..] => RAW,
-        _ if head.starts_with(b"FUJIFILMCCD-RAW") => RAW,
         _ if starts_like_svg(head) => SVG,
         _ => return None,
     };
@@ -89,17 +108,17 @@ fn refusal(head: &[u8]) -> Option<&'static str> {
 }
 
 /// Photos in ISO base media files, by their brands; films have other brands.
-fn iso_media(head: &[u8]) -> Option<&'static str> {
+fn iso_media(head: &[u8]) -> Option<Kind> {
     let declared = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
     let end = declared.clamp(16, HEAD_BYTES).min(head.len());
     let brands: Vec<&[u8]> = head[8..end.max(8)].chunks_exact(4).collect();
     let names = |wanted: &[&[u8]]| brands.iter().any(|brand| wanted.contains(brand));
     if names(&[b"avif", b"avis"]) {
-        Some(AVIF)
+        Some(Kind::Avif)
     } else if names(&[b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"mif2"]) {
-        Some(HEIC)
+        Some(Kind::Heic)
     } else if names(&[b"crx "]) {
-        Some(RAW)
+        Some(Kind::Raw)
     } else {
         None
     }
@@ -153,16 +172,16 @@ mod tests {
         assert_eq!(recognise(b"GIF89a").unwrap(), Kind::Gif);
         assert_eq!(recognise(b"II*\0\x08\0\0\0").unwrap(), Kind::Tiff);
         assert_eq!(recognise(b"MM\0+\0\x08\0\0").unwrap(), Kind::Tiff);
+        assert_eq!(recognise(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic").unwrap(), Kind::Heic);
+        assert_eq!(recognise(b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf").unwrap(), Kind::Avif);
+        assert_eq!(recognise(b"II*\0\x10\0\0\0CR\x02\0").unwrap(), Kind::Raw);
     }
 
     #[test]
     fn photos_of_other_kinds_are_named_and_say_what_to_do() {
-        assert_eq!(reason(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), HEIC);
-        assert_eq!(reason(b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf"), AVIF);
         assert_eq!(reason(b"\xFF\x0A\x00\x01"), JPEG_XL);
         assert_eq!(reason(b"8BPS\0\x01"), PSD);
         assert_eq!(reason(b"<?xml version=\"1.0\"?>\n<svg xmlns=\"\">"), SVG);
-        assert_eq!(reason(b"II*\0\x10\0\0\0CR\x02\0"), RAW);
     }
 
     #[test]

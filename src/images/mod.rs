@@ -10,11 +10,16 @@ mod error;
 pub mod folder;
 mod formats;
 mod gif;
+#[cfg(all(feature = "heic", not(target_os = "macos")))]
+mod heif;
+#[cfg(target_os = "macos")]
+mod imageio;
 mod jpeg;
 mod kind;
 mod orientation;
 mod resize;
 mod source;
+mod tiff;
 pub mod transform;
 
 use std::io::{BufRead, BufReader, Cursor, Seek};
@@ -189,14 +194,29 @@ fn decode_reader<'a, R: BufRead + Seek>(
     limits: &Limits,
     budget: &'a ImageBudget,
 ) -> Result<(Picture, Permit<'a>), ImageError> {
-    let kind = kind::recognise(&head(&mut reader)?)?;
+    let kind = match kind::recognise(&head(&mut reader)?)? {
+        Kind::Tiff if tiff::inspect(&mut reader, bytes)? == tiff::Content::Raw => Kind::Raw,
+        kind => kind,
+    };
+    if let Some(reason) = kind.refusal().filter(|_| !is_readable(kind)) {
+        return Err(ImageError::Refused(reason));
+    }
     // Decoders are other people's code on strangers' files: a panic in one costs that photo, not the batch.
     let decoded = catch_unwind(AssertUnwindSafe(|| match kind {
         Kind::Jpeg => jpeg::decode(reader, bytes, short_side, limits, budget),
         Kind::Gif => gif::decode(reader, limits, budget),
+        #[cfg(target_os = "macos")]
+        Kind::Heic | Kind::Avif | Kind::Raw => imageio::decode(kind, reader, bytes, short_side, limits, budget),
+        #[cfg(all(feature = "heic", not(target_os = "macos")))]
+        Kind::Heic => heif::decode(reader, bytes, limits, budget),
         _ => formats::decode(kind, reader, bytes, limits, budget),
     }));
     decoded.unwrap_or(Err(ImageError::DecoderFailed(kind.name())))
+}
+
+/// Whether there is a decoder for the kinds that not every system or build has one for.
+fn is_readable(kind: Kind) -> bool {
+    cfg!(target_os = "macos") || kind == Kind::Heic && cfg!(feature = "heic")
 }
 
 /// The first bytes, with the reader back at the start.

@@ -83,6 +83,18 @@ pub fn release() {
     unsafe {
         libc::malloc_trim(0);
     }
+    #[cfg(target_os = "macos")]
+    // SAFETY: without a zone all are meant, and a goal of 0 is as much as there is; only free memory is touched, on any
+    // thread.
+    unsafe {
+        malloc_zone_pressure_relief(std::ptr::null_mut(), 0);
+    }
+}
+
+#[cfg(target_os = "macos")]
+unsafe extern "C" {
+    /// `malloc/malloc.h`; of macOS 10.7 and later.
+    fn malloc_zone_pressure_relief(zone: *mut libc::malloc_zone_t, goal: usize) -> usize;
 }
 
 fn grew(bytes: usize) {

@@ -21,7 +21,7 @@ use serde::Serialize;
 pub use budget::{Allowance, Bound, Budget, set_limit};
 pub use calibration::Calibration;
 pub use plan::Plan;
-pub use pressure::Pressure;
+pub use pressure::{Pressure, watch as watch_pressure};
 use system::Gauges;
 pub use tally::{F32, Held, Node, Outline, Peak, Place, Tally};
 

@@ -4,8 +4,9 @@
 use std::path::Path;
 
 /// How the system is off for memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pressure {
+    #[default]
     Calm,
     /// Caches should go.
     Warning,
@@ -62,6 +63,34 @@ pub fn pressure() -> Option<Pressure> {
         _ => None,
     }
 }
+
+/// Calls `wake` whenever the level changes, on a thread of the system, for as long as the program runs: a window that
+/// nobody looks at is not drawn, and would learn of it too late.
+#[cfg(target_os = "macos")]
+pub fn watch(wake: impl Fn() + Send + Sync + 'static) {
+    use dispatch2::{
+        _dispatch_source_type_memorypressure, DispatchObject, DispatchQoS, DispatchQueue, DispatchSource,
+        GlobalQueueIdentifier,
+    };
+    /// Normal, warning and critical (`dispatch/source.h`).
+    const LEVELS: usize = 1 | 2 | 4;
+    let queue = DispatchQueue::global_queue(GlobalQueueIdentifier::QualityOfService(DispatchQoS::Utility));
+    let kind = (&raw const _dispatch_source_type_memorypressure).cast_mut();
+    let handler = block2::RcBlock::new(wake);
+    // SAFETY: the type is the system's own constant; the source copies the block, which may be called on any thread.
+    let source = unsafe {
+        let source = DispatchSource::new(kind, 0, LEVELS, Some(&queue));
+        source.set_event_handler_with_block(block2::RcBlock::as_ptr(&handler));
+        source
+    };
+    source.resume();
+    // It tells as long as it exists.
+    std::mem::forget(source);
+}
+
+/// Nothing tells of it elsewhere: whoever wants to know asks.
+#[cfg(not(target_os = "macos"))]
+pub fn watch(_wake: impl Fn() + Send + Sync + 'static) {}
 
 /// Bytes written to swap since the system started.
 #[cfg(target_os = "macos")]

@@ -54,6 +54,10 @@ fn product(destination: &mut [f32], row_stride: usize, left: Matrix, right: Matr
     }
     assert!(row_stride >= columns && (rows - 1) * row_stride + columns <= destination.len(), "product fits its slice");
     assert!(left.end() <= left.elements.len() && right.end() <= right.elements.len(), "factors lie in their slices");
+    #[cfg(target_os = "macos")]
+    if accelerate::product(destination, row_stride, left, right, scale, adds) {
+        return;
+    }
     // SAFETY: the asserts above keep every element that is read or written inside its slice, and the borrow of
     // `destination` is exclusive.
     unsafe {
@@ -78,5 +82,76 @@ fn product(destination: &mut [f32], row_stride: usize, left: Matrix, right: Matr
             false,
             Parallelism::None,
         );
+    }
+}
+
+/// The product by the system's own library, which alone knows the matrix unit of Apple's processors. Any thread may call it.
+#[cfg(target_os = "macos")]
+mod accelerate {
+    use super::Matrix;
+
+    const ROW_MAJOR: i32 = 101;
+    const AS_IT_IS: i32 = 111;
+    const TRANSPOSED: i32 = 112;
+
+    #[link(name = "Accelerate", kind = "framework")]
+    unsafe extern "C" {
+        fn cblas_sgemm(
+            order: i32,
+            left_form: i32,
+            right_form: i32,
+            rows: i32,
+            columns: i32,
+            depth: i32,
+            scale: f32,
+            left: *const f32,
+            left_stride: i32,
+            right: *const f32,
+            right_stride: i32,
+            keep: f32,
+            result: *mut f32,
+            result_stride: i32,
+        );
+    }
+
+    /// False where a matrix lies in memory as the library takes none, and nothing was computed. All that is read and
+    /// written lies in its slice, as the caller has checked.
+    pub fn product(result: &mut [f32], row_stride: usize, left: Matrix, right: Matrix, scale: f32, adds: bool) -> bool {
+        let (Some((left_form, left_stride)), Some((right_form, right_stride))) = (form(&left), form(&right)) else {
+            return false;
+        };
+        let lengths = [left.rows, right.columns, left.columns, row_stride].map(i32::try_from);
+        let [Ok(rows), Ok(columns), Ok(depth), Ok(result_stride)] = lengths else { return false };
+        // SAFETY: the caller's promise; the strides are those of the slices, and no shorter than a row.
+        unsafe {
+            cblas_sgemm(
+                ROW_MAJOR,
+                left_form,
+                right_form,
+                rows,
+                columns,
+                depth,
+                scale,
+                left.elements.as_ptr(),
+                left_stride,
+                right.elements.as_ptr(),
+                right_stride,
+                if adds { 1.0 } else { 0.0 },
+                result.as_mut_ptr(),
+                result_stride,
+            );
+        }
+        true
+    }
+
+    /// How the library is to take a matrix, and the distance of its rows, or of its columns when it lies transposed.
+    fn form(matrix: &Matrix) -> Option<(i32, i32)> {
+        let Matrix { rows, columns, row_stride, column_stride, .. } = *matrix;
+        let (form, stride) = match (row_stride, column_stride) {
+            (stride, 1) if stride >= columns => (AS_IT_IS, stride),
+            (1, stride) if stride >= rows => (TRANSPOSED, stride),
+            _ => return None,
+        };
+        Some((form, i32::try_from(stride.max(1)).ok()?))
     }
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use self::prepare::Examined;
 use self::verdict::VerdictFile;
 use crate::device::{self, DeviceChoice};
+use crate::format::counted;
 use crate::ops::selfcheck::Check;
 use crate::worker::{BoxError, JobContext};
 
@@ -36,6 +37,28 @@ pub struct Diagnosis {
     pub kept_in: String,
     /// Why it does not.
     pub not_kept: Option<String>,
+}
+
+impl Diagnosis {
+    /// In a sentence, for a person.
+    pub fn summary(&self) -> String {
+        let Self { device, findings, composed, wrong, .. } = self;
+        let off = findings.iter().filter(|finding| !finding.ok).count();
+        let largest = findings.iter().map(|finding| finding.worst_error).fold(0.0, f32::max);
+        let compared =
+            format!("{} of {device} with slow and exact forms", counted(findings.len() as u64, "comparison"));
+        if off == 0 {
+            return format!("{compared}: it computes rightly (largest error {largest:.1e})");
+        }
+        let mut said = format!("{compared}: {off} differ by more than is allowed");
+        if !composed.is_empty() {
+            said += &format!("; a slower form is used for {}", composed.join(", "));
+        }
+        if !wrong.is_empty() {
+            said += &format!("; {} cannot be trusted on this device", wrong.join(", "));
+        }
+        said
+    }
 }
 
 /// What came of one operation in one direction.
@@ -82,4 +105,43 @@ pub fn diagnose(choice: DeviceChoice, folder: &Path) -> Result<Diagnosis, BoxErr
         kept_in: file.path.display().to_string(),
         not_kept,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_says_what_was_compared_and_what_became_of_it() {
+        let finding = |op, worst_error: f32| Finding {
+            op,
+            pass: "forward",
+            worst_error,
+            tolerance: 1e-4,
+            ok: worst_error <= 1e-4,
+        };
+        let diagnosis = |findings, composed: &[&str], wrong: &[&str]| Diagnosis {
+            version: "0",
+            system: String::new(),
+            device: "Metal",
+            reason: String::new(),
+            threads: 1,
+            cpu_features: Vec::new(),
+            findings,
+            composed: composed.iter().map(|op| (*op).to_owned()).collect(),
+            wrong: wrong.iter().map(|op| (*op).to_owned()).collect(),
+            kept_in: String::new(),
+            not_kept: None,
+        };
+        let right = diagnosis(vec![finding("pool", 1e-6), finding("conv", 2e-6)], &[], &[]).summary();
+        assert_eq!(
+            right,
+            "2 comparisons of Metal with slow and exact forms: it computes rightly (largest error 2.0e-6)"
+        );
+        let odd = diagnosis(vec![finding("pool", 1.0), finding("conv", f32::INFINITY)], &["pool"], &["conv"]).summary();
+        assert!(
+            odd.contains("2 differ") && odd.contains("slower form is used for pool") && odd.contains("conv cannot"),
+            "{odd}"
+        );
+    }
 }

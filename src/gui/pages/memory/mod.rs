@@ -15,6 +15,7 @@ use crate::gui::widgets::{self, Weight};
 use crate::gui::{Action, MemoryAction};
 use crate::jobs::models::ModelKey;
 use crate::jobs::peaks::History;
+use crate::memory::Pressure;
 use crate::memory::shelf::Shelved;
 use crate::predict::ModelSource;
 
@@ -28,6 +29,8 @@ pub struct MemoryPage {
     /// The last flush.
     pub flushed: Option<Flushed>,
     pub peaks: Peaks,
+    /// How the system was off for memory when it was last looked.
+    pub pressure: Pressure,
     /// A job went on when it was last looked.
     pub was_computing: bool,
 }

@@ -46,6 +46,9 @@ pub fn plot_ui(ui: &mut Ui, strip: &Strip) {
         widgets::legend(ui, &entries);
         widgets::note(ui, budget_sentence(limit, is_near));
     });
+    if let Some(device) = latest.device {
+        widgets::note(ui, device.sentence());
+    }
 }
 
 /// What is known has a line; what is not has none.

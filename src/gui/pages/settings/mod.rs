@@ -12,6 +12,7 @@ use crate::gui::dialogs::Ask;
 use crate::gui::settings_actions::SettingsAction;
 use crate::gui::theme::{Palette, STEP};
 use crate::gui::widgets::{self, Weight};
+use crate::jobs::doctor::Prepared;
 use crate::jobs::models::Models;
 use crate::memory::{Allowance, Reading};
 use crate::settings::{Look, MemorySetting, Settings};
@@ -21,6 +22,25 @@ use fields::Fields;
 #[derive(Default)]
 pub struct SettingsPage {
     fields: Fields,
+    pub check: DeviceCheck,
+}
+
+/// A comparison of the device that was asked for here.
+#[derive(Default)]
+pub enum DeviceCheck {
+    #[default]
+    Unasked,
+    Running,
+    /// What came of it, in a sentence.
+    Done(String),
+}
+
+/// What the page shows of the rest of the window.
+pub struct Known<'a> {
+    pub models: &'a Models,
+    pub reading: Option<&'a Reading>,
+    /// None before the device was compared for the first time.
+    pub device: Option<&'a Prepared>,
 }
 
 const LOOKS: [(Look, &str, &str); 3] = [
@@ -39,14 +59,14 @@ pub fn page_ui(
     ui: &mut Ui,
     page: &mut SettingsPage,
     settings: &Settings,
-    (models, reading): (&Models, Option<&Reading>),
+    known: &Known<'_>,
     actions: &mut Vec<Action>,
 ) {
     widgets::title(ui, "Settings");
     ui.add_space(STEP);
     ScrollArea::vertical().id_salt("settings").auto_shrink(false).show(ui, |ui| {
         ui.set_max_width(640.0);
-        widgets::card(ui, |ui| memory_ui(ui, page, settings, (models, reading), actions));
+        widgets::card(ui, |ui| memory_ui(ui, page, settings, known, actions));
         ui.add_space(STEP);
         widgets::card(ui, |ui| models_ui(ui, page, settings, actions));
         ui.add_space(STEP);
@@ -56,6 +76,7 @@ pub fn page_ui(
                 actions.push(Action::Settings(SettingsAction::Device(choice)));
             }
             device_ui(ui, settings.device);
+            check_ui(ui, page, known.device, actions);
         });
         ui.add_space(STEP);
         widgets::card(ui, |ui| {
@@ -71,7 +92,7 @@ fn memory_ui(
     ui: &mut Ui,
     page: &mut SettingsPage,
     settings: &Settings,
-    (models, reading): (&Models, Option<&Reading>),
+    &Known { models, reading, .. }: &Known<'_>,
     actions: &mut Vec<Action>,
 ) {
     widgets::section(ui, "Memory");
@@ -127,6 +148,26 @@ fn device_ui(ui: &mut Ui, choice: DeviceChoice) {
             widgets::alert(ui, Icon::CircleAlert, color, &format!("This cannot be used: {error}"));
         }
     }
+}
+
+/// Whether the device computes rightly, as far as that is known.
+fn check_ui(ui: &mut Ui, page: &SettingsPage, device: Option<&Prepared>, actions: &mut Vec<Action>) {
+    let said = match (&page.check, device) {
+        (DeviceCheck::Running, _) | (DeviceCheck::Unasked, None) => "Comparing what it computes…".to_owned(),
+        (DeviceCheck::Done(said), _) => said.clone(),
+        (DeviceCheck::Unasked, Some(device)) if device.notices.is_empty() => {
+            "Compared with slow and exact forms of every operation, forward and backward: it computes rightly"
+                .to_owned()
+        }
+        (DeviceCheck::Unasked, Some(device)) => device.notices.join(". "),
+    };
+    widgets::note(ui, said);
+    ui.add_enabled_ui(!matches!(page.check, DeviceCheck::Running), |ui| {
+        let what = "Compares every operation again, as galley doctor does";
+        if widgets::button(ui, Weight::Plain, Icon::Stethoscope, "Check again").on_hover_text(what).clicked() {
+            actions.push(Action::Settings(SettingsAction::CheckDevice));
+        }
+    });
 }
 
 fn choice_ui<T: PartialEq + Copy>(ui: &mut Ui, current: T, choices: &[(T, &str, &str)]) -> Option<T> {
