@@ -98,6 +98,19 @@ fn a_progressive_jpeg_stays_within_its_permit() {
     });
 }
 
+/// Those with and without tiles, alpha and a profile.
+#[test]
+#[cfg(all(feature = "heic", not(target_os = "macos")))]
+fn photos_of_phones_stay_within_their_permits() {
+    alone("photos_of_phones_stay_within_their_permits", || {
+        let Some(folder) = test_data() else { return };
+        for name in ["example.heic", "exifsamples_IMG_5195.HEIC", "tigranbs_image4.heic", "with-alpha-512x512.heic"] {
+            let bytes = std::fs::read(folder.join("odd-images/heif-avif").join(name)).unwrap();
+            assert_within_permit(name, &bytes, None);
+        }
+    });
+}
+
 /// A profile of inks with 11 grid points each way and tables of one byte (`mft1`), its colors all the same.
 fn profile_of_inks() -> Vec<u8> {
     const GRID: usize = 11;

@@ -51,13 +51,14 @@ fn odd_images() -> Option<Vec<Odd>> {
 /// Where a mean colour can be compared with Pillow's, which drops alpha, keeps profiles out of it, and knows no white.
 fn mean_is_comparable(odd: &Odd) -> bool {
     let with_alpha = odd.mode.contains('A') || odd.name.contains("trns") || odd.name.contains("tRNS");
-    // These GIFs have a transparent colour; the JPEGs a profile (Pillow: `icc_profile` in `info`).
+    // These GIFs have a transparent colour; the JPEGs and the HEIC a profile (Pillow: `icc_profile` in `info`).
     let transparent = ["gif/oob.gif", "gif/issue_1455_oversized.gif"];
     let profiled = [
         "jpeg-odd/icc_profile_big.jpg",
         "jpeg-odd/portrait_2.jpg",
         "jpeg-odd/vips_sample-xyb.jpg",
         "phone-photos/04-pizza-dad.jpeg",
+        "heif-avif/exifsamples_IMG_5195.HEIC",
     ];
     !with_alpha && odd.mode != "CMYK" && !transparent.contains(&&*odd.name) && !profiled.contains(&&*odd.name)
 }
@@ -90,8 +91,10 @@ fn every_odd_image_is_decoded_upright_or_refused_with_a_reason() {
         }
         if let Some(expected) = odd.mean.filter(|_| mean_is_comparable(odd)) {
             let off = mean(&picture).iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-            // The index is rounded to one decimal; our JPEG pixels are libjpeg's, other formats are lossless or exact.
-            if off > 0.15 {
+            // The index is rounded to one decimal; our JPEG pixels are libjpeg's, other formats are lossless or exact, and
+            // libheif's conversion from the narrow range is half a level off (rounded exactly, the mean is ours).
+            let allowed = if odd.name.starts_with("heif-avif/") { 0.6 } else { 0.15 };
+            if off > allowed {
                 wrong.push(format!("{}: mean {:.2?} instead of {expected:?}", odd.name, mean(&picture)));
             }
         }
@@ -120,7 +123,7 @@ fn photos_of_phones_are_decoded_and_damaged_ones_are_errors() {
     for odd in images.iter().filter(|odd| odd.name.starts_with("heif-avif/") && !odd.name.ends_with(".avif")) {
         let picture = read(&odd.path, None);
         match &*odd.pillow {
-            "ok" if !odd.name.contains("truncated") => {
+            "ok" => {
                 decoded += 1;
                 assert!(picture.is_ok(), "{}: {:?}", odd.name, picture.err());
             }
@@ -130,7 +133,7 @@ fn photos_of_phones_are_decoded_and_damaged_ones_are_errors() {
             }
         }
     }
-    assert_eq!(decoded, 6);
+    assert_eq!(decoded, 7);
 }
 
 #[test]
