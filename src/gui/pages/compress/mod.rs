@@ -179,6 +179,17 @@ impl Compress {
         self.job.is_some() || !self.leaving.is_empty()
     }
 
+    /// The share that is done of what is done now.
+    pub fn share(&self) -> Option<f32> {
+        self.job.as_ref().and(self.progress.share())
+    }
+
+    /// How the last one came out.
+    pub fn ended(&self) -> Option<String> {
+        let made = self.made.last().map(|(_, report)| format!("It was saved as {}", report.output.display()));
+        self.problem.as_ref().map(|problem| problem.text.clone()).or(made)
+    }
+
     pub fn start(&mut self, (model, device, save_anyway): (&Model, DeviceChoice, bool), places: Places, ctx: &Context) {
         if self.obstacle().is_some() {
             return;
@@ -299,7 +310,7 @@ fn header_ui(ui: &mut Ui, page: &Compress, library: &Library, blocked: Option<&s
 }
 
 fn working_ui(ui: &mut Ui, progress: &Progress) {
-    let share = progress.total.filter(|total| *total > 0).map_or(0.0, |total| progress.done as f32 / total as f32);
+    let share = progress.share().unwrap_or_default();
     widgets::progress_bar(ui, share);
     widgets::note(ui, if progress.phase.is_empty() { "Reading the model" } else { &progress.phase });
     ui.add_space(STEP);
