@@ -34,6 +34,9 @@ impl App {
             Closing::No | Closing::Asks(_) if is_asked => {
                 if let Some(kind) = work {
                     ctx.send_viewport_cmd(ViewportCommand::CancelClose);
+                    // A question has to be seen.
+                    ctx.send_viewport_cmd(ViewportCommand::Minimized(false));
+                    ctx.send_viewport_cmd(ViewportCommand::Focus);
                     self.closing = Closing::Asks(kind);
                 } else if self.train.is_training() {
                     // A run that is paused loses nothing but has to end.
@@ -45,6 +48,8 @@ impl App {
             }
             // What was asked about has ended meanwhile, and what it made is worth a look.
             Closing::Asks(kind) if work != Some(kind) => self.closing = work.map_or(Closing::No, Closing::Asks),
+            // Not to be waited for: the system asks again, as the window's own button closes at once.
+            Closing::Leaves if is_asked_by_system => ctx.send_viewport_cmd(ViewportCommand::Close),
             Closing::No | Closing::Asks(_) | Closing::Leaves => {}
         }
         if self.closing == Closing::Leaves && !self.train.is_training() {

@@ -101,7 +101,7 @@ fn about() -> AboutMetadata {
 
 /// AppKit calls it on the main thread, outside of frames, before the window sees the key of a shortcut.
 fn chosen(event: MenuEvent) {
-    let Some(command) = Command::ALL.into_iter().find(|command| *event.id() == *name(*command)) else { return };
+    let Some(command) = Command::ALL.into_iter().find(|command| *event.id() == name(*command)) else { return };
     if !panel_takes(command) {
         asked::ask(Asked::Do(command));
     }

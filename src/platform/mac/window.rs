@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicIsize, Ordering};
 
 use objc2::runtime::{AnyClass, AnyObject, Imp, ProtocolObject, Sel};
-use objc2::{MainThreadMarker, sel};
+use objc2::{MainThreadMarker, Message as _, sel};
 use objc2_app_kit::{
     NSApplication, NSColorSpace, NSDragOperation, NSDraggingInfo, NSFilePromiseReceiver, NSPasteboardType, NSWindow,
 };
-use objc2_foundation::{NSArray, NSString};
+use objc2_foundation::NSArray;
 
 use super::{add_method, delegate};
 use crate::platform::asked::{self, Asked};
