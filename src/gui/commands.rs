@@ -114,15 +114,24 @@ impl App {
 
     /// Pauses what the page in sight does, or goes on with it.
     fn pauses(&self) -> Option<Action> {
+        let is_paused = self.is_paused()?;
+        Some(match self.page {
+            Page::Train => Action::Train(TrainAction::SetPaused(!is_paused)),
+            _ => Action::SetPaused(!is_paused),
+        })
+    }
+
+    /// Whether what the page in sight does is paused; nothing when it does nothing that can be.
+    fn is_paused(&self) -> Option<bool> {
         match self.page {
-            Page::Train => self.train.is_paused().map(|paused| Action::Train(TrainAction::SetPaused(!paused))),
-            _ => self.classify.is_paused().map(|paused| Action::SetPaused(!paused)),
+            Page::Train => self.train.is_paused(),
+            Page::Evaluate | Page::Compress => None,
+            Page::Models | Page::Classify | Page::Memory | Page::Settings => self.classify.is_paused(),
         }
     }
 
     /// What of the menus can be asked for now.
     pub(super) fn menu_state(&self) -> State {
-        let is_page = |page| self.page == page;
         State {
             can_start: match self.page {
                 Page::Train => self.train.obstacle().is_none(),
@@ -134,13 +143,10 @@ impl App {
                 Page::Train => self.train.is_training(),
                 Page::Evaluate => self.evaluate.is_running(),
                 Page::Compress => self.compress.is_running(),
-                _ => self.classify.is_running() || (is_page(Page::Models) && self.downloads.is_active()),
+                Page::Models if self.downloads.is_active() => true,
+                _ => self.classify.is_running(),
             },
-            pause: match self.page {
-                Page::Train => self.train.is_paused(),
-                Page::Evaluate | Page::Compress => None,
-                _ => self.classify.is_paused(),
-            },
+            pause: self.is_paused(),
             has_file: self.file_in_sight().is_some(),
             has_photo: self.photo_in_sight().is_some(),
         }

@@ -6,8 +6,8 @@ use std::time::Instant;
 use egui::{Context, UserAttentionType, ViewportCommand};
 use winit::window::Window;
 
-use super::run::{Run, RunState};
-use super::training::{TrainState, Training};
+use super::run::RunState;
+use super::training::TrainState;
 use super::{Action, App};
 use crate::platform::files::Preview;
 use crate::platform::notice::Notices;
@@ -73,7 +73,9 @@ impl App {
     pub(super) fn follow_system(&mut self, ctx: &Context) {
         let works = self.works();
         self.system.desktop.show_work(&works);
-        self.system.desktop.show_state(self.menu_state());
+        if self.system.desktop.has_menu_bar() {
+            self.system.desktop.show_state(self.menu_state());
+        }
         let ended = self.system.notices.ended(Instant::now(), &works);
         // A hidden window knows this of itself, and nothing else of its input.
         let looks_elsewhere = ctx.input(|input| input.viewport().focused == Some(false));
@@ -102,7 +104,7 @@ impl App {
     fn outcome(&self, kind: Kind) -> Option<(&'static str, String)> {
         match kind {
             Kind::Training => {
-                let training: &Training = self.train.training()?;
+                let training = self.train.training()?;
                 match &training.state {
                     TrainState::Finished(_) => Some(("Training has finished", training.status())),
                     TrainState::Failed(reason) => Some(("Training was stopped by a problem", reason.clone())),
@@ -110,7 +112,7 @@ impl App {
                 }
             }
             Kind::Classifying => {
-                let run: &Run = self.classify.run.as_ref()?;
+                let run = self.classify.run.as_ref()?;
                 match &run.state {
                     RunState::Finished(_) => Some(("Photos are classified", run.status())),
                     RunState::Failed(reason) => Some(("Classifying was stopped by a problem", reason.clone())),
