@@ -32,7 +32,8 @@ fn told(window: &Window<'_>, command: &ViewportCommand) -> bool {
 
 fn press_button(window: &mut Window<'_>, name: &str) {
     window.harness.get_by_role_and_label(Role::Button, name).click();
-    window.harness.step();
+    // It is pressed in one frame and let go in the next.
+    window.harness.run_steps(2);
 }
 
 fn asked(window: &mut Window<'_>, asked: Asked) {
