@@ -120,8 +120,8 @@ impl App {
                 }
             }
             Kind::Evaluating => self.evaluate.ended().map(|text| ("Evaluating has ended", text)),
-            Kind::Compressing => self.compress.ended().map(|text| ("Making a model smaller has ended", text)),
-            Kind::Trying => Some(("Settings are tried", "What came out is on the Train page".to_owned())),
+            Kind::Compressing => self.compress.ended.clone().map(|text| ("Making a model smaller has ended", text)),
+            Kind::Trying => Some(("Trying settings has ended", "What came out is on the Train page".to_owned())),
             Kind::Downloading => Some(("The download has ended", self.downloads.ended()?)),
         }
     }

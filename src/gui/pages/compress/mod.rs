@@ -74,6 +74,8 @@ pub struct Compress {
     /// Those that were made since the window is open.
     made: Vec<(ModelSource, Report)>,
     problem: Option<Problem>,
+    /// How the last one came out, unless a person stopped it.
+    pub ended: Option<String>,
     progress: Progress,
     job: Option<(CompressJob, ModelSource)>,
     pub textures: Textures,
@@ -98,6 +100,7 @@ impl Compress {
             asked: None,
             made: Vec::new(),
             problem: None,
+            ended: None,
             progress: Progress::default(),
             job: None,
             textures: Textures::new(THUMBNAIL_BYTES),
@@ -159,12 +162,15 @@ impl Compress {
         let (_, source) = self.job.take()?;
         match outcome {
             Outcome::Finished(report) => {
+                self.ended = Some(format!("It was saved as {}", report.output.display()));
                 self.made.push((source, report.clone()));
                 Some(report)
             }
             Outcome::Canceled => None,
             Outcome::Failed(error) => {
-                self.problem = Some(problem(&error));
+                let problem = problem(&error);
+                self.ended = Some(problem.text.clone());
+                self.problem = Some(problem);
                 None
             }
         }
@@ -184,18 +190,12 @@ impl Compress {
         self.job.as_ref().and(self.progress.share())
     }
 
-    /// How the last one came out.
-    pub fn ended(&self) -> Option<String> {
-        let made = self.made.last().map(|(_, report)| format!("It was saved as {}", report.output.display()));
-        self.problem.as_ref().map(|problem| problem.text.clone()).or(made)
-    }
-
     pub fn start(&mut self, (model, device, save_anyway): (&Model, DeviceChoice, bool), places: Places, ctx: &Context) {
         if self.obstacle().is_some() {
             return;
         }
         self.leaving.add(self.job.take().map(|(job, _)| job));
-        (self.problem, self.progress) = (None, Progress::default());
+        (self.problem, self.ended, self.progress) = (None, None, Progress::default());
         let size = self.size();
         let config = CompressConfig {
             model: model.source.clone(),
