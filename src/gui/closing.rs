@@ -1,6 +1,6 @@
 //! The window is closed while something goes on: it asks, and a run writes a snapshot before it ends.
 
-use egui::{Context, Id, Modal, RichText, ViewportCommand};
+use egui::{Context, Frame, Id, Margin, Modal, RichText, ViewportCommand};
 use lucide_icons::Icon;
 
 use super::theme::{self, STEP};
@@ -86,10 +86,10 @@ impl App {
 
 /// True to stop and quit, false to go on.
 fn question_ui(ctx: &Context, kind: Kind) -> Option<bool> {
-    let modal = Modal::new(Id::unique("closing")).show(ctx, |ui| {
-        ui.set_width(360.0);
+    let frame = Frame::popup(&ctx.global_style()).inner_margin(Margin::same(20));
+    let modal = Modal::new(Id::unique("closing")).frame(frame).show(ctx, |ui| {
+        ui.set_width(380.0);
         let (head, text) = question(kind);
-        ui.add_space(STEP);
         ui.label(RichText::new(head).font(theme::strong(15.0)));
         widgets::note(ui, text);
         ui.add_space(STEP * 2.0);
