@@ -44,11 +44,13 @@ mod tests {
     fn frame(ctx: &Context, time: f64, events: Vec<Event>) -> Vec<ViewportCommand> {
         let screen_rect = Some(Rect::from_min_size(Pos2::ZERO, vec2(800.0, 600.0)));
         let input = RawInput { screen_rect, events, time: Some(time), ..RawInput::default() };
-        let output = ctx.run_ui(input, |ui| {
+        let mut output = ctx.run_ui(input, |ui| {
             title_bar_ui(ui);
             let button = Rect::from_min_size(pos2(700.0, 8.0), vec2(60.0, 24.0));
             ui.put(button, egui::Button::new("Start"));
         });
+        // Nothing is drawn.
+        output.textures_delta.clear();
         output.viewport_output[&ViewportId::ROOT].commands.clone()
     }
 
