@@ -24,13 +24,20 @@ pub fn height(ctx: &Context) -> f32 {
 /// it and takes its own clicks.
 pub fn title_bar_ui(ui: &Ui) {
     let strip = ui.max_rect().with_max_y(ui.max_rect().top() + HEIGHT);
-    // Not for the keyboard, so no Tab stop.
-    let response = ui.interact(strip, Id::unique("title bar"), Sense::CLICK | Sense::DRAG);
-    if response.double_clicked_by(PointerButton::Primary) {
+    let id = Id::unique("title bar");
+    // Not for the keyboard, so no Tab stop. Were it to sense drags, one that begins on a button above it would be its own.
+    let response = ui.interact(strip, id, Sense::CLICK);
+    let is_held = match ui.input(|input| input.pointer.primary_pressed()) {
+        true => response.is_pointer_button_down_on(),
+        false => ui.data(|data| data.get_temp(id)).unwrap_or(false),
+    };
+    let moves = is_held && ui.input(|input| input.pointer.primary_down() && input.pointer.is_decidedly_dragging());
+    ui.data_mut(|data| data.insert_temp(id, is_held && !moves));
+    if moves {
+        ui.ctx().send_viewport_cmd(ViewportCommand::StartDrag);
+    } else if response.double_clicked_by(PointerButton::Primary) {
         let is_maximized = ui.input(|input| input.viewport().maximized == Some(true));
         ui.ctx().send_viewport_cmd(ViewportCommand::Maximized(!is_maximized));
-    } else if response.drag_started_by(PointerButton::Primary) {
-        ui.ctx().send_viewport_cmd(ViewportCommand::StartDrag);
     }
 }
 
