@@ -7,6 +7,7 @@
 //! | front ends | `gui` | the window: pages draw state and return actions |
 //! | | `cli` | the same jobs as commands |
 //! | application | [`jobs`] | what the program can do, each as a job with progress, pause and cancel |
+//! | | [`platform`] | what the window is to the system: menu bar, Dock, messages, files shown by other programs |
 //! | | [`journal`] | SQLite: runs and predictions, written as they are made |
 //! | | [`settings`] | preferences, always valid after reading |
 //! | | [`report`] | evaluations and runs as pages of HTML with plots |
@@ -25,7 +26,7 @@
 //! | | [`format`] | bytes, durations, counts and error chains as text |
 //!
 //! **The layer rule.** Imports point down only:
-//! `gui, cli → jobs → journal, settings, export, report → compress → train, predict → data, models → checkpoint, images, ops → memory →
+//! `gui, cli → jobs, platform → journal, settings, export, report → compress → train, predict → data, models → checkpoint, images, ops → memory →
 //! worker, device, format`.
 //! The two front ends never import each other and never see a tensor. Only `gui` knows egui and only `cli` prints.
 //! A network is computed in NHWC from the first pixel to the logits. `tests/it/layers.rs` holds this table against the code.
@@ -45,6 +46,7 @@ pub mod journal;
 pub mod memory;
 pub mod models;
 pub mod ops;
+pub mod platform;
 pub mod predict;
 pub mod report;
 pub mod settings;

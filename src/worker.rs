@@ -41,6 +41,12 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// The share that is done, 0 to 1, once the total is known.
+    pub fn share(&self) -> Option<f32> {
+        let total = self.total.filter(|total| *total > 0)?;
+        Some(self.done as f32 / total as f32)
+    }
+
     /// Time left at the present rate, when both the rate and the total are known.
     pub fn time_left(&self) -> Option<Duration> {
         let left = self.total?.saturating_sub(self.done) as f64;

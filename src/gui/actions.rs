@@ -49,6 +49,10 @@ pub enum Action {
     /// The device that computes, and what a person should know about it.
     DeviceChecked(Prepared),
     SettingsSaved(Result<(), String>),
+    /// Shows a file in the file manager.
+    Reveal(PathBuf),
+    /// Shows a photo large over the window, as far as the system can.
+    Preview(PathBuf),
     Failed(String),
     Train(TrainAction),
     Evaluate(EvaluateAction),
@@ -82,6 +86,8 @@ impl App {
             Action::Exported(target, summary) => self.toasts.done(exported(&target, summary)),
             Action::DeviceChecked(device) => self.device = Some(device),
             Action::SettingsSaved(saved) => self.settings_saved(saved),
+            Action::Reveal(path) => self.reveal(ctx, path),
+            Action::Preview(photo) => self.preview(&photo),
             Action::Failed(reason) => self.toasts.error(reason),
             Action::Train(action) => self.apply_to_training(ctx, action),
             Action::Evaluate(action) => self.apply_to_evaluation(ctx, action),
@@ -107,7 +113,7 @@ impl App {
     }
 
     fn ask(&mut self, ctx: &Context, ask: Ask) {
-        let (chosen, asked) = (dialogs::open(ask), Instant::now());
+        let (chosen, asked) = (dialogs::open(ask, self.system.window.as_deref()), Instant::now());
         self.spawn(ctx, "dialog", move |_| {
             let action = pollster::block_on(chosen);
             // Nobody closes a dialog this fast: there was none.
@@ -143,7 +149,13 @@ impl App {
     }
 
     /// Opens what a person brought: checkpoints first, so that photos of the same drop are classified with the first.
-    fn open(&mut self, ctx: &Context, brought: Brought) {
+    fn open(&mut self, ctx: &Context, mut brought: Brought) {
+        if let Some(missing) = missing(&std::mem::take(&mut brought.missing)) {
+            self.toasts.error(missing);
+            if brought == Brought::default() {
+                return;
+            }
+        }
         if self.page == Page::Train {
             return self.open_to_train(ctx, &brought);
         }
@@ -259,8 +271,24 @@ impl App {
     }
 }
 
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// Programs for photos hand over names of files they have not written.
+fn missing(paths: &[PathBuf]) -> Option<String> {
+    let what = match paths {
+        [] => return None,
+        [one] => format!("{} is not there", name(one)),
+        [first, rest @ ..] => {
+            let rest = format::counted(rest.len() as u64, "other file");
+            format!("{} and {rest} are not there", name(first))
+        }
+    };
+    Some(format!("{what}. Photos that are shown by another program have to be exported from it first"))
+}
+
 fn left_out(brought: &Brought) -> Option<String> {
-    let name = |path: &PathBuf| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     match brought.unknown.as_slice() {
         [] => None,
         [one] => Some(format!("Galley cannot open {}. It opens folders, photos and checkpoints", name(one))),

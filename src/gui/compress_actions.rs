@@ -11,7 +11,6 @@ use crate::compress::Report;
 use crate::compress::quantize::Bits;
 use crate::jobs::brought::Brought;
 use crate::jobs::compress::{Size, variants_of};
-use crate::jobs::runs;
 use crate::predict::ModelSource;
 
 /// Something about compressing that is wanted done.
@@ -49,10 +48,7 @@ impl App {
             CompressAction::Stop => self.compress.cancel(),
             CompressAction::VariantsRead(source, variants) => self.compress.show_variants(source, variants),
             CompressAction::Use(path) => self.use_variant(ctx, path),
-            CompressAction::OpenReport(path) => self.spawn(ctx, "open report", move |_| {
-                runs::show(&path)?;
-                Ok(None)
-            }),
+            CompressAction::OpenReport(path) => self.open_elsewhere(ctx, path),
         }
     }
 

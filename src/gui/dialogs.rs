@@ -65,10 +65,11 @@ const PHOTOS: [&str; 11] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "
 const TABLES: [&str; 4] = ["csv", "tsv", "jsonl", "ndjson"];
 const CHECKPOINTS: [&str; 8] = ["safetensors", "pth", "pt", "th", "ckpt", "bin", "gguf", "tar"];
 
-/// Opens the dialog; the future ends with what was chosen, or `None` when nothing was.
-pub fn open(ask: Ask) -> impl Future<Output = Option<Action>> + Send {
+/// Opens the dialog, as a sheet of a window if one is given; the future ends with what was chosen, or `None` when nothing was.
+pub fn open(ask: Ask, parent: Option<&winit::window::Window>) -> impl Future<Output = Option<Action>> + Send + use<> {
     // The dialogs are made here, on the calling thread: macOS wants them on the window's.
     let dialog = AsyncFileDialog::new();
+    let dialog = if let Some(parent) = parent { dialog.set_parent(parent) } else { dialog };
     let chosen: Chosen = match &ask {
         Ask::Checkpoint | Ask::TrainModel | Ask::Teacher | Ask::LightModel => {
             let dialog = dialog.set_title("Open checkpoint").add_filter("Checkpoints", &CHECKPOINTS);

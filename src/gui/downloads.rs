@@ -95,6 +95,15 @@ impl Downloads {
         None
     }
 
+    /// How the last one came out; nothing when a person has stopped it.
+    pub fn ended(&self) -> Option<String> {
+        match self.current.as_ref().map(|fetching| &fetching.state) {
+            None => Some("The model is here".to_owned()),
+            Some(FetchState::Failed(reason)) => Some(reason.clone()),
+            Some(_) => None,
+        }
+    }
+
     /// True until the job has ended.
     pub fn is_active(&self) -> bool {
         self.current.as_ref().is_some_and(|fetching| fetching.job.is_some())
@@ -133,8 +142,7 @@ impl Fetching {
 
     /// The share that is there, once the length is known.
     pub fn share(&self) -> Option<f32> {
-        let total = self.progress.total.filter(|total| *total > 0)?;
-        Some(self.progress.done as f32 / total as f32)
+        self.progress.share()
     }
 }
 

@@ -130,6 +130,7 @@ mod tests {
             photos: paths(photos),
             checkpoints: paths(checkpoints),
             unknown: paths(unknown),
+            missing: Vec::new(),
         };
         promise(&brought, running).0
     }

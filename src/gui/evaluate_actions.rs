@@ -8,7 +8,7 @@ use super::actions::Action;
 use super::train_actions::Dropped;
 use super::{App, Page};
 use crate::jobs::brought::Brought;
-use crate::jobs::{evaluate, runs};
+use crate::jobs::evaluate;
 use crate::predict::ModelSource;
 
 /// Why nothing can be evaluated while a run computes.
@@ -46,10 +46,7 @@ impl App {
             EvaluateAction::Stop => self.evaluate.cancel(),
             EvaluateAction::SaveReport(path) => self.save_report(ctx, path),
             EvaluateAction::ReportSaved(path) => self.report_saved(path),
-            EvaluateAction::OpenReport(path) => self.spawn(ctx, "open report", move |_| {
-                runs::show(&path)?;
-                Ok(None)
-            }),
+            EvaluateAction::OpenReport(path) => self.open_elsewhere(ctx, path),
             EvaluateAction::UseThreshold(threshold) => self.use_threshold(threshold),
         }
     }

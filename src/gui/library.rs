@@ -34,6 +34,14 @@ impl Model {
         Self { source, sheet, labels: None, transform: TransformOverrides::default(), strictness: Strictness::Strict }
     }
 
+    /// Where it lies; the starter lies in the program.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.source {
+            ModelSource::Starter => None,
+            ModelSource::File(path) => Some(path),
+        }
+    }
+
     /// What a person calls it.
     pub fn name(&self) -> String {
         match &self.source {

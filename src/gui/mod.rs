@@ -1,6 +1,8 @@
 //! The window: pages draw their state and return actions; jobs do the work.
 
 mod actions;
+mod closing;
+mod commands;
 mod compress_actions;
 mod dialogs;
 mod download_actions;
@@ -9,15 +11,18 @@ mod drops;
 mod evaluate_actions;
 mod library;
 mod memory_actions;
+mod native;
 mod pages;
 mod pictures;
 mod results;
 mod run;
 mod settings_actions;
 mod strip;
+mod system;
 mod tasks;
 mod textures;
 mod theme;
+mod title_bar;
 mod toasts;
 mod train_actions;
 mod training;
@@ -27,13 +32,15 @@ mod widgets;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use egui::{CentralPanel, Context, Frame, Key, KeyboardShortcut, Margin, Modifiers, Panel, RichText, Ui, vec2};
+use egui::{CentralPanel, Context, Frame, Margin, Panel, RichText, Ui, vec2};
 use lucide_icons::Icon;
 
 pub use actions::{Action, CompressAction, DownloadAction, EvaluateAction, MemoryAction, TrainAction};
+use closing::Closing;
 use downloads::Downloads;
 use drops::Hover;
 use library::Library;
+pub use native::run;
 use pages::classify::Classify;
 use pages::compress::Compress;
 use pages::evaluate::Evaluate;
@@ -42,6 +49,7 @@ use pages::settings::SettingsPage;
 use pages::train::Train;
 use run::{Run, RunState};
 use strip::Strip;
+use system::System;
 use tasks::Tasks;
 use theme::{Palette, STEP};
 use toasts::Toasts;
@@ -53,6 +61,7 @@ use crate::jobs::classify::{ClassifyEvent, ClassifySummary, ModelSummary};
 use crate::jobs::doctor::Prepared;
 use crate::jobs::sweep::SweepRow;
 use crate::memory;
+use crate::platform::menu::Command;
 use crate::predict::ModelSource;
 use crate::settings::Settings;
 use crate::train::RatesTried;
@@ -77,14 +86,14 @@ pub enum Page {
 }
 
 impl Page {
-    const ALL: [(Self, Icon, &'static str, Key); 7] = [
-        (Self::Models, Icon::Boxes, "Models", Key::Num1),
-        (Self::Classify, Icon::Images, "Classify", Key::Num2),
-        (Self::Train, Icon::GraduationCap, "Train", Key::Num3),
-        (Self::Evaluate, Icon::Target, "Evaluate", Key::Num4),
-        (Self::Compress, Icon::Shrink, "Compress", Key::Num5),
-        (Self::Memory, Icon::MemoryStick, "Memory", Key::Num6),
-        (Self::Settings, Icon::Settings, "Settings", Key::Comma),
+    const ALL: [(Self, Icon, &'static str, Command); 7] = [
+        (Self::Models, Icon::Boxes, "Models", Command::Models),
+        (Self::Classify, Icon::Images, "Classify", Command::Classify),
+        (Self::Train, Icon::GraduationCap, "Train", Command::Train),
+        (Self::Evaluate, Icon::Target, "Evaluate", Command::Evaluate),
+        (Self::Compress, Icon::Shrink, "Compress", Command::Compress),
+        (Self::Memory, Icon::MemoryStick, "Memory", Command::Memory),
+        (Self::Settings, Icon::Settings, "Settings", Command::Settings),
     ];
 }
 
@@ -121,8 +130,8 @@ pub struct App {
     actions: Vec<Action>,
     /// The device that computes, and what a person should know about it; none before it is checked.
     device: Option<Prepared>,
-    /// The window closes once the run has written its snapshot.
-    is_closing: bool,
+    closing: Closing,
+    system: System,
 }
 
 impl App {
@@ -158,7 +167,8 @@ impl App {
             hover: Hover::default(),
             actions,
             device: None,
-            is_closing: false,
+            closing: Closing::No,
+            system: System::default(),
         };
         app.check_device(ctx);
         let window = ctx.clone();
@@ -171,6 +181,7 @@ impl App {
     pub fn tick(&mut self, ctx: &Context) {
         self.strip.sample(self.train.phase(), self.device.as_ref().map(|device| &device.chosen));
         self.answer_pressure();
+        let is_asked_to_close = self.take_asked(ctx);
         let mut actions = std::mem::take(&mut self.actions);
         actions.extend(self.tasks.finished());
         actions.extend(self.classify.poll(ctx));
@@ -186,7 +197,8 @@ impl App {
         self.follow_peaks(ctx);
         self.tidy_models(ctx);
         self.keep_settings(ctx);
-        self.close_when_saved(ctx);
+        self.follow_system(ctx);
+        self.follow_closing(ctx, is_asked_to_close);
     }
 
     /// Writes settings that have changed, one writer at a time; those of a slider when it is let go.
@@ -207,23 +219,12 @@ impl App {
         });
     }
 
-    /// A run that goes on when the window is closed writes a snapshot first: it can be continued at the next start. Who
-    /// closes the window again does not want to wait.
-    fn close_when_saved(&mut self, ctx: &Context) {
-        let is_asked = ctx.input(|input| input.viewport().close_requested());
-        if is_asked && !self.is_closing && self.train.is_training() {
-            ctx.send_viewport_cmd(egui::ViewportCommand::CancelClose);
-            self.train.stop();
-            self.is_closing = true;
-        }
-        if self.is_closing && !self.train.is_training() {
-            ctx.send_viewport_cmd(egui::ViewportCommand::Close);
-        }
-    }
-
     /// Draws one frame. What the pages ask for is done by the next [`tick`](Self::tick).
     pub fn draw(&mut self, ui: &mut Ui) {
         let ctx = ui.ctx().clone();
+        if title_bar::IS_OWN {
+            title_bar::title_bar_ui(ui);
+        }
         self.shortcuts(&ctx);
         self.take_drops(&ctx);
         self.strip_ui(ui);
@@ -275,10 +276,7 @@ impl App {
                 }
             }
         }
-        if self.is_closing {
-            let text = "Galley closes as soon as the step under way is over. Close again not to wait";
-            drops::cover(&ctx, Icon::Save, "Saving the run…", Some(text));
-        }
+        self.closing_ui(&ctx);
         if !self.actions.is_empty() {
             ctx.request_repaint();
         }
@@ -296,14 +294,15 @@ impl App {
         let frame = Frame::new().fill(palette.sidebar).inner_margin(Margin::symmetric(12, 20));
         let panel = Panel::left("pages").frame(frame).exact_size(220.0).resizable(false);
         panel.show(ui, |ui| {
+            ui.add_space(title_bar::height(ui.ctx()) / 2.0);
             ui.horizontal(|ui| {
                 ui.add_space(12.0);
                 ui.label(RichText::new("Galley").font(theme::strong(16.0)));
             });
             ui.add_space(STEP);
             ui.spacing_mut().item_spacing = vec2(0.0, 4.0);
-            for (page, icon, text, key) in Page::ALL {
-                let shortcut = ui.ctx().format_shortcut(&KeyboardShortcut::new(Modifiers::COMMAND, key));
+            for (page, icon, text, command) in Page::ALL {
+                let shortcut = ui.ctx().format_shortcut(&commands::shortcut(command));
                 if widgets::nav_item(ui, icon, text, &shortcut, self.page == page).clicked() {
                     self.actions.push(Action::Show(page));
                 }
@@ -313,46 +312,6 @@ impl App {
                 widgets::alert(ui, Icon::TriangleAlert, palette.warning, notice);
             }
         });
-    }
-
-    fn shortcuts(&mut self, ctx: &Context) {
-        let pressed = |key| ctx.input_mut(|input| input.consume_key(Modifiers::COMMAND, key));
-        for (page, _, _, key) in Page::ALL {
-            if pressed(key) {
-                self.actions.push(Action::Show(page));
-            }
-        }
-        if pressed(Key::O) {
-            let ask = match self.page {
-                Page::Models | Page::Memory | Page::Settings => dialogs::Ask::Checkpoint,
-                Page::Classify => dialogs::Ask::Folders,
-                Page::Train => dialogs::Ask::TrainPhotos,
-                Page::Evaluate => dialogs::Ask::EvaluatePhotos,
-                Page::Compress => dialogs::Ask::ComparisonPhotos,
-            };
-            self.actions.push(Action::Ask(ask));
-        }
-        if pressed(Key::Enter) {
-            match self.page {
-                Page::Train => self.actions.push(Action::Train(TrainAction::Start)),
-                Page::Evaluate => self.actions.push(Action::Evaluate(EvaluateAction::Start)),
-                Page::Compress => self.actions.push(Action::Compress(CompressAction::Start)),
-                Page::Models | Page::Classify if self.classify.can_start() => self.actions.push(Action::Start),
-                Page::Models | Page::Classify | Page::Memory | Page::Settings => {}
-            }
-        }
-        if pressed(Key::Period) {
-            self.actions.push(Action::Cancel);
-        }
-        let free = ctx.memory(|memory| memory.focused().is_none()) && !egui::Popup::is_any_open(ctx);
-        if free
-            && ctx.input_mut(|input| input.consume_key(Modifiers::NONE, Key::Escape))
-            && !self.close_detail()
-            // A run of hours is not stopped by a slip of the hand.
-            && self.page != Page::Train
-        {
-            self.actions.push(Action::Cancel);
-        }
     }
 
     /// Closes what the page shows large; false when there was nothing.
@@ -431,8 +390,14 @@ impl eframe::App for App {
         self.tick(ctx);
     }
 
-    fn ui(&mut self, ui: &mut Ui, _: &mut eframe::Frame) {
+    fn ui(&mut self, ui: &mut Ui, frame: &mut eframe::Frame) {
+        // Asked for again in each frame: the system puts its buttons back whenever it lays the window out.
+        frame.set_traffic_lights_position(ui.ctx(), title_bar::RANGE, title_bar::BUTTONS_LEFT);
         self.draw(ui);
+    }
+
+    fn persist_egui_memory(&self) -> bool {
+        false
     }
 
     fn clear_color(&self, visuals: &egui::Visuals) -> [f32; 4] {
@@ -441,7 +406,11 @@ impl eframe::App for App {
 
     fn on_exit(&mut self) {
         // A snapshot is worth a longer wait, but not to someone who closed the window twice.
-        let grace = if self.train.is_training() && !self.is_closing { tasks::SNAPSHOT_GRACE } else { tasks::GRACE };
+        let grace = if self.train.is_training() && self.closing != Closing::Leaves {
+            tasks::SNAPSHOT_GRACE
+        } else {
+            tasks::GRACE
+        };
         let deadline = Instant::now() + grace;
         self.settings.remember_training(&self.train.config);
         if let Some(path) = self.places.settings.as_ref().filter(|_| self.settings != self.saved) {
@@ -458,28 +427,4 @@ impl eframe::App for App {
         self.compress.abandon(deadline);
         self.downloads.abandon(deadline);
     }
-}
-
-/// Opens the window and runs until it is closed. `paths` are opened as if they were dropped.
-///
-/// Fails when there is no display, or no way to draw on it.
-pub fn run(paths: Vec<PathBuf>) -> Result<(), String> {
-    let viewport = egui::ViewportBuilder::default()
-        .with_title("Galley")
-        .with_app_id("galley")
-        .with_inner_size([1280.0, 800.0])
-        .with_min_inner_size([980.0, 600.0]);
-    let options = eframe::NativeOptions { viewport, ..Default::default() };
-    let settings_path = crate::settings::default_path();
-    let (settings, mut warnings) =
-        settings_path.as_ref().map_or_else(|_| Default::default(), |path| Settings::load(path));
-    warnings.extend(settings.memory.with_environment().err().map(|error| error.to_string()));
-    let runs = jobs::runs::default_root();
-    let places = Places { jobs: jobs::Places::default(), runs, settings: settings_path.ok() };
-    let create = move |cc: &eframe::CreationContext<'_>| {
-        let mut app = App::new(&cc.egui_ctx, settings, places, paths);
-        warnings.into_iter().for_each(|warning| app.toasts.error(warning));
-        Ok(Box::new(app) as Box<dyn eframe::App>)
-    };
-    eframe::run_native("Galley", options, Box::new(create)).map_err(|error| crate::format::error_chain(&error))
 }

@@ -193,8 +193,7 @@ impl Run {
 
     /// The share that is done, once the total is known.
     pub fn share(&self) -> Option<f32> {
-        let total = self.progress.total.filter(|total| *total > 0)?;
-        Some(self.progress.done as f32 / total as f32)
+        self.progress.share()
     }
 }
 

@@ -71,10 +71,7 @@ impl App {
             TrainAction::ReadRuns => self.read_runs(ctx),
             TrainAction::RunsRead(list) => self.train.set_runs(list),
             TrainAction::UseBest(folder) => self.use_best(ctx, &folder),
-            TrainAction::ShowFolder(folder) => self.spawn(ctx, "show folder", move |_| {
-                runs::show(&folder)?;
-                Ok(None)
-            }),
+            TrainAction::ShowFolder(folder) => self.open_elsewhere(ctx, folder),
         }
     }
 

@@ -220,8 +220,12 @@ impl Training {
 
     /// The share of the present phase that is done, where it is known.
     pub fn share(&self) -> Option<f32> {
-        let total = self.progress.total.filter(|total| *total > 0)?;
-        Some(self.progress.done as f32 / total as f32)
+        self.progress.share()
+    }
+
+    /// The share of the run's steps that are done, once steps are taken.
+    pub fn share_of_run(&self) -> Option<f32> {
+        self.share().filter(|_| self.is_training())
     }
 
     pub fn time_left(&self) -> Option<Duration> {

@@ -9,8 +9,10 @@ use egui::{Stroke, StrokeKind, Ui, Vec2, WidgetInfo, accesskit::Role, vec2};
 use egui_plot::{GridMark, Plot};
 use lucide_icons::Icon;
 
+use super::Action;
 use super::theme::{self, Palette, RADIUS, STEP};
 use crate::format;
+use crate::platform::files;
 
 /// How much a button asks for attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +53,18 @@ fn named(ui: &mut Ui, button: Button<'_>, name: &str) -> Response {
     let response = ui.add(button);
     response.widget_info(|| WidgetInfo::labeled(Role::Button, enabled, name));
     response
+}
+
+/// Shows a file where it lies.
+pub fn reveal_ui(ui: &mut Ui, path: &Path, actions: &mut Vec<Action>) {
+    if button(ui, Weight::Quiet, Icon::FolderOpen, files::REVEAL).clicked() {
+        actions.push(Action::Reveal(path.to_owned()));
+    }
+}
+
+/// The same for the secondary button.
+pub fn reveal_menu(response: &Response, path: &Path, actions: &mut Vec<Action>) {
+    response.context_menu(|ui| reveal_ui(ui, path, actions));
 }
 
 /// A page in the sidebar.

@@ -14,7 +14,10 @@ pub struct Brought {
     pub folders: Vec<PathBuf>,
     pub photos: Vec<PathBuf>,
     pub checkpoints: Vec<PathBuf>,
+    /// What can be read and is none of these.
     pub unknown: Vec<PathBuf>,
+    /// Named, and not there.
+    pub missing: Vec<PathBuf>,
 }
 
 impl Brought {
@@ -24,6 +27,8 @@ impl Brought {
         for path in paths {
             let list = if path.is_dir() {
                 &mut brought.folders
+            } else if !path.exists() {
+                &mut brought.missing
             } else if images::is_photo_name(&path) {
                 &mut brought.photos
             } else if is_checkpoint_name(&path) || starts_like_a_checkpoint(&path) {
@@ -94,11 +99,13 @@ mod tests {
         let half = file("food.gguf.part", b"GGUF");
         let empty = file("empty", b"");
         let missing = folder.path().join("missing");
-        let named = folder.path().join("model.SafeTensors");
-        let all = [&zip, &text, &half, &pickle, &empty, &tensors, &missing, &named].map(Clone::clone);
+        let named = file("model.SafeTensors", b"");
+        let missing_photo = folder.path().join("IMG_0001.jpg");
+        let all = [&zip, &text, &half, &pickle, &empty, &tensors, &missing, &missing_photo, &named].map(Clone::clone);
         let brought = Brought::sort(all.into_iter().chain([folder.path().to_owned()]));
         assert_eq!(brought.checkpoints, [zip, pickle, tensors, named]);
-        assert_eq!(brought.unknown, [text, half, empty, missing]);
+        assert_eq!(brought.unknown, [text, half, empty]);
+        assert_eq!(brought.missing, [missing, missing_photo]);
         assert_eq!(brought.folders, [folder.path()]);
     }
 }

@@ -105,17 +105,6 @@ pub fn default_root() -> PathBuf {
     named.or_else(in_data_folder).unwrap_or_else(|| "galley-runs".into())
 }
 
-/// Shows a folder in the system's file manager, or a page in its browser.
-pub fn show(path: &Path) -> Result<(), BoxError> {
-    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
-    let shown = std::process::Command::new(program).arg(path).status();
-    match shown {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{program} ended with {status}; it lies in {}", path.display()).into()),
-        Err(error) => Err(format!("{program} does not start ({error}); it lies in {}", path.display()).into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,8 @@ mod compress_page;
 mod control_group;
 mod data;
 mod decoding_memory;
+#[cfg(feature = "window")]
+mod desktop;
 mod distill;
 mod doctor;
 #[cfg(feature = "window")]

@@ -40,7 +40,7 @@ pub fn drop_photos(window: &mut Window<'_>) {
     window.settle();
 }
 
-fn press_start(window: &mut Window<'_>) {
+pub fn press_start(window: &mut Window<'_>) {
     window.harness.get_by_role_and_label(Role::Button, "Start training").click();
     window.harness.step();
 }
@@ -143,10 +143,10 @@ fn a_run_that_is_closed_upon_is_in_the_next_windows_history_and_continues() {
     set_slider(&mut window, "Epochs", EPOCHS as f64);
     press_start(&mut window);
     window.step_until("trained for an epoch", |window| window.says("right in training"));
-    let input = window.harness.input_mut();
-    input.viewports.entry(egui::ViewportId::ROOT).or_default().events.push(egui::ViewportEvent::Close);
+    super::desktop::close(&mut window);
+    window.step_until("asking", |window| window.says("Training goes on"));
+    window.harness.get_by_role_and_label(Role::Button, "Stop and quit").click();
     window.step_until("saving", |window| window.says("Saving the run…"));
-    window.harness.input_mut().viewports.entry(egui::ViewportId::ROOT).or_default().events.clear();
     window.settle();
     let run = window.folder.path().join("runs/meals-1");
     assert!(run.join("last.safetensors").exists());

@@ -105,6 +105,12 @@ impl Window<'_> {
         self.settle();
     }
 
+    /// Presses a key while something goes on that never settles.
+    pub fn press_only(&mut self, key: Key) {
+        self.harness.key_press(key);
+        self.harness.run_steps(2);
+    }
+
     /// Asks as a page or a dialog would.
     pub fn request(&mut self, action: Action) {
         self.harness.state_mut().request(action);
@@ -160,7 +166,7 @@ fn few_rows() -> Vec<Row> {
     ]
 }
 
-fn with_results<'a>() -> Window<'a> {
+pub fn with_results<'a>() -> Window<'a> {
     Window::with(egui::Theme::Light, |app| app.show_results(model(), few_rows()))
 }
 

@@ -3,6 +3,7 @@
 use egui::{Align, Layout, RichText, Sense, Ui, vec2};
 use lucide_icons::Icon;
 
+use crate::gui::Action;
 use crate::gui::pictures;
 use crate::gui::results::{Entry, Group, Results, Scored, Verdict};
 use crate::gui::textures::Textures;
@@ -10,7 +11,13 @@ use crate::gui::theme::{self, Palette, STEP};
 use crate::gui::widgets;
 
 /// Draws the panel; true when it is to be closed.
-pub fn detail_ui(ui: &mut Ui, results: &Results, entry: &Entry, textures: &mut Textures) -> bool {
+pub fn detail_ui(
+    ui: &mut Ui,
+    results: &Results,
+    entry: &Entry,
+    textures: &mut Textures,
+    actions: &mut Vec<Action>,
+) -> bool {
     let mut close = false;
     ui.horizontal(|ui| {
         widgets::section(ui, "Photo");
@@ -38,6 +45,7 @@ pub fn detail_ui(ui: &mut Ui, results: &Results, entry: &Entry, textures: &mut T
     widgets::section(ui, "File");
     let path = RichText::new(entry.path.display().to_string()).small().color(Palette::of(ui).secondary);
     ui.add(egui::Label::new(path).wrap().selectable(true));
+    widgets::reveal_ui(ui, &entry.path, actions);
     close
 }
 

@@ -6,6 +6,7 @@ use egui::{
     WidgetInfo, accesskit::Role, pos2, vec2,
 };
 
+use crate::gui::Action;
 use crate::gui::pictures;
 use crate::gui::results::{Entry, Group, Results, Verdict};
 use crate::gui::textures::Textures;
@@ -37,6 +38,7 @@ pub fn grid_ui(
     textures: &mut Textures,
     grid: &mut Grid,
     selected: Option<u32>,
+    actions: &mut Vec<Action>,
 ) -> Option<u32> {
     let width = ui.available_width() - 12.0;
     let columns = (((width + GAP) / (CELL_WIDTH + GAP)).floor() as usize).max(1);
@@ -72,6 +74,7 @@ pub fn grid_ui(
                 has_cursor,
                 selected == Some(index),
             );
+            widgets::reveal_menu(&response, &entry.path, actions);
             if response.clicked() {
                 grid.cursor = place;
                 response.request_focus();
@@ -87,7 +90,7 @@ pub fn grid_ui(
     chosen
 }
 
-fn cell_id(index: u32) -> Id {
+pub fn cell_id(index: u32) -> Id {
     Id::unique(("photo", index))
 }
 

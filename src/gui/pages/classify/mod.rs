@@ -90,6 +90,26 @@ impl Classify {
         self.run.as_ref().is_some_and(Run::is_active)
     }
 
+    /// Whether the run that goes on waits; none goes on otherwise.
+    pub fn is_paused(&self) -> Option<bool> {
+        match self.run.as_ref()?.state {
+            RunState::Running => Some(false),
+            RunState::Paused => Some(true),
+            _ => None,
+        }
+    }
+
+    /// The photo that is shown large.
+    pub fn photo(&self) -> Option<&std::path::Path> {
+        let entry = self.run.as_ref()?.results.get(self.selected? as usize)?;
+        Some(&entry.path)
+    }
+
+    /// True when this is the photo that is shown large, in the grid.
+    pub fn has_keyboard(&self, focused: Option<egui::Id>) -> bool {
+        self.selected.is_some_and(|photo| focused == Some(grid::cell_id(photo)))
+    }
+
     pub fn can_start(&self) -> bool {
         !self.is_running() && !self.inputs.is_empty()
     }
@@ -189,7 +209,7 @@ pub fn page_ui(ui: &mut Ui, page: &mut Classify, library: &Library, actions: &mu
     let main = main.with_max_x(main.right() - STEP * 3.0);
     page.textures.begin_frame(ui.ctx());
     ui.scope_builder(egui::UiBuilder::new().id_salt("main").max_rect(main), |ui| main_ui(ui, page, actions));
-    ui.scope_builder(egui::UiBuilder::new().id_salt("side").max_rect(side), |ui| side_ui(ui, page));
+    ui.scope_builder(egui::UiBuilder::new().id_salt("side").max_rect(side), |ui| side_ui(ui, page, actions));
     page.textures.end_frame(ui.ctx());
     ui.advance_cursor_after_rect(rest);
 }
@@ -212,15 +232,16 @@ fn main_ui(ui: &mut Ui, page: &mut Classify, actions: &mut Vec<Action>) {
     if let RunState::Failed(reason) = &run.state {
         widgets::alert(ui, Icon::CircleAlert, Palette::of(ui).error, reason);
     }
-    let chosen = grid::grid_ui(ui, &run.results, page.view.order(), &mut page.textures, &mut page.grid, page.selected);
+    let chosen =
+        grid::grid_ui(ui, &run.results, page.view.order(), &mut page.textures, &mut page.grid, page.selected, actions);
     page.selected = chosen.or(page.selected);
 }
 
-fn side_ui(ui: &mut Ui, page: &mut Classify) {
+fn side_ui(ui: &mut Ui, page: &mut Classify, actions: &mut Vec<Action>) {
     egui::ScrollArea::vertical().id_salt("side").auto_shrink(false).show(ui, |ui| {
         let chosen = page.run.as_ref().and_then(|run| Some((run, run.results.get(page.selected? as usize)?)));
         if let Some((run, entry)) = chosen {
-            let close = detail::detail_ui(ui, &run.results, entry, &mut page.textures);
+            let close = detail::detail_ui(ui, &run.results, entry, &mut page.textures, actions);
             if close {
                 page.selected = None;
             }

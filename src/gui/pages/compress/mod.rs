@@ -74,6 +74,8 @@ pub struct Compress {
     /// Those that were made since the window is open.
     made: Vec<(ModelSource, Report)>,
     problem: Option<Problem>,
+    /// How the last one came out, unless a person stopped it.
+    pub ended: Option<String>,
     progress: Progress,
     job: Option<(CompressJob, ModelSource)>,
     pub textures: Textures,
@@ -98,6 +100,7 @@ impl Compress {
             asked: None,
             made: Vec::new(),
             problem: None,
+            ended: None,
             progress: Progress::default(),
             job: None,
             textures: Textures::new(THUMBNAIL_BYTES),
@@ -159,12 +162,15 @@ impl Compress {
         let (_, source) = self.job.take()?;
         match outcome {
             Outcome::Finished(report) => {
+                self.ended = Some(format!("It was saved as {}", report.output.display()));
                 self.made.push((source, report.clone()));
                 Some(report)
             }
             Outcome::Canceled => None,
             Outcome::Failed(error) => {
-                self.problem = Some(problem(&error));
+                let problem = problem(&error);
+                self.ended = Some(problem.text.clone());
+                self.problem = Some(problem);
                 None
             }
         }
@@ -179,12 +185,17 @@ impl Compress {
         self.job.is_some() || !self.leaving.is_empty()
     }
 
+    /// The share that is done of what is done now.
+    pub fn share(&self) -> Option<f32> {
+        self.job.as_ref().and(self.progress.share())
+    }
+
     pub fn start(&mut self, (model, device, save_anyway): (&Model, DeviceChoice, bool), places: Places, ctx: &Context) {
         if self.obstacle().is_some() {
             return;
         }
         self.leaving.add(self.job.take().map(|(job, _)| job));
-        (self.problem, self.progress) = (None, Progress::default());
+        (self.problem, self.ended, self.progress) = (None, None, Progress::default());
         let size = self.size();
         let config = CompressConfig {
             model: model.source.clone(),
@@ -299,7 +310,7 @@ fn header_ui(ui: &mut Ui, page: &Compress, library: &Library, blocked: Option<&s
 }
 
 fn working_ui(ui: &mut Ui, progress: &Progress) {
-    let share = progress.total.filter(|total| *total > 0).map_or(0.0, |total| progress.done as f32 / total as f32);
+    let share = progress.share().unwrap_or_default();
     widgets::progress_bar(ui, share);
     widgets::note(ui, if progress.phase.is_empty() { "Reading the model" } else { &progress.phase });
     ui.add_space(STEP);

@@ -5,6 +5,7 @@ use lucide_icons::Icon;
 
 use super::{Judged, grid, matrix};
 use crate::format;
+use crate::gui::Action;
 use crate::gui::textures::Textures;
 use crate::gui::theme::{Palette, STEP};
 use crate::gui::widgets;
@@ -83,8 +84,8 @@ fn pair_ui(
 }
 
 /// The photos behind the chosen number, or the one of them that is shown large.
-pub fn cell_ui(ui: &mut Ui, judged: &mut Judged, textures: &mut Textures) {
-    if large_ui(ui, judged, textures) {
+pub fn cell_ui(ui: &mut Ui, judged: &mut Judged, textures: &mut Textures, actions: &mut Vec<Action>) {
+    if large_ui(ui, judged, textures, actions) {
         return;
     }
     let summary = judged.summary.clone();
@@ -126,20 +127,20 @@ pub fn suspects_ui(ui: &mut Ui, judged: &mut Judged, textures: &mut Textures) {
     judged.photo = clicked.or(judged.photo);
 }
 
-pub fn suspect_ui(ui: &mut Ui, judged: &mut Judged, textures: &mut Textures) {
-    if !large_ui(ui, judged, textures) {
+pub fn suspect_ui(ui: &mut Ui, judged: &mut Judged, textures: &mut Textures, actions: &mut Vec<Action>) {
+    if !large_ui(ui, judged, textures, actions) {
         nothing_chosen_ui(ui, Icon::Image, "Click a photo: it appears here as a whole, with its path");
     }
 }
 
 /// Draws the chosen photo; false when there is none.
-fn large_ui(ui: &mut Ui, judged: &mut Judged, textures: &mut Textures) -> bool {
+fn large_ui(ui: &mut Ui, judged: &mut Judged, textures: &mut Textures, actions: &mut Vec<Action>) -> bool {
     let summary = judged.summary.clone();
     let Some(photo) = judged.photo.and_then(|place| summary.evaluation.judged.get(place)) else { return false };
     let close = ScrollArea::vertical()
         .id_salt("photo")
         .auto_shrink(false)
-        .show(ui, |ui| grid::detail_ui(ui, &summary.evaluation, photo, textures))
+        .show(ui, |ui| grid::detail_ui(ui, &summary.evaluation, photo, textures, actions))
         .inner;
     if close {
         judged.photo = None;

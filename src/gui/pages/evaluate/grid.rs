@@ -4,6 +4,7 @@ use egui::{Align, CornerRadius, FontId, Label, Layout, Rect, RichText, ScrollAre
 use egui::{WidgetInfo, accesskit::Role, pos2, vec2};
 use lucide_icons::Icon;
 
+use crate::gui::Action;
 use crate::gui::pictures;
 use crate::gui::textures::Textures;
 use crate::gui::theme::{self, Palette, RADIUS, STEP};
@@ -85,7 +86,13 @@ fn photo_ui(
 }
 
 /// One photo as a whole, and all that is known of it. True when it is to be closed.
-pub fn detail_ui(ui: &mut Ui, evaluation: &Evaluation, judged: &Judged, textures: &mut Textures) -> bool {
+pub fn detail_ui(
+    ui: &mut Ui,
+    evaluation: &Evaluation,
+    judged: &Judged,
+    textures: &mut Textures,
+    actions: &mut Vec<Action>,
+) -> bool {
     let mut close = false;
     ui.horizontal(|ui| {
         widgets::section(ui, "Photo");
@@ -111,6 +118,7 @@ pub fn detail_ui(ui: &mut Ui, evaluation: &Evaluation, judged: &Judged, textures
     widgets::section(ui, "File");
     let path = RichText::new(judged.path.display().to_string()).small().color(Palette::of(ui).secondary);
     ui.add(Label::new(path).wrap().selectable(true));
+    widgets::reveal_ui(ui, &judged.path, actions);
     close
 }
 

@@ -144,6 +144,28 @@ impl Evaluate {
         self.job.is_some() || !self.leaving.is_empty()
     }
 
+    pub fn can_start(&self) -> bool {
+        self.subject.is_some() && !self.is_running()
+    }
+
+    /// The share that is done, once the number of photos is known.
+    pub fn share(&self) -> Option<f32> {
+        self.job.as_ref().and(self.progress.share())
+    }
+
+    /// How the last one came out.
+    pub fn ended(&self) -> Option<String> {
+        let judged = self.judged.as_ref();
+        let right = judged.map(|judged| format!("{} right", percent(judged.summary.evaluation.top1)));
+        right.or_else(|| self.problem.clone())
+    }
+
+    /// The photo that is shown large.
+    pub fn photo(&self) -> Option<&Path> {
+        let judged = self.judged.as_ref()?;
+        Some(&judged.summary.evaluation.judged.get(judged.photo?)?.path)
+    }
+
     pub fn set_photos(&mut self, data: PathBuf) {
         self.subject = Some(Subject::Photos(data));
     }
@@ -229,8 +251,8 @@ fn judged_ui(ui: &mut Ui, judged: &mut Judged, textures: &mut Textures, actions:
         _ => confusion::suspects_ui(ui, judged, textures),
     });
     ui.scope_builder(egui::UiBuilder::new().id_salt("side").max_rect(side), |ui| match tab {
-        Tab::Confusion => confusion::cell_ui(ui, judged, textures),
-        _ => confusion::suspect_ui(ui, judged, textures),
+        Tab::Confusion => confusion::cell_ui(ui, judged, textures, actions),
+        _ => confusion::suspect_ui(ui, judged, textures, actions),
     });
     ui.advance_cursor_after_rect(rest);
 }
@@ -260,7 +282,7 @@ fn nothing_yet_ui(ui: &mut Ui, subject: Option<&Subject>, sample: Option<&Path>,
 }
 
 fn working_ui(ui: &mut Ui, progress: &Progress) {
-    let share = progress.total.filter(|total| *total > 0).map_or(0.0, |total| progress.done as f32 / total as f32);
+    let share = progress.share().unwrap_or_default();
     widgets::progress_bar(ui, share);
     let phase = if progress.phase.is_empty() { "Starting" } else { &progress.phase };
     let of = progress.total.map_or("…".to_owned(), |total| {

@@ -63,6 +63,7 @@ fn head_ui(ui: &mut Ui, model: &Model, used: bool, actions: &mut Vec<Action>) {
     });
     if let ModelSource::File(path) = &model.source {
         widgets::note(ui, path.display().to_string());
+        widgets::reveal_ui(ui, path, actions);
     }
 }
 

@@ -117,6 +117,36 @@ impl Train {
         self.training.as_ref().is_some_and(Training::is_active)
     }
 
+    /// Whether the run that goes on waits, or is about to; none goes on otherwise.
+    pub fn is_paused(&self) -> Option<bool> {
+        match self.training.as_ref()?.state {
+            TrainState::Running => Some(false),
+            TrainState::Pausing | TrainState::Paused => Some(true),
+            _ => None,
+        }
+    }
+
+    /// How much of the run that computes is done, where that is known; none computes otherwise.
+    pub fn share(&self) -> Option<Option<f32>> {
+        let training = self.training.as_ref().filter(|training| training.is_active())?;
+        (training.state != TrainState::Paused).then(|| training.share_of_run())
+    }
+
+    /// True while batch sizes or learning rates are tried.
+    pub fn is_trying(&self) -> bool {
+        self.sweep.is_running() || self.rates.is_running()
+    }
+
+    /// The folder of the run that goes on or went last.
+    pub fn folder(&self) -> Option<&Path> {
+        self.training.as_ref().map(|training| training.folder.as_path())
+    }
+
+    /// The run that goes on or went last.
+    pub fn training(&self) -> Option<&Training> {
+        self.training.as_ref()
+    }
+
     /// True while a run or a trial computes.
     pub fn holds_device(&self) -> bool {
         let is_paused = self.training.as_ref().is_some_and(|training| training.state == TrainState::Paused);

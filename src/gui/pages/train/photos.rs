@@ -312,7 +312,7 @@ fn problem_ui(ui: &mut Ui, problem: &str, actions: &mut Vec<Action>) {
 
 /// A thin bar and what goes on.
 pub fn progress_ui(ui: &mut Ui, progress: &Progress) {
-    let share = progress.total.filter(|total| *total > 0).map_or(0.0, |total| progress.done as f32 / total as f32);
+    let share = progress.share().unwrap_or_default();
     widgets::progress_bar(ui, share);
     let of = progress
         .total
