@@ -467,6 +467,7 @@ pub fn run(paths: Vec<PathBuf>) -> Result<(), String> {
     let viewport = egui::ViewportBuilder::default()
         .with_title("Galley")
         .with_app_id("galley")
+        .with_icon(theme::icon())
         .with_inner_size([1280.0, 800.0])
         .with_min_inner_size([980.0, 600.0]);
     let options = eframe::NativeOptions { viewport, ..Default::default() };
