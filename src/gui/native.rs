@@ -6,7 +6,7 @@ use egui::{Pos2, Rect, Vec2, pos2, vec2};
 use winit::dpi::{PhysicalPosition, PhysicalSize};
 use winit::window::Window;
 
-use super::{App, Places, title_bar};
+use super::{App, Places, theme, title_bar};
 use crate::format;
 use crate::jobs;
 use crate::settings::Settings;
@@ -43,6 +43,7 @@ fn options(settings: Option<&Path>) -> eframe::NativeOptions {
     let viewport = egui::ViewportBuilder::default()
         .with_title("Galley")
         .with_app_id("galley")
+        .with_icon(theme::icon())
         .with_inner_size([1280.0, 800.0])
         .with_min_inner_size([980.0, 600.0])
         .with_fullsize_content_view(title_bar::IS_OWN)

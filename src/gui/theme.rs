@@ -2,7 +2,7 @@
 
 use egui::style::{Selection, WidgetVisuals};
 use egui::{Color32, Context, CornerRadius, FontData, FontDefinitions, FontFamily, FontId, Stroke, TextStyle, Theme};
-use egui::{Margin, ThemePreference, Ui, Vec2, Visuals};
+use egui::{IconData, Margin, ThemePreference, Ui, Vec2, Visuals};
 
 use crate::settings::Look;
 
@@ -150,6 +150,15 @@ pub fn icons(size: f32) -> FontId {
     FontId::new(size, FontFamily::Name(ICONS.into()))
 }
 
+/// What a desktop shows for the window. A Mac has it from the bundle, in more sizes.
+pub fn icon() -> IconData {
+    if cfg!(target_os = "macos") {
+        // Left to itself, eframe would show its own.
+        return IconData::default();
+    }
+    eframe::icon_data::from_png_bytes(include_bytes!("../../resources/icon.png")).expect("tests read it")
+}
+
 fn fonts() -> FontDefinitions {
     let mut fonts = FontDefinitions::default();
     let mut add = |name: &str, bytes: &'static [u8], family: FontFamily| {
@@ -197,4 +206,19 @@ fn visuals(palette: &Palette, base: Visuals) -> Visuals {
     visuals.slider_trailing_fill = true;
     visuals.handle_shape = egui::style::HandleShape::Circle;
     visuals
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_icon_has_the_colors_of_the_window() {
+        let drawing = include_str!("../../resources/icon.svg");
+        for color in [LIGHT.accent, DARK.accent_line, DARK.series[1]] {
+            let [red, green, blue, _] = color.to_array();
+            assert!(drawing.contains(&format!("#{red:02x}{green:02x}{blue:02x}")), "{color:?}");
+        }
+        assert_eq!(icon() == IconData::default(), cfg!(target_os = "macos"));
+    }
 }

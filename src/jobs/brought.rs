@@ -48,17 +48,20 @@ impl Brought {
 }
 
 /// The sample photos: among an app bundle's resources, beside the program, in the working directory, or in the source
-/// tree this program was built from.
+/// tree whose `target/release` holds the program.
 pub fn sample_photos() -> Option<PathBuf> {
-    let program = std::env::current_exe().ok();
-    let beside = program.as_deref().and_then(Path::parent);
+    photos_near(std::env::current_exe().ok().as_deref(), std::env::current_dir().ok())
+}
+
+fn photos_near(program: Option<&Path>, working: Option<PathBuf>) -> Option<PathBuf> {
+    let beside = program.and_then(Path::parent);
     let places = [
         beside.map(|folder| folder.join("../Resources")),
         beside.map(Path::to_owned),
-        std::env::current_dir().ok(),
-        Some(PathBuf::from(env!("CARGO_MANIFEST_DIR"))),
+        working,
+        beside.map(|folder| folder.join("../..")),
     ];
-    places.into_iter().flatten().map(|place| place.join("sample-data/photos")).find(|place| place.is_dir())
+    places.into_iter().flatten().find_map(|place| place.join("sample-data/photos").canonicalize().ok())
 }
 
 fn is_checkpoint_name(path: &Path) -> bool {
@@ -83,6 +86,31 @@ fn starts_like_a_checkpoint(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_sample_photos_of_a_bundle_come_before_those_of_the_working_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let program = root.join("Galley.app/Contents/MacOS/galley");
+        let own = root.join("Galley.app/Contents/Resources/sample-data/photos");
+        let working = root.join("work");
+        let others = working.join("sample-data/photos");
+        for made in [program.parent().unwrap(), &others] {
+            std::fs::create_dir_all(made).unwrap();
+        }
+        assert_eq!(photos_near(Some(&program), Some(working.clone())), Some(others));
+        std::fs::create_dir_all(&own).unwrap();
+        assert_eq!(photos_near(Some(&program), Some(working)), Some(own));
+    }
+
+    #[test]
+    fn the_sample_photos_of_the_source_tree_are_found_from_its_build() {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).canonicalize().unwrap();
+        let program = source.join("target/release/galley");
+        std::fs::create_dir_all(program.parent().unwrap()).unwrap();
+        assert_eq!(photos_near(Some(&program), None), Some(source.join("sample-data/photos")));
+        assert_eq!(photos_near(None, None), None);
+    }
 
     #[test]
     fn files_without_a_telling_name_are_known_by_their_first_bytes() {

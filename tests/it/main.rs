@@ -4,6 +4,7 @@
 
 mod accuracy;
 mod bench;
+mod bundle;
 mod checkpoint;
 mod classify;
 mod cli;
