@@ -34,7 +34,7 @@ fn describe(diagnosis: &Diagnosis) -> String {
 
 /// What the findings mean for the person at this machine, and which file tells other runs.
 fn verdict(diagnosis: &Diagnosis) -> String {
-    let Diagnosis { device, findings, composed, wrong, kept_in, not_kept, .. } = diagnosis;
+    let Diagnosis { device, findings, flush_cost, composed, wrong, kept_in, not_kept, .. } = diagnosis;
     let failed = findings.iter().filter(|finding| !finding.ok).count();
     let compared = counted(findings.len() as u64, "comparison");
     let mut text = match failed {
@@ -47,6 +47,10 @@ fn verdict(diagnosis: &Diagnosis) -> String {
     if !wrong.is_empty() {
         let effect = if *device == "CPU" { "do not trust results that need it" } else { "it is not used" };
         text += &format!("\nWrong on this {device} in every way, so {effect}: {}", wrong.join(", "));
+    }
+    if let Some(cost) = flush_cost {
+        let percent = (100.0 * cost).max(0.0);
+        text += &format!("\nGiving memory back at the usual intervals takes {percent:.1} % of the time of training");
     }
     match not_kept {
         None => text + &format!("\nKept in {kept_in}"),
@@ -74,6 +78,7 @@ mod tests {
             threads: 1,
             cpu_features: Vec::new(),
             findings: errors.iter().map(finding).collect(),
+            flush_cost: Some(0.004),
             composed: Vec::new(),
             wrong: Vec::new(),
             kept_in: "/cache/metal.json".to_owned(),
@@ -99,6 +104,7 @@ mod tests {
         right.not_kept = Some("no space".to_owned());
         let text = verdict(&right);
         assert!(text.starts_with("All right: 1 comparison,"), "{text}");
+        assert!(text.contains("takes 0.4 % of the time of training"), "{text}");
         assert!(text.ends_with("Not kept for other runs: no space"), "{text}");
     }
 }

@@ -67,7 +67,7 @@ fn classes(proof: &Proof) -> String {
     let rows = proof.classes.iter().map(|class| {
         let [before, after] = class.right;
         let change = after as i64 - before as i64;
-        let change = if change == 0 { "–".to_owned() } else { format!("{change:+}") };
+        let change = if change == 0 { "–".to_owned() } else { format!("{change:+}").replace('-', "−") };
         vec![escape(&class.name), count(class.photos as u64), before.to_string(), after.to_string(), change]
     });
     table(&["class", "photos", "right before", "right after", "change"], rows)

@@ -25,10 +25,10 @@ const CLASSES: usize = 1000;
 const WARM_UPS: usize = 2;
 
 /// Passes at least, however long they take.
-const FEWEST_PASSES: usize = 3;
+pub const FEWEST_PASSES: usize = 3;
 
 /// Backward descends as deep as the network is long.
-const STACK_BYTES: usize = 64 << 20;
+pub const STACK_BYTES: usize = 64 << 20;
 
 /// The share of the measuring time that is spent on passes block by block.
 const SHARE_FOR_BLOCKS: f64 = 0.3;

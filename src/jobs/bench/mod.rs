@@ -4,6 +4,7 @@
 //! Each measurement is a child process of this program, so that its peak memory is its own and nothing is left over
 //! from the one before. Rounds alternate between the configurations, because machines change speed over minutes.
 
+mod flushing;
 mod measure;
 mod memory;
 mod steps;
@@ -20,6 +21,7 @@ use crate::memory::Plan;
 use crate::models::Precision;
 use crate::worker::{BoxError, JobContext, Progress};
 
+pub use flushing::flush_cost;
 pub use measure::measure;
 pub use memory::Errors;
 

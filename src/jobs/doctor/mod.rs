@@ -12,6 +12,7 @@ use self::prepare::Examined;
 use self::verdict::VerdictFile;
 use crate::device::{self, DeviceChoice};
 use crate::format::counted;
+use crate::jobs::bench;
 use crate::ops::selfcheck::Check;
 use crate::worker::{BoxError, JobContext};
 
@@ -29,6 +30,8 @@ pub struct Diagnosis {
     /// Vector instructions that kernels use where they help.
     pub cpu_features: Vec<&'static str>,
     pub findings: Vec<Finding>,
+    /// The share of training's time that giving memory back takes at the usual intervals; none when that cannot be measured.
+    pub flush_cost: Option<f64>,
     /// Operations that jobs on this device compute in a slower way from now on.
     pub composed: Vec<String>,
     /// Operations that are wrong in every way: `auto` is another device then.
@@ -91,7 +94,9 @@ pub fn default_folder() -> PathBuf {
 pub fn diagnose(choice: DeviceChoice, folder: &Path) -> Result<Diagnosis, BoxError> {
     let chosen = device::choose(choice)?;
     let file = VerdictFile::new(folder, &chosen);
-    let Examined { checks, verdict, not_kept } = prepare::examine_again(&chosen, &file, &JobContext::detached())?;
+    let ctx = JobContext::detached();
+    let Examined { checks, verdict, not_kept } = prepare::examine_again(&chosen, &file, &ctx)?;
+    let flush_cost = bench::flush_cost(&chosen, &ctx).ok();
     Ok(Diagnosis {
         version: env!("CARGO_PKG_VERSION"),
         system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
@@ -100,6 +105,7 @@ pub fn diagnose(choice: DeviceChoice, folder: &Path) -> Result<Diagnosis, BoxErr
         threads: rayon::current_num_threads(),
         cpu_features: device::cpu_features(),
         findings: checks.into_iter().map(Finding::from).collect(),
+        flush_cost,
         composed: verdict.composed.into_iter().collect(),
         wrong: verdict.wrong.into_iter().collect(),
         kept_in: file.path.display().to_string(),
@@ -128,6 +134,7 @@ mod tests {
             threads: 1,
             cpu_features: Vec::new(),
             findings,
+            flush_cost: None,
             composed: composed.iter().map(|op| (*op).to_owned()).collect(),
             wrong: wrong.iter().map(|op| (*op).to_owned()).collect(),
             kept_in: String::new(),
