@@ -302,7 +302,8 @@ impl App {
             ui.add_space(STEP);
             ui.spacing_mut().item_spacing = vec2(0.0, 4.0);
             for (page, icon, text, command) in Page::ALL {
-                let shortcut = ui.ctx().format_shortcut(&commands::shortcut(command));
+                // egui spells this key out.
+                let shortcut = ui.ctx().format_shortcut(&commands::shortcut(command)).replace("Comma", ",");
                 if widgets::nav_item(ui, icon, text, &shortcut, self.page == page).clicked() {
                     self.actions.push(Action::Show(page));
                 }

@@ -54,6 +54,9 @@ fn what_is_typed_is_kept_at_once_and_what_cannot_be_used_is_explained() {
     let settings = kept(&window);
     assert_eq!((settings.look, settings.device), (Look::Dark, DeviceChoice::Cpu));
     assert!(window.says("Computes on: CPU (chosen by you)"));
+    assert!(window.says("it computes rightly"));
+    choose(&mut window, "Check again");
+    assert!(window.says("comparisons of CPU with slow and exact forms: it computes rightly"));
     if cfg!(target_os = "linux") {
         choose(&mut window, "Metal");
         assert!(window.says("This cannot be used: this system has no Metal device"));
