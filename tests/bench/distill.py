@@ -1,7 +1,8 @@
-"""Distils the starter model into a smaller one, and trains the same student alone: same photos, settings and seeds.
+"""Trains a ResNet-18, distils it into a network of a twentieth of its size, and trains the same student alone: same photos,
+settings and seeds.
 
 Needs a release build of galley; run it from the project's folder:
-  python tests/bench/distill.py [--per-dish 600] [--epochs 40] [--seeds 0,1,2] [--student mobilenetv3_small_050]
+  python tests/bench/distill.py [--per-dish 600] [--epochs 40] [--seeds 0,1,2] [--student mobilenetv3_small_050] [--teacher starter]
 Draws photos of each dish that are none of `sample-data/photos`, trains on them, keeps the epoch that is best on
 `sample-data/photos/train`, and evaluates on `sample-data/photos/test` and on 100 further photos of each dish. Prints a row per
 seed and the means.
@@ -31,7 +32,7 @@ def galley(*arguments):
 
 def right(model, parts):
     """The shares of photos that are named rightly."""
-    options = [] if model is None else ["--model", model]
+    options = [] if model == "starter" else ["--model", model]
     return [json.loads(galley("evaluate", *options, part, "--json"))["evaluation"]["top1"] for part in parts]
 
 
@@ -41,28 +42,34 @@ def main():
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--student", default="mobilenetv3_small_050")
+    parser.add_argument("--teacher", help="a checkpoint, or `starter`; none: one is trained first")
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         os.environ.update(GALLEY_TILES=str(folder / "tiles"), GALLEY_JOURNAL=str(folder / "journal.sqlite"))
         dishes, others = draw(folder / "dishes", wanted.per_dish, 5), draw(folder / "others", 100, 9)
         parts = [PHOTOS / "test", others]
-        settings = ["--val", PHOTOS / "train", "--image-size", 96, "--epochs", wanted.epochs, "--batch-size", 64]
-        settings += ["--lr", 3e-3, "--warmup-epochs", 2, "--ema", 0.99, "--crop-scale", "0.5,1"]
-        settings += ["--brightness", 0.25, "--contrast", 0.25]
+        common = ["--val", PHOTOS / "train", "--image-size", 96, "--batch-size", 64, "--warmup-epochs", 2]
+        common += ["--ema", 0.99, "--crop-scale", "0.5,1", "--brightness", 0.25, "--contrast", 0.25]
+        settings = [*common, "--epochs", wanted.epochs, "--lr", 3e-3]
+        teacher = wanted.teacher
+        if teacher is None:
+            own = [*common, "--epochs", 24, "--lr", 2e-3, "--seed", 0, "--out", folder / "teacher"]
+            galley("train", "--data", dishes, "--arch", "resnet18", *own)
+            teacher = folder / "teacher" / "best.safetensors"
 
         def row(name, shares):
             print(f"| {name} | " + " | ".join(f"{100 * share:.1f} %" for share in shares) + " |", flush=True)
 
         print("| | the 96 test photos | 800 others |\n|---|---|---|")
-        row("the teacher", right(None, parts))
+        row("the teacher", right(teacher, parts))
         found = {"distilled": [], "alone": []}
         for seed in wanted.seeds.split(","):
             for way, shares in found.items():
                 run = folder / f"{way}-{seed}"
                 own = [*settings, "--seed", seed, "--out", run]
                 if way == "distilled":
-                    galley("distill", "starter", dishes, "--student", wanted.student, "--distill-weight", 0.9, *own)
+                    galley("distill", teacher, dishes, "--student", wanted.student, "--distill-weight", 0.9, *own)
                 else:
                     galley("train", "--data", dishes, "--arch", wanted.student, *own)
                 shares.append(right(run / "best.safetensors", parts))

@@ -147,6 +147,7 @@ fn the_bundle_is_of_this_program() {
 #[test]
 fn galley_reads_every_type_of_file_that_opens_it() {
     let Info { documents, imported, .. } = info();
+    let folder = tempfile::tempdir().unwrap();
     for identifier in documents.iter().flat_map(|document| &document.content) {
         if let Some((_, extensions)) = PHOTO_TYPES.iter().find(|(known, _)| known == identifier) {
             for extension in *extensions {
@@ -154,7 +155,8 @@ fn galley_reads_every_type_of_file_that_opens_it() {
             }
         } else if let Some(declared) = imported.iter().find(|declared| declared.identifier == *identifier) {
             for extension in &declared.tags.extensions {
-                let path = PathBuf::from(format!("/missing/model.{extension}"));
+                let path = folder.path().join(format!("model.{extension}"));
+                fs::write(&path, "").unwrap();
                 assert_eq!(Brought::sort([path.clone()]).checkpoints, [path]);
             }
         } else {
