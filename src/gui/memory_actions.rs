@@ -77,10 +77,8 @@ impl App {
     /// Gives memory back once whenever the system becomes shorter of it.
     pub(super) fn answer_pressure(&mut self) {
         let now = self.strip.latest_moment().and_then(|moment| moment.pressure).unwrap_or(Pressure::Calm);
-        let before = std::mem::replace(&mut self.memory_page.pressure, now);
-        if now > before {
-            self.actions.push(Action::Memory(MemoryAction::Relieve(now)));
-        }
+        let relief = self.memory_page.shortage(now).map(MemoryAction::Relieve);
+        self.actions.extend(relief.map(Action::Memory));
     }
 
     /// A job that goes on has its own peak measured by the same counter.

@@ -35,6 +35,14 @@ pub struct MemoryPage {
     pub was_computing: bool,
 }
 
+impl MemoryPage {
+    /// Takes in how the system is off for memory; what it is short of when that has become worse.
+    pub fn shortage(&mut self, now: Pressure) -> Option<Pressure> {
+        let before = std::mem::replace(&mut self.pressure, now);
+        (now > before).then_some(now)
+    }
+}
+
 /// What a flush did: the footprint before and after, and how many models went.
 #[derive(Debug, Clone, Copy)]
 pub struct Flushed {
@@ -155,6 +163,16 @@ fn name(source: &ModelSource) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shortage_is_answered_once_and_again_when_it_grows_or_comes_back() {
+        let mut page = MemoryPage::default();
+        let levels = [Pressure::Calm, Pressure::Warning, Pressure::Warning, Pressure::Critical, Pressure::Warning];
+        let answered = levels.map(|level| page.shortage(level));
+        assert_eq!(answered, [None, Some(Pressure::Warning), None, Some(Pressure::Critical), None]);
+        page.shortage(Pressure::Calm);
+        assert_eq!(page.shortage(Pressure::Warning), Some(Pressure::Warning));
+    }
 
     #[test]
     fn a_flush_says_what_really_came_back() {
