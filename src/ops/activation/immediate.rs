@@ -57,7 +57,12 @@ fn map<V: Copy, const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
 #[inline(always)]
 fn relu<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let zero = simd.splat_f32s(0.0);
-    simd.select_f32s(simd.less_than_f32s(x, zero), zero, x)
+    if cfg!(target_arch = "x86_64") && size_of::<S::f32s>() > size_of::<f32>() {
+        // Here the instruction is of use: with a NaN in either place it gives the second one.
+        simd.max_f32s(zero, x)
+    } else {
+        simd.select_f32s(simd.less_than_f32s(x, zero), zero, x)
+    }
 }
 
 #[inline(always)]

@@ -184,14 +184,6 @@ pub struct Place {
 }
 
 impl Place {
-    /// The same from `rows` further down.
-    #[cfg(target_arch = "x86_64")]
-    pub fn below(self, rows: usize) -> Self {
-        let down = rows * self.stride;
-        let residual = self.residual.map(|residual| residual.wrapping_add(down));
-        Self { result: self.result.wrapping_add(down), residual, ..self }
-    }
-
     /// Begins to fetch what [`write`] needs: called before the sums are computed, so that it need not wait then.
     #[inline(always)]
     pub fn fetch<const ROWS: usize, const PANELS: usize>(&self) {

@@ -16,16 +16,47 @@ pub struct Code {
     pub offset: f32,
 }
 
-/// Parts of a step in which [`Coder::encode_finely`] counts.
+/// Parts of a step in which [`encode_rows_finely`] counts.
 const FINE: f32 = 256.0;
 
 impl Code {
-    /// The values that [`Coder::encode_finely`] was given.
+    /// What `256 · byte + rest` stands for, where a row is coded in 16 bits: the first byte is the nearest one, so that the
+    /// rest counts from half a step below it.
     #[inline(always)]
-    pub fn decode(self, bytes: &[u8], rests: &[i8], values: &mut [f32]) {
+    pub fn fine(self) -> Self {
+        Self { scale: self.scale * (1.0 / FINE), offset: self.offset - 0.5 * self.scale }
+    }
+
+    /// The values that [`encode_rows_finely`] was given, with its fine code.
+    #[inline(always)]
+    pub fn decode(self, bytes: &[u8], rests: &[u8], values: &mut [f32]) {
         for ((value, byte), rest) in values.iter_mut().zip(bytes).zip(rests) {
-            *value = self.offset + self.scale * (f32::from(*byte) + f32::from(*rest) * (1.0 / FINE));
+            *value = self.offset + self.scale * f32::from(u16::from(*byte) << 8 | u16::from(*rest));
         }
+    }
+}
+
+/// A byte that is written, whether it holds a value yet or not.
+///
+/// # Safety
+/// It must be laid out as a byte, and hold any.
+pub unsafe trait Byte {
+    fn put(&mut self, byte: u8);
+}
+
+// SAFETY: it is one.
+unsafe impl Byte for u8 {
+    #[inline(always)]
+    fn put(&mut self, byte: u8) {
+        *self = byte;
+    }
+}
+
+// SAFETY: it is laid out as what it may hold.
+unsafe impl Byte for MaybeUninit<u8> {
+    #[inline(always)]
+    fn put(&mut self, byte: u8) {
+        self.write(byte);
     }
 }
 
@@ -151,29 +182,35 @@ impl Coder {
 
     /// Rounds to the nearest byte, halves to the even one.
     #[inline(always)]
-    pub fn encode(self, values: &[f32], bytes: &mut [u8]) {
+    pub fn encode<B: Byte>(self, values: &[f32], bytes: &mut [B]) {
         for (byte, value) in bytes.iter_mut().zip(values) {
             let place = lesser(greater(value * self.per_scale + self.zero, 0.0), 255.0);
-            *byte = (place + Self::ROUND).to_bits() as u8;
+            byte.put((place + Self::ROUND).to_bits() as u8);
         }
     }
 
-    /// The same, and how far each value lies above its byte, in 256ths of a step.
+    /// The same in 16 bits: the nearest 256th of a step, and the byte nearest to that.
     #[inline(always)]
-    pub fn encode_finely(self, values: &[f32], bytes: &mut [MaybeUninit<u8>], rests: &mut [MaybeUninit<i8>]) {
+    fn encode_finely(self, values: &[f32], bytes: &mut [MaybeUninit<u8>], rests: &mut [MaybeUninit<u8>]) {
+        let (per_scale, half_below_zero) = self.fine();
         for ((byte, rest), value) in bytes.iter_mut().zip(rests).zip(values) {
-            let place = value * self.per_scale + self.zero;
-            let rounded = lesser(greater(place, 0.0), 255.0) + Self::ROUND;
-            byte.write(rounded.to_bits() as u8);
-            // As zero lies on a byte, the range may reach half a step beyond the first or last one.
-            let above = lesser((place - (rounded - Self::ROUND)) * FINE, 127.0);
-            rest.write((above + Self::ROUND).to_bits() as i8);
+            // As zero lies on a byte, the range may reach half a step beyond the first or last one: just what 16 bits hold.
+            let place = lesser(greater(value * per_scale + half_below_zero, 0.0), 65_535.0);
+            let [first, second] = ((place + Self::ROUND).to_bits() as u16).to_be_bytes();
+            byte.write(first);
+            rest.write(second);
         }
+    }
+
+    /// 256ths of a step per value, and the place of zero among them.
+    #[inline(always)]
+    fn fine(self) -> (f32, f32) {
+        (self.per_scale * FINE, (self.zero + 0.5) * FINE)
     }
 }
 
 /// [`Coder::encode`] compiled for this machine.
-pub fn encode(coder: Coder, values: &[f32], bytes: &mut [u8]) {
+pub fn encode<B: Byte>(coder: Coder, values: &[f32], bytes: &mut [B]) {
     #[cfg(target_arch = "x86_64")]
     if let Some(simd) = pulp::x86::V4::try_new() {
         return x86::encode_values(simd, coder, values, bytes);
@@ -214,6 +251,41 @@ fn encode_portable(values: &[f32], length: usize, bytes: &mut [u8], codes: &mut 
     Arch::new().dispatch(Encode(values, length, bytes, codes));
 }
 
+/// Codes rows by the codes of [`encode_rows`] in 16 bits each: a byte, and a rest for [`Code::fine`].
+pub fn encode_rows_finely(
+    values: &[f32],
+    length: usize,
+    bytes: &mut [MaybeUninit<u8>],
+    rests: &mut [MaybeUninit<u8>],
+    codes: &mut [Code],
+) {
+    assert!(values.len() == bytes.len() && values.len() == rests.len(), "two bytes for each value");
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = pulp::x86::V4::try_new() {
+        return x86::encode_rows_finely(simd, values, length, (bytes, rests), codes);
+    }
+    encode_portable_finely(values, length, bytes, rests, codes);
+}
+
+/// The same on any machine.
+fn encode_portable_finely(
+    values: &[f32],
+    length: usize,
+    bytes: &mut [MaybeUninit<u8>],
+    rests: &mut [MaybeUninit<u8>],
+    codes: &mut [Code],
+) {
+    let rows = bytes.chunks_exact_mut(length).zip(rests.chunks_exact_mut(length)).zip(codes);
+    for (values, ((bytes, rests), code)) in values.chunks_exact(length).zip(rows) {
+        let coder = range(values).coder();
+        vectorized(
+            #[inline(always)]
+            || coder.encode_finely(values, bytes, rests),
+        );
+        *code = coder.code;
+    }
+}
+
 /// The range of many values.
 pub fn range(values: &[f32]) -> Range {
     struct Measure<'a>(&'a [f32]);
@@ -226,12 +298,19 @@ pub fn range(values: &[f32]) -> Range {
             Range::of(simd, self.0)
         }
     }
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = pulp::x86::V4::try_new() {
+        return x86::range_of(simd, values);
+    }
     Arch::new().dispatch(Measure(values))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::{space, written};
+
+    type Bytes = [MaybeUninit<u8>];
 
     fn coded(values: &[f32]) -> (Code, Vec<u8>) {
         let (mut bytes, mut codes) = (vec![0; values.len()], [Code::default()]);
@@ -269,6 +348,18 @@ mod tests {
             assert_eq!(ours[2 * length..], portable[2 * length..], "{length}, and nothing behind");
             assert!([0, 2].map(|row| our_codes[row]) == [0, 2].map(|row| portable_codes[row]));
             assert!(our_codes[1].scale.is_nan() && portable_codes[1].scale.is_nan());
+            let fine = |encode: fn(&[f32], usize, &mut Bytes, &mut Bytes, &mut [Code])| {
+                let ([mut bytes, mut rests], mut codes) = ([(); 2].map(|()| space(3 * length)), [Code::default(); 3]);
+                encode(&values, length, &mut bytes, &mut rests, &mut codes);
+                // SAFETY: all have been written.
+                [bytes, rests].map(|bytes| unsafe { written(bytes) })
+            };
+            let [ours, portable] = [fine(encode_rows_finely), fine(encode_portable_finely)];
+            for row in [0, 2] {
+                let [ours, portable] =
+                    [&ours, &portable].map(|fine| fine.each_ref().map(|all| &all[row * length..][..length]));
+                assert_eq!(ours, portable, "{length}");
+            }
         }
     }
 

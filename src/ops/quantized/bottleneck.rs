@@ -10,13 +10,15 @@ use super::activations::{Code, encode_rows};
 use super::conv::Coded;
 use super::images::{CodedImages, Pixels};
 use super::matrix::QuantizedMatrix;
-use super::product::{Product, SLACK};
+use super::product::{Product, Residual, SLACK};
 use crate::ops::packed::{FEW_ROWS, ImageTile, Line, Rows, Start, Target, lines, tile_rows, tiles_within};
 use crate::ops::window::Geometry;
 use crate::ops::{Activation, Padding, Window, filled, scratch, with_elements, work};
 
 /// Positions of the result that are computed together: more would leave the second-level cache, fewer read weights too often.
-const TILE: usize = 128;
+const TILE: usize = 256;
+/// Those of them that are widened together: their sums stay in the first-level cache, or close to it.
+const WIDENED: usize = 64;
 
 /// A convolution's weight, bias, window and activation.
 pub type CodedLayer<'a> = (&'a QuantizedMatrix, &'a Tensor, Window, Activation);
@@ -48,7 +50,7 @@ pub fn linear_coded(x: &CodedImages, layer: CodedLayer) -> Result<Tensor> {
                 let (first, target) = (index * tile, Target::new(space, outputs));
                 let rows = Rows::dense(&x.bytes()[first * inputs..], target.rows, inputs);
                 let codes = &x.codes()[first..][..target.rows];
-                multiply(layer, (rows, codes), &bias, None, target, is_shared);
+                multiply(layer, (rows, codes), Start::Bias(&bias), Residual::None, target, is_shared);
             });
         };
         // SAFETY: the products fill their targets, which are all of the space.
@@ -73,10 +75,14 @@ pub fn bottleneck(x: &CodedImages, narrow: Tensor, block: Bottleneck) -> Result<
     let coded = with_elements([&narrow], |elements| Ok(Coded::images(&geometry, elements[0])))?;
     drop(narrow);
     with_elements(layers.map(|layer| layer.1), |biases| {
-        let biases: Vec<_> = biases.iter().map(|bias| lines(bias)).collect();
+        let mut last_bias = biases[1].to_vec();
+        if let Some(bias) = biases.get(2) {
+            last_bias.iter_mut().zip(*bias).for_each(|(sum, bias)| *sum += bias);
+        }
+        let (bias, last_bias) = (lines(biases[0]), lines(&last_bias));
         let tiles = tiles_within(&geometry, TILE, rayon::current_num_threads());
         let is_shared = tiles.len() < rayon::current_num_threads();
-        let pass = Pass { x, block, biases: &biases, coded, geometry, shortcut, is_shared };
+        let pass = Pass { x, block, bias, last_bias, coded, geometry, shortcut, is_shared };
         let fill = |mut pixels: Pixels| {
             let mut parts = Vec::new();
             for tile in tiles {
@@ -117,12 +123,12 @@ impl Bottleneck<'_> {
     }
 }
 
-/// `target = activation(rows · weight + bias + residual)`.
+/// `target = activation(start + rows · weight + residual)`.
 pub fn multiply(
     (weight, _, _, activation): CodedLayer,
     (rows, codes): (Rows<u8>, &[Code]),
-    bias: &[Line],
-    residual: Option<&[f32]>,
+    start: Start,
+    residual: Residual,
     target: Target,
     is_shared: bool,
 ) {
@@ -132,7 +138,7 @@ pub fn multiply(
         weight,
         depth: 0..weight.depth(),
         panels: 0..weight.panels(),
-        start: Start::Bias(bias),
+        start,
         residual,
         activation,
     };
@@ -143,7 +149,9 @@ pub fn multiply(
 struct Pass<'a> {
     x: &'a CodedImages,
     block: Bottleneck<'a>,
-    biases: &'a [Vec<Line>],
+    bias: Vec<Line>,
+    /// That of the widening, and of the shortcut's convolution.
+    last_bias: Vec<Line>,
     /// What the windows read.
     coded: Coded,
     geometry: Geometry,
@@ -155,35 +163,43 @@ struct Pass<'a> {
 impl Pass<'_> {
     /// Computes the pixels of a tile.
     fn write(&self, tile: &ImageTile, pixels: Pixels) {
-        let Bottleneck { windows, widening, .. } = self.block;
+        let Bottleneck { windows, widening, shortcut } = self.block;
         let (inner, outputs) = (windows.0.columns(), widening.0.columns());
         let rows = tile.positions(&self.geometry);
-        let (narrow, wide) = (rows * inner, rows * outputs);
-        scratch::with_bytes(narrow + 2 * wide, narrow + SLACK, |floats, bytes| {
-            let (middle, floats) = floats.split_at_mut(narrow);
-            let (added, sum) = floats.split_at_mut(wide);
+        let together = if shortcut.is_some() || self.is_shared { rows } else { WIDENED };
+        scratch::with_bytes(rows * inner + together * outputs, rows * inner + SLACK, |floats, bytes| {
+            let (middle, sums) = floats.split_at_mut(rows * inner);
+            let target = Target::holding(middle, inner);
             multiply(
                 windows,
                 self.coded.windows(tile),
-                &self.biases[0],
-                None,
-                Target::holding(middle, inner),
+                Start::Bias(&self.bias),
+                Residual::None,
+                target,
                 self.is_shared,
             );
             let mut codes = vec![Code::default(); rows];
             encode_rows(middle, inner, bytes, &mut codes);
-            self.pass_by(tile, added);
-            let middle = (Rows::dense(bytes, rows, inner), &*codes);
-            multiply(widening, middle, &self.biases[1], Some(added), Target::holding(sum, outputs), self.is_shared);
-            pixels.encode(sum);
+            for (index, pixels) in pixels.chunks(together).enumerate() {
+                let (first, count) = (index * together, pixels.count());
+                let sums = &mut sums[..count * outputs];
+                let (start, residual) = if shortcut.is_some() {
+                    self.pass_by(tile, sums);
+                    (Start::Result, Residual::None)
+                } else {
+                    let passed = self.x.rows(tile.first_row(&self.geometry) + first, count);
+                    (Start::Bias(&self.last_bias), Residual::Coded(passed))
+                };
+                let middle = (Rows::dense(&bytes[first * inner..], count, inner), &codes[first..][..count]);
+                multiply(widening, middle, start, residual, Target::holding(sums, outputs), self.is_shared);
+                pixels.encode(sums);
+            }
         });
     }
 
-    /// What is added to the pixels of a tile.
-    fn pass_by(&self, tile: &ImageTile, added: &mut [f32]) {
-        let (Some(layer), Some(geometry)) = (self.block.shortcut, &self.shortcut) else {
-            return self.x.decode(tile.first_row(&self.geometry), added);
-        };
+    /// What the sums of a tile begin with behind a shortcut's convolution.
+    fn pass_by(&self, tile: &ImageTile, sums: &mut [f32]) {
+        let Some((layer, geometry)) = self.block.shortcut.zip(self.shortcut.as_ref()) else { return };
         let [_, height, width, channels] = self.x.shape();
         let stride = layer.2.stride;
         let pixel = |row: usize| {
@@ -194,21 +210,14 @@ impl Pass<'_> {
         let codes: Vec<_> = (first..first + tile.positions(geometry)).map(|row| self.x.codes()[pixel(row)]).collect();
         let bytes = &self.x.bytes()[pixel(first) * channels..];
         let rows = tile.windows(geometry, bytes, width, height * width * channels);
-        multiply(
-            layer,
-            (rows, &codes),
-            &self.biases[2],
-            None,
-            Target::holding(added, layer.0.columns()),
-            self.is_shared,
-        );
+        let target = Target::holding(sums, layer.0.columns());
+        multiply(layer, (rows, &codes), Start::Bias(&self.last_bias), Residual::None, target, self.is_shared);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::quantized::composed;
     use crate::ops::quantized::conv::conv;
     use crate::ops::testing::random;
 
@@ -260,7 +269,11 @@ mod tests {
             for shape in [[3, 5, 6, inputs], [2, 23, 17, inputs], [1, 4, 5, inputs]] {
                 let coded = CodedImages::new(&random(&shape, 1)?)?;
                 // The products see the bytes alone.
-                let x = composed::rounded(&coded.tensor()?, 3)?;
+                let bytes = coded.bytes().chunks(inputs).zip(coded.codes());
+                let x: Vec<_> = bytes
+                    .flat_map(|(bytes, code)| bytes.iter().map(|byte| code.offset + code.scale * f32::from(*byte)))
+                    .collect();
+                let x = Tensor::from_vec(x, &shape, &candle_core::Device::Cpu)?;
                 let layer = |x: &Tensor, index: usize, residual: Option<&Tensor>| {
                     let (weight, bias, window, activation) = &layers.0[index];
                     conv(x, weight, bias, *window, *activation, residual)

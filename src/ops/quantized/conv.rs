@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::activations::{Code, Range, encode, encode_rows, range};
 use super::linear::linear;
 use super::matrix::QuantizedMatrix;
-use super::product::{Product, SLACK};
+use super::product::{Product, Residual, RowBytes};
 use crate::ops::packed::{ImageTile as Tile, Rows, Start, Target, lines, tiles_of};
 use crate::ops::window::Geometry;
 use crate::ops::{Activation, Padding, Window, filled, with_elements, work};
@@ -65,7 +65,7 @@ pub fn conv(
                     depth: 0..weight.depth(),
                     panels: 0..weight.panels(),
                     start: Start::Bias(&bias),
-                    residual: residual.map(|residual| &residual[first * outputs..]),
+                    residual: Residual::floats(residual.map(|residual| &residual[first * outputs..])),
                     activation,
                 };
                 if is_shared { product.write_shared(target) } else { product.write(target) }
@@ -78,7 +78,7 @@ pub fn conv(
 
 /// Images as bytes, as large as the windows reach, and a code for each output position.
 pub struct Coded {
-    bytes: Vec<u8>,
+    bytes: RowBytes,
     codes: Vec<Code>,
     /// The convolution over these images, which needs no padding.
     geometry: Geometry,
@@ -91,7 +91,7 @@ impl Coded {
         let (row, image) = (read.width * read.channels, read.height * read.width * read.channels);
         let start = tile.image * image + tile.y * read.window.stride * row;
         let codes = &self.codes[tile.first_row(read)..][..tile.positions(read)];
-        (tile.windows(read, &self.bytes[start..], read.width, image), codes)
+        (tile.windows(read, &self.bytes.with_slack()[start..], read.width, image), codes)
     }
 
     /// One code per image. What lies outside of it is zero.
@@ -102,24 +102,28 @@ impl Coded {
         let reach = |outputs: usize| (outputs - 1) * stride + kernel;
         let (padded_height, padded_width) = (reach(out_height), reach(out_width));
         let (row, padded_row) = (width * channels, padded_width * channels);
-        let mut bytes = vec![0; batch * padded_height * padded_row + SLACK];
         let mut codes = vec![Code::default(); batch * out_height * out_width];
-        let images = bytes[..batch * padded_height * padded_row].par_chunks_mut((padded_height * padded_row).max(1));
-        let images = images.zip(codes.par_chunks_mut(out_height * out_width));
-        images.zip(x.par_chunks((height * row).max(1))).for_each(|((bytes, codes), x)| {
-            let ranges = x.par_chunks(row).map(range);
-            let coder = ranges.reduce(|| Range::ZERO, Range::and).coder();
-            codes.fill(coder.code);
-            bytes.par_chunks_mut(padded_row).enumerate().for_each(|(y, bytes)| {
-                let Some(y) = y.checked_sub(top).filter(|y| *y < height) else { return bytes.fill(coder.zero()) };
-                let inside = row.min(padded_row - left * channels);
-                let (before, rest) = bytes.split_at_mut(left * channels);
-                let (middle, after) = rest.split_at_mut(inside);
-                before.fill(coder.zero());
-                after.fill(coder.zero());
-                encode(coder, &x[y * row..][..inside], middle);
+        let fill = |bytes: &mut [MaybeUninit<u8>]| {
+            let images = bytes.par_chunks_mut((padded_height * padded_row).max(1));
+            let images = images.zip(codes.par_chunks_mut(out_height * out_width));
+            images.zip(x.par_chunks((height * row).max(1))).for_each(|((bytes, codes), x)| {
+                let ranges = x.par_chunks(row).map(range);
+                let coder = ranges.reduce(|| Range::ZERO, Range::and).coder();
+                let zero = MaybeUninit::new(coder.zero());
+                codes.fill(coder.code);
+                bytes.par_chunks_mut(padded_row).enumerate().for_each(|(y, bytes)| {
+                    let Some(y) = y.checked_sub(top).filter(|y| *y < height) else { return bytes.fill(zero) };
+                    let inside = row.min(padded_row - left * channels);
+                    let (before, rest) = bytes.split_at_mut(left * channels);
+                    let (middle, after) = rest.split_at_mut(inside);
+                    before.fill(zero);
+                    after.fill(zero);
+                    encode(coder, &x[y * row..][..inside], middle);
+                });
             });
-        });
+        };
+        // SAFETY: each row of each image is filled.
+        let bytes = unsafe { RowBytes::filled(batch * padded_height * padded_row, fill) };
         let geometry = Geometry { height: padded_height, width: padded_width, top: 0, left: 0, ..*geometry };
         Self { bytes, codes, geometry }
     }
@@ -127,10 +131,12 @@ impl Coded {
     /// Only the pixels that windows of one pixel see, a code for each.
     fn pixels(geometry: &Geometry, x: &[f32]) -> Self {
         let Geometry { window, batch, height, width, channels, top, left, out_height, out_width } = *geometry;
-        let mut bytes = vec![0; batch * out_height * out_width * channels + SLACK];
         let mut codes = vec![Code::default(); batch * out_height * out_width];
-        let rows = bytes.par_chunks_mut((out_width * channels).max(1)).zip(codes.par_chunks_mut(out_width.max(1)));
-        rows.enumerate().for_each(|(index, (bytes, codes))| {
+        let length = batch * out_height * out_width * channels;
+        // SAFETY: all are written.
+        let mut bytes = unsafe { RowBytes::filled(length, |bytes| bytes.fill(MaybeUninit::new(0))) };
+        let rows = bytes.with_slack_mut()[..length].par_chunks_mut((out_width * channels).max(1));
+        rows.zip(codes.par_chunks_mut(out_width.max(1))).enumerate().for_each(|(index, (bytes, codes))| {
             let y = (index % out_height * window.stride).wrapping_sub(top);
             for (column, (bytes, code)) in bytes.chunks_exact_mut(channels).zip(codes.chunks_exact_mut(1)).enumerate() {
                 let x_place = (column * window.stride).wrapping_sub(left);

@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "aarch64")]
 mod arm;
+#[cfg(target_arch = "x86_64")]
+mod finish;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod tiles;

@@ -35,8 +35,19 @@ pub struct Block<'a, const PANELS: usize> {
     pub bias: Option<[&'a Line; PANELS]>,
     /// Added at the end, laid out as `result`.
     pub residual: Option<*const f32>,
+    /// The same in 16 bits.
+    pub passed: Option<Passed>,
     /// What follows, where it is immediate.
     pub activation: Activation,
+}
+
+/// Rows coded in 16 bits, as far apart as those of the result.
+#[derive(Clone, Copy)]
+pub struct Passed {
+    pub bytes: *const u8,
+    pub rests: *const u8,
+    /// One per row, for `256 · byte + rest`.
+    pub codes: *const Code,
 }
 
 impl<const PANELS: usize> Block<'_, PANELS> {
@@ -52,18 +63,13 @@ impl<const PANELS: usize> Block<'_, PANELS> {
                 codes: self.codes.add(rows),
                 result: self.result.add(rows * self.result_stride),
                 residual: self.residual.map(|residual| residual.add(rows * self.result_stride)),
+                passed: self.passed.map(|passed| Passed {
+                    bytes: passed.bytes.add(rows * self.result_stride),
+                    rests: passed.rests.add(rows * self.result_stride),
+                    codes: passed.codes.add(rows),
+                }),
                 ..*self
             }
-        }
-    }
-
-    /// Begins to fetch what is read and written of `rows` rows besides their bytes.
-    #[inline(always)]
-    #[cfg(target_arch = "x86_64")]
-    pub fn fetch(&self, rows: usize) {
-        let place = self.place();
-        for row in 0..rows {
-            place.below(row).fetch::<1, PANELS>();
         }
     }
 
@@ -171,7 +177,8 @@ pub type Each<T, const ROWS: usize, const PANELS: usize, const VECTORS: usize> =
 /// # Safety
 /// Must be inlined where `D`'s instructions are enabled. `ROWS` rows from `block.rows` on, each of all its segments rounded
 /// up to whole steps, must be readable, as many codes, and the panels' bytes and scales; `ROWS` rows of `block.columns`
-/// values must be writable from `block.result` on (and readable when there is no bias), and readable from `block.residual`.
+/// values must be writable from `block.result` on (and readable when there is no bias), and readable from `block.residual`;
+/// of what is passed, whole panels must be.
 #[inline(always)]
 pub unsafe fn multiply<D: Dot, const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
     dot: D,
@@ -365,6 +372,33 @@ unsafe fn finish<D: Dot, const ROWS: usize, const PANELS: usize, const VECTORS: 
                 *total = simd.mul_add_f32s(*total, simd.splat_f32s(code.scale), start);
             },
         );
+        if let Some(passed) = block.passed {
+            each(
+                &mut totals,
+                #[inline(always)]
+                |row, column, total| {
+                    let (code, at) = (*passed.codes.add(row), row * block.result_stride + column);
+                    let places = places::<D>(passed.bytes.add(at), passed.rests.add(at));
+                    let start = simd.add_f32s(*total, simd.splat_f32s(code.offset));
+                    *total = simd.mul_add_f32s(places, simd.splat_f32s(code.scale), start);
+                },
+            );
+        }
         write(simd, totals, &block.place());
     }
+}
+
+/// A vector of `256 · byte + rest`.
+///
+/// # Safety
+/// So many bytes and rests must be readable.
+#[inline(always)]
+unsafe fn places<D: Dot>(bytes: *const u8, rests: *const u8) -> Floats<D> {
+    let mut places = Line([0.0; PANEL]);
+    for (lane, place) in places.0[..PANEL / D::VECTORS].iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        *place = unsafe { f32::from(u16::from(*bytes.add(lane)) << 8 | u16::from(*rests.add(lane))) };
+    }
+    // SAFETY: a line is `VECTORS` vectors long, and aligned to more than a vector.
+    unsafe { places.0.as_ptr().cast::<Floats<D>>().read() }
 }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::activations::{Code, encode_rows};
 use super::matrix::QuantizedMatrix;
-use super::product::{Product, SLACK};
+use super::product::{Product, Residual, SLACK};
 use crate::ops::packed::{FEW_ROWS, Line, Rows, Start, Target, Tile, TileWeight, lines, tile_rows};
 use crate::ops::{Activation, filled, scratch, with_elements, work};
 
@@ -88,7 +88,7 @@ impl Layer<'_> {
                 depth: 0..inputs,
                 panels: 0..weight.panels(),
                 start: Start::Bias(bias),
-                residual: residual.map(|residual| &residual[first_row * outputs..]),
+                residual: Residual::floats(residual.map(|residual| &residual[first_row * outputs..])),
                 activation,
             });
         });

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::activations::{Code, encode_rows};
 use super::matrix::{PART, QuantizedMatrix};
-use super::product::{Product, SLACK};
+use super::product::{Product, Residual, SLACK};
 use crate::ops::backward::add;
 use crate::ops::layer_norm::normalize;
 use crate::ops::packed::{Line, Mlp, PANEL, Rows, Start, Target, lines, tile_rows};
@@ -90,7 +90,7 @@ fn accumulate(
             depth: 0..channels,
             panels: first / PANEL..(first + width).div_ceil(PANEL),
             start: Start::Bias(hidden_bias),
-            residual: None,
+            residual: Residual::None,
             activation: layers.activation,
         };
         product.write(Target::holding(wide, width));
@@ -102,7 +102,7 @@ fn accumulate(
             depth: first..first + width,
             panels: 0..project.panels(),
             start: Start::Result,
-            residual: None,
+            residual: Residual::None,
             activation: Activation::None,
         };
         product.write(Target::holding(sums, channels));

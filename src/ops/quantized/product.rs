@@ -1,5 +1,6 @@
 //! The product of a tile of coded rows with a quantized weight, over whole parts of its depth and any of its panels.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -7,13 +8,49 @@ use rayon::prelude::*;
 use super::activate::activate;
 use super::activations::Code;
 use super::instructions::Instructions;
-use super::kernel::Block;
+use super::kernel::{Block, Passed};
 use super::matrix::{PART, QuantizedMatrix, TILE};
-use crate::ops::packed::{PANEL, Rows, Start, Target};
-use crate::ops::{Activation, vectorized};
+use crate::ops::packed::{Line, PANEL, Rows, Start, Target};
+use crate::ops::{Activation, space, vectorized, written};
 
 /// Bytes that must follow a row's last: a kernel reads whole tiles or blocks. Weights of zero meet what it finds there.
 pub const SLACK: usize = TILE;
+
+/// Bytes that begin with a cache line, as tiles are loaded fastest, and zeros for [`SLACK`].
+pub struct RowBytes {
+    held: Vec<u8>,
+    first: usize,
+}
+
+impl RowBytes {
+    const LINE: usize = size_of::<Line>();
+
+    /// So many bytes.
+    ///
+    /// # Safety
+    /// `fill` must write all of them.
+    pub unsafe fn filled(length: usize, fill: impl FnOnce(&mut [MaybeUninit<u8>])) -> Self {
+        let mut held = space(length + SLACK + Self::LINE);
+        let first = held.as_ptr().addr().next_multiple_of(Self::LINE) - held.as_ptr().addr();
+        let (before, rest) = held.split_at_mut(first);
+        let (bytes, behind) = rest.split_at_mut(length);
+        for unused in [before, behind] {
+            unused.fill(MaybeUninit::new(0));
+        }
+        fill(bytes);
+        // SAFETY: the caller's promise; all else is zero.
+        Self { held: unsafe { written(held) }, first }
+    }
+
+    /// These, and what must follow them.
+    pub fn with_slack(&self) -> &[u8] {
+        &self.held[self.first..]
+    }
+
+    pub fn with_slack_mut(&mut self) -> &mut [u8] {
+        &mut self.held[self.first..]
+    }
+}
 
 /// `result = activation(start + rows · weight[depth, panels] + residual)`, on the calling thread.
 #[derive(Clone)]
@@ -25,9 +62,55 @@ pub struct Product<'a> {
     pub depth: Range<usize>,
     pub panels: Range<usize>,
     pub start: Start<'a>,
-    /// As long as the result, and laid out alike.
-    pub residual: Option<&'a [f32]>,
+    pub residual: Residual<'a>,
     pub activation: Activation,
+}
+
+/// What is added to a product: as long as the result, and laid out alike.
+#[derive(Clone, Copy)]
+pub enum Residual<'a> {
+    None,
+    Floats(&'a [f32]),
+    /// With a panel's bytes behind the last one.
+    Coded(CodedRows<'a>),
+}
+
+/// Rows in 16 bits, see [`super::activations::encode_rows_finely`].
+#[derive(Clone, Copy)]
+pub struct CodedRows<'a> {
+    pub bytes: &'a [u8],
+    pub rests: &'a [u8],
+    /// One per row, see [`Code::fine`].
+    pub codes: &'a [Code],
+}
+
+impl<'a> Residual<'a> {
+    pub fn floats(values: Option<&'a [f32]>) -> Self {
+        values.map_or(Self::None, Self::Floats)
+    }
+
+    /// Whether it has `rows` rows, `stride` apart, of `columns` values.
+    fn covers(self, rows: usize, stride: usize, columns: usize) -> bool {
+        let length = |columns: usize| (rows - 1) * stride + columns;
+        match self {
+            Self::None => true,
+            Self::Floats(values) => length(columns) <= values.len(),
+            Self::Coded(CodedRows { bytes, rests, codes }) => {
+                length(columns.next_multiple_of(PANEL)) <= bytes.len().min(rests.len()) && codes.len() == rows
+            }
+        }
+    }
+
+    /// From a column on.
+    fn from_column(self, column: usize) -> Self {
+        match self {
+            Self::None => Self::None,
+            Self::Floats(values) => Self::Floats(&values[column..]),
+            Self::Coded(rows) => {
+                Self::Coded(CodedRows { bytes: &rows.bytes[column..], rests: &rows.rests[column..], ..rows })
+            }
+        }
+    }
 }
 
 impl Product<'_> {
@@ -43,8 +126,7 @@ impl Product<'_> {
         if rows.all() == 0 || columns == 0 {
             return;
         }
-        let length = (rows.all() - 1) * target.stride + columns;
-        assert!(self.residual.is_none_or(|residual| length <= residual.len()), "the residual covers the result");
+        assert!(self.residual.covers(rows.all(), target.stride, columns), "the residual covers the result");
         assert_eq!(rows.depth(), depth.len(), "inner lengths of a product");
         let is_part =
             depth.start.is_multiple_of(PART) && (depth.end.is_multiple_of(PART) || depth.end == weight.depth());
@@ -73,6 +155,13 @@ impl Product<'_> {
     fn write_panels<const PANELS: usize>(&self, target: &Target, first: usize, instructions: Instructions) {
         let Self { rows, codes, weight, depth, panels, start, residual, activation } = self;
         let column = (first - panels.start) * PANEL;
+        let (residual, passed) = match residual.from_column(column) {
+            Residual::None => (None, None),
+            Residual::Floats(values) => (Some(values.as_ptr()), None),
+            Residual::Coded(CodedRows { bytes, rests, codes }) => {
+                (None, Some(Passed { bytes: bytes.as_ptr(), rests: rests.as_ptr(), codes: codes.as_ptr() }))
+            }
+        };
         let weight_sums: [_; PANELS] = std::array::from_fn(|index| weight.weight_sums(first + index, depth.clone()));
         let block = Block::<PANELS> {
             rows: rows.elements.as_ptr(),
@@ -93,7 +182,8 @@ impl Product<'_> {
                 Start::Bias(bias) => Some(std::array::from_fn(|index| &bias[first + index])),
                 Start::Result => None,
             },
-            residual: residual.map(|residual| residual[column..].as_ptr()),
+            residual,
+            passed,
             activation: *activation,
         };
         // SAFETY: `write` has checked rows, codes, result and residual, and configured the instructions; the weight has all
@@ -126,7 +216,7 @@ impl Product<'_> {
         for first in (self.panels.start..self.panels.end).step_by(share) {
             let (part, rest) = target.split_at_column(share * PANEL);
             target = rest;
-            let residual = self.residual.map(|residual| &residual[(first - self.panels.start) * PANEL..]);
+            let residual = self.residual.from_column((first - self.panels.start) * PANEL);
             parts.push((Self { panels: first..(first + share).min(self.panels.end), residual, ..self.clone() }, part));
         }
         parts.into_par_iter().for_each(|(product, part)| product.write(part));
@@ -174,7 +264,7 @@ mod tests {
                     depth: 0..depth,
                     panels: 0..weight.panels(),
                     start: Start::Bias(&bias),
-                    residual: None,
+                    residual: Residual::None,
                     activation: Activation::None,
                 };
                 product.write_with(Target::holding(&mut result, columns), instructions);
@@ -262,7 +352,7 @@ mod tests {
                     depth: depth.clone(),
                     panels: panels.clone(),
                     start,
-                    residual: Some(&residual[before_columns..]),
+                    residual: Residual::Floats(&residual[before_columns..]),
                     activation: Activation::Relu,
                 };
                 let target = Target::holding(&mut result, stride).split_at_column(before_columns).1;
@@ -314,7 +404,7 @@ mod tests {
                     depth: 0..depth,
                     panels: 0..weight.panels(),
                     start: Start::Bias(&bias),
-                    residual: Option::None,
+                    residual: Residual::None,
                     activation,
                 };
                 product(None).write_with(Target::holding(&mut plain, columns), instructions);

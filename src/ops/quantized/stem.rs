@@ -6,7 +6,8 @@ use rayon::prelude::*;
 
 use super::bottleneck::{CodedLayer, multiply};
 use super::conv::Coded;
-use crate::ops::packed::{ImageTile, Target, lines};
+use super::product::Residual;
+use crate::ops::packed::{ImageTile, Start, Target, lines};
 use crate::ops::pool::max_row;
 use crate::ops::{Padding, Window, scratch, with_elements, work};
 
@@ -40,7 +41,8 @@ pub fn conv_max_pool(x: &Tensor, layer: CodedLayer, pool: Window) -> Result<Tens
                 let (last, in_last) = pooled.rows(pooled_rows.end - 1);
                 let tile = ImageTile { image, images: 1, y, rows: last + in_last.len() - y };
                 scratch::with(tile.rows * width * outputs, |held| {
-                    multiply(layer, coded.windows(&tile), &bias, None, Target::holding(held, outputs), false);
+                    let target = Target::holding(held, outputs);
+                    multiply(layer, coded.windows(&tile), Start::Bias(&bias), Residual::None, target, false);
                     for (y, row) in pooled_rows.zip(result.chunks_exact_mut(row)) {
                         max_row(held, tile.y, &pooled, y, row);
                     }

@@ -1,11 +1,12 @@
 //! Rows as bytes with AVX-512: its masks leave no rest to the values one by one, which are most of a short row.
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 use pulp::NullaryFnOnce;
 use pulp::x86::V4;
 
-use super::{Code, Coder, Range};
+use super::{Byte, Code, Coder, Range};
 
 /// Values of a vector.
 const LANES: usize = 16;
@@ -34,6 +35,36 @@ pub fn encode_rows(simd: V4, values: &[f32], length: usize, bytes: &mut [u8], co
     simd.vectorize(Encode(values, length, bytes, codes));
 }
 
+/// Codes rows as [`super::encode_rows_finely`] does.
+pub fn encode_rows_finely(
+    simd: V4,
+    values: &[f32],
+    length: usize,
+    (bytes, rests): (&mut [MaybeUninit<u8>], &mut [MaybeUninit<u8>]),
+    codes: &mut [Code],
+) {
+    struct Encode<'a>(&'a [f32], usize, [&'a mut [MaybeUninit<u8>]; 2], &'a mut [Code]);
+
+    impl NullaryFnOnce for Encode<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn call(self) {
+            let Self(values, length, [bytes, rests], codes) = self;
+            let rows = bytes.chunks_exact_mut(length).zip(rests.chunks_exact_mut(length)).zip(codes);
+            for (values, ((bytes, rests), code)) in values.chunks_exact(length).zip(rows) {
+                // SAFETY: the machine has the instructions, as the existence of `simd` says.
+                unsafe {
+                    let coder = range(values).coder();
+                    encode_finely(coder, values, bytes, rests);
+                    *code = coder.code;
+                }
+            }
+        }
+    }
+    simd.vectorize(Encode(values, length, [bytes, rests], codes));
+}
+
 /// Those of the sixteen values from `first` on that a row has.
 #[inline(always)]
 fn mask(values: &[f32], first: usize) -> __mmask16 {
@@ -44,10 +75,10 @@ fn mask(values: &[f32], first: usize) -> __mmask16 {
 }
 
 /// [`Coder::encode`] with AVX-512.
-pub fn encode_values(simd: V4, coder: Coder, values: &[f32], bytes: &mut [u8]) {
-    struct Encode<'a>(Coder, &'a [f32], &'a mut [u8]);
+pub fn encode_values<B: Byte>(simd: V4, coder: Coder, values: &[f32], bytes: &mut [B]) {
+    struct Encode<'a, B>(Coder, &'a [f32], &'a mut [B]);
 
-    impl NullaryFnOnce for Encode<'_> {
+    impl<B: Byte> NullaryFnOnce for Encode<'_, B> {
         type Output = ();
 
         #[inline(always)]
@@ -59,12 +90,81 @@ pub fn encode_values(simd: V4, coder: Coder, values: &[f32], bytes: &mut [u8]) {
     simd.vectorize(Encode(coder, values, bytes));
 }
 
+/// [`super::range`] with AVX-512.
+pub fn range_of(simd: V4, values: &[f32]) -> Range {
+    struct Measure<'a>(&'a [f32]);
+
+    impl NullaryFnOnce for Measure<'_> {
+        type Output = Range;
+
+        #[inline(always)]
+        fn call(self) -> Range {
+            // SAFETY: the machine has the instructions, as the existence of `simd` says.
+            unsafe { range(self.0) }
+        }
+    }
+    simd.vectorize(Measure(values))
+}
+
 /// The range of a row's values.
 ///
 /// # Safety
 /// The machine must have AVX-512.
 #[inline(always)]
 unsafe fn range(values: &[f32]) -> Range {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match range_from_zero(values) {
+            Some(range) => range,
+            None => any_range(values),
+        }
+    }
+}
+
+/// The same if none of the values is negative, as behind a ReLU.
+///
+/// # Safety
+/// The machine must have AVX-512.
+#[inline(always)]
+unsafe fn range_from_zero(values: &[f32]) -> Option<Range> {
+    const INFINITY: i32 = f32::INFINITY.to_bits() as i32;
+    // SAFETY: the caller's promise; only values of the slice are loaded.
+    unsafe {
+        // Such values are in the order of their bits; beyond all of them are those that are not finite or negative.
+        let mut most = _mm512_maskz_loadu_epi32(mask(values, 0), values.as_ptr().cast());
+        if _mm512_movepi32_mask(most) != 0 {
+            return None;
+        }
+        let (vectors, rest) = values.as_chunks::<LANES>();
+        let (pairs, single) = vectors.as_chunks::<2>();
+        let mut other = most;
+        for [one, two] in pairs {
+            most = _mm512_max_epu32(most, _mm512_loadu_si512(one.as_ptr().cast()));
+            other = _mm512_max_epu32(other, _mm512_loadu_si512(two.as_ptr().cast()));
+        }
+        for vector in single {
+            most = _mm512_max_epu32(most, _mm512_loadu_si512(vector.as_ptr().cast()));
+        }
+        if !rest.is_empty() {
+            let rest = _mm512_maskz_loadu_epi32(mask(rest, 0), rest.as_ptr().cast());
+            other = _mm512_max_epu32(other, rest);
+        }
+        let most = _mm512_max_epu32(most, other);
+        let is_known = _mm512_cmpge_epu32_mask(most, _mm512_set1_epi32(INFINITY)) == 0;
+        if is_known {
+            Some(Range { most: _mm512_reduce_max_ps(_mm512_castsi512_ps(most)), ..Range::ZERO })
+        } else {
+            None
+        }
+    }
+}
+
+/// The same of any values.
+///
+/// # Safety
+/// The machine must have AVX-512.
+#[inline(always)]
+unsafe fn any_range(values: &[f32]) -> Range {
     // SAFETY: the caller's promise; only values of the slice are loaded.
     unsafe {
         let zero = _mm512_setzero_ps();
@@ -96,12 +196,11 @@ unsafe fn range(values: &[f32]) -> Range {
 /// # Safety
 /// The machine must have AVX-512.
 #[inline(always)]
-unsafe fn encode(coder: Coder, values: &[f32], bytes: &mut [u8]) {
+unsafe fn encode<B: Byte>(coder: Coder, values: &[f32], bytes: &mut [B]) {
     assert_eq!(values.len(), bytes.len(), "a byte for each value");
     // SAFETY: the caller's promise; only values of the slices are loaded and stored.
     unsafe {
-        // Packing takes four values at a time from each vector in turn.
-        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        let order = packed_order();
         let whole = values.len() / (4 * LANES) * (4 * LANES);
         for first in (0..whole).step_by(4 * LANES) {
             let from = values.as_ptr().add(first);
@@ -123,6 +222,59 @@ unsafe fn encode(coder: Coder, values: &[f32], bytes: &mut [u8]) {
             _mm512_mask_cvtusepi32_storeu_epi8(bytes.as_mut_ptr().add(first).cast(), mask, places);
         }
     }
+}
+
+/// Coder's `encode_finely` of a row, whose bytes and rests are as many.
+///
+/// # Safety
+/// The machine must have AVX-512.
+#[inline(always)]
+unsafe fn encode_finely(coder: Coder, values: &[f32], bytes: &mut [MaybeUninit<u8>], rests: &mut [MaybeUninit<u8>]) {
+    assert!(values.len() == bytes.len() && values.len() == rests.len(), "two bytes for each value");
+    let (per_scale, zero) = coder.fine();
+    let fine = Coder { per_scale, zero, ..coder };
+    // SAFETY: the caller's promise; only values of the slices are loaded and stored.
+    unsafe {
+        let (order, low_byte) = (packed_order(), _mm512_set1_epi16(255));
+        let whole = values.len() / (4 * LANES) * (4 * LANES);
+        for first in (0..whole).step_by(4 * LANES) {
+            let from = values.as_ptr().add(first);
+            let low = _mm512_packus_epi32(
+                places(fine, _mm512_loadu_ps(from)),
+                places(fine, _mm512_loadu_ps(from.add(LANES))),
+            );
+            let high = _mm512_packus_epi32(
+                places(fine, _mm512_loadu_ps(from.add(2 * LANES))),
+                places(fine, _mm512_loadu_ps(from.add(3 * LANES))),
+            );
+            let upper = _mm512_packus_epi16(_mm512_srli_epi16::<8>(low), _mm512_srli_epi16::<8>(high));
+            let lower = _mm512_packus_epi16(_mm512_and_si512(low, low_byte), _mm512_and_si512(high, low_byte));
+            let (upper, lower) = (_mm512_permutexvar_epi32(order, upper), _mm512_permutexvar_epi32(order, lower));
+            _mm512_storeu_si512(bytes.as_mut_ptr().add(first).cast(), upper);
+            _mm512_storeu_si512(rests.as_mut_ptr().add(first).cast(), lower);
+        }
+        for first in (whole..values.len()).step_by(LANES) {
+            let mask = mask(values, first);
+            let places = places(fine, _mm512_maskz_loadu_ps(mask, values.as_ptr().add(first)));
+            let places = _mm512_min_epi32(_mm512_max_epi32(places, _mm512_setzero_si512()), _mm512_set1_epi32(65_535));
+            _mm512_mask_cvtepi32_storeu_epi8(
+                bytes.as_mut_ptr().add(first).cast(),
+                mask,
+                _mm512_srli_epi32::<8>(places),
+            );
+            _mm512_mask_cvtepi32_storeu_epi8(rests.as_mut_ptr().add(first).cast(), mask, places);
+        }
+    }
+}
+
+/// What brings bytes packed from four vectors into order: packing takes four values at a time from each vector in turn.
+///
+/// # Safety
+/// The machine must have AVX-512.
+#[inline(always)]
+unsafe fn packed_order() -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe { _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15) }
 }
 
 /// The nearest integers to the places of values, of two the even one: yet to be brought into the range of bytes.

@@ -5,22 +5,24 @@
 //! before, between or behind them in memory is multiplied too, and its sums are dropped.
 
 use std::arch::asm;
-use std::arch::x86_64::{__m512i, _mm512_loadu_si512, _mm512_setzero_si512};
+use std::mem::MaybeUninit;
 
+use super::finish::finish;
 use super::x86::Avx512Vnni;
 use crate::ops::amx::{self, ROW_BYTES, SIDE};
 use crate::ops::packed::{PANEL, Rows};
-use crate::ops::quantized::kernel::{Block, finish_sums};
+use crate::ops::quantized::kernel::Block;
 use crate::ops::quantized::matrix::{Bytes, Form, TILE};
 
 /// Rows whose sums are computed together: two tiles.
 const MOST_ROWS: usize = 2 * SIDE;
-/// Rows that are finished together.
-const FINISHED: usize = 4;
+
+/// Lines that are fetched ahead with each tile of the depth.
+const FETCHED: usize = 5;
 
 /// Sums of rows and two panels.
 #[repr(align(64))]
-struct Sums([[[i32; PANEL]; 2]; MOST_ROWS]);
+struct Sums(#[expect(dead_code, reason = "tiles are stored here, and its rows read")] [[[i32; PANEL]; 2]; MOST_ROWS]);
 
 #[derive(Debug, Clone, Copy)]
 pub struct TileProduct(Avx512Vnni);
@@ -42,25 +44,36 @@ impl TileProduct {
     /// begins with; the tiles must be configured on this thread.
     pub unsafe fn multiply<const PANELS: usize>(self, block: &Block<PANELS>, rows: &Rows<u8>) {
         let (groups, whole) = runs(rows);
+        let last = block.bytes[PANELS - 1];
+        let mut ahead = match PANELS {
+            1 => last.wrapping_add(block.segments * block.segment_lines),
+            _ => last.wrapping_byte_add(last.addr() - block.bytes[0].addr()),
+        };
         for image in 0..rows.images {
             for group in 0..groups {
                 let first = image * rows.image_stride + group * rows.group_stride;
                 let run = Run { first, row: (image * groups + group) * whole.rows(), ..whole };
                 // SAFETY: the caller's promise.
-                unsafe { self.multiply_run(block, rows, &run) };
+                ahead = unsafe { self.multiply_run(block, rows, &run, ahead) };
             }
         }
     }
 
-    /// The rows of a run.
+    /// The rows of a run. Returns how far `ahead`, what is multiplied next, has been fetched.
     ///
     /// # Safety
     /// As for [`TileProduct::multiply`].
-    unsafe fn multiply_run<const PANELS: usize>(self, block: &Block<PANELS>, rows: &Rows<u8>, run: &Run) {
+    unsafe fn multiply_run<const PANELS: usize>(
+        self,
+        block: &Block<PANELS>,
+        rows: &Rows<u8>,
+        run: &Run,
+        mut ahead: *const Bytes,
+    ) -> *const Bytes {
         // What a row with nothing behind it reads of the elements.
         let depth = (rows.segments - 1) * rows.segment_stride + rows.segment_length.next_multiple_of(TILE);
         let readable = rows.elements.len();
-        let mut sums = Sums([[[0; PANEL]; 2]; MOST_ROWS]);
+        let mut sums = MaybeUninit::<Sums>::uninit();
         for place in (0..run.places).step_by(MOST_ROWS) {
             let left = (run.places - place).min(MOST_ROWS);
             let height = left.next_multiple_of(SIDE);
@@ -69,16 +82,13 @@ impl TileProduct {
             let at = run.first + place * rows.row_stride;
             let above = if at + (height - 1) * rows.row_stride + depth <= readable { 0 } else { missing };
             let is_inside = above * rows.row_stride <= at;
-            for (_, row, count) in run.pieces(place, left) {
-                // SAFETY: the caller promises the rows.
-                unsafe { block.below(row) }.fetch(count);
-            }
             if is_inside {
                 // SAFETY: all rows of the tiles lie inside the elements, as has just been found.
                 unsafe {
                     let first = block.rows.add(at - above * rows.row_stride);
-                    multiply_tiles(&Block { rows: first, ..*block }, height, &mut sums);
+                    multiply_tiles(&Block { rows: first, ..*block }, height, ahead, sums.as_mut_ptr());
                 }
+                ahead = ahead.wrapping_add(FETCHED * block.segments * block.segment_length.div_ceil(TILE));
             }
             for (place, row, count) in run.pieces(place, left) {
                 let skipped = place + above;
@@ -86,52 +96,16 @@ impl TileProduct {
                 unsafe {
                     let block = Block { rows: block.rows.add(at + place * rows.row_stride), ..block.below(row) };
                     if is_inside {
-                        self.finish(&block, &sums.0[skipped..][..count]);
+                        // The tiles have just been stored: these sums are among them.
+                        let sums = sums.as_ptr().cast::<[[i32; PANEL]; 2]>().add(skipped);
+                        finish(self.0, &block, std::slice::from_raw_parts(sums, count));
                     } else {
                         self.0.multiply(Form::Columns, &block, count);
                     }
                 }
             }
         }
-    }
-
-    /// Writes rows whose sums are known.
-    ///
-    /// # Safety
-    /// As for [`finish_sums`], with as many rows as there are sums.
-    #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,bmi1,bmi2,lzcnt,popcnt")]
-    unsafe fn finish<const PANELS: usize>(self, block: &Block<PANELS>, sums: &[[[i32; PANEL]; 2]]) {
-        let (together, single) = sums.as_chunks::<FINISHED>();
-        // SAFETY: the caller's promise.
-        unsafe {
-            for (index, sums) in together.iter().enumerate() {
-                finish_sums::<_, FINISHED, PANELS, 1>(self.0, &block.below(index * FINISHED), vectors(sums));
-            }
-            for (index, sums) in single.iter().enumerate() {
-                let row = together.len() * FINISHED + index;
-                finish_sums::<_, 1, PANELS, 1>(self.0, &block.below(row), vectors(std::array::from_ref(sums)));
-            }
-        }
-    }
-}
-
-/// The sums as vectors.
-///
-/// # Safety
-/// The machine must have AVX-512.
-#[inline(always)]
-unsafe fn vectors<const ROWS: usize, const PANELS: usize>(
-    sums: &[[[i32; PANEL]; 2]; ROWS],
-) -> [[[__m512i; 1]; PANELS]; ROWS] {
-    // SAFETY: the caller's promise; a panel's sums are a vector.
-    unsafe {
-        let mut vectors = [[[_mm512_setzero_si512()]; PANELS]; ROWS];
-        for (vectors, sums) in vectors.iter_mut().zip(sums) {
-            for (vector, sums) in vectors.iter_mut().zip(sums) {
-                vector[0] = _mm512_loadu_si512(sums.as_ptr().cast());
-            }
-        }
-        vectors
+        ahead
     }
 }
 
@@ -157,10 +131,12 @@ impl Run {
     fn pieces(&self, first: usize, count: usize) -> impl Iterator<Item = (usize, usize, usize)> {
         let Self { row, period, kept, .. } = *self;
         let end = first + count;
-        (first / period..end.div_ceil(period)).filter_map(move |index| {
+        // Divisions take their time, and most rows are uninterrupted: one period.
+        let periods = if kept < period { first / period..end.div_ceil(period) } else { 0..1 };
+        periods.filter_map(move |index| {
             let start = first.max(index * period);
             let end = end.min(index * period + kept);
-            (start < end).then(|| (start - first, row + index * kept + start % period, end - start))
+            (start < end).then(|| (start - first, row + index * kept + (start - index * period), end - start))
         })
     }
 }
@@ -173,7 +149,8 @@ fn runs(rows: &Rows<u8>) -> (usize, Run) {
         let period = group_stride / row_stride;
         let places = (groups - 1) * period + count;
         if places.div_ceil(SIDE) <= groups * count.div_ceil(SIDE) {
-            return (1, Run { first: 0, row: 0, places, period, kept: count });
+            let (period, kept) = if period > count { (period, count) } else { (places, places) };
+            return (1, Run { first: 0, row: 0, places, period, kept });
         }
     }
     (groups, Run { first: 0, row: 0, places: count, period: count, kept: count })
@@ -185,7 +162,12 @@ fn runs(rows: &Rows<u8>) -> (usize, Run) {
 /// So many rows must be readable, each of its segments in whole tiles, and the panels' bytes as long; the tiles must be
 /// configured on this thread.
 #[inline(always)]
-unsafe fn multiply_tiles<const PANELS: usize>(block: &Block<PANELS>, height: usize, sums: &mut Sums) {
+unsafe fn multiply_tiles<const PANELS: usize>(
+    block: &Block<PANELS>,
+    height: usize,
+    ahead: *const Bytes,
+    sums: *mut Sums,
+) {
     let addresses = Addresses {
         rows: block.rows,
         row_stride: block.row_stride,
@@ -193,6 +175,7 @@ unsafe fn multiply_tiles<const PANELS: usize>(block: &Block<PANELS>, height: usi
         tiles: block.segment_length.div_ceil(TILE),
         segment_stride: block.segment_stride,
         panels: [block.bytes[0], block.bytes[PANELS - 1]],
+        ahead,
         sums,
     };
     // SAFETY: the caller's promise.
@@ -215,6 +198,9 @@ struct Addresses {
     tiles: usize,
     segment_stride: usize,
     panels: [*const Bytes; 2],
+    /// What is multiplied after these panels: some of it is fetched with each tile, as the second-level cache would have to
+    /// be waited for otherwise, and all the more what lies behind it.
+    ahead: *const Bytes,
     sums: *mut Sums,
 }
 
@@ -237,12 +223,14 @@ macro_rules! multiplication {
                     "add {lower}, 64",
                     "add {first}, 1024",
                     "add {second}, 1024",
+                    "add {ahead}, 320",
                     "dec {left}",
                     "jnz 3b",
                     "add {upper}, {jump}",
                     "add {lower}, {jump}",
                     "dec {segments}",
                     "jnz 2b",
+                    "mov {left}, 128",
                     $($end,)*
                     upper = inout(reg) self.rows => _,
                     lower = inout(reg) self.rows.wrapping_add(SIDE * self.row_stride) => _,
@@ -255,7 +243,7 @@ macro_rules! multiplication {
                     segments = inout(reg) self.segments => _,
                     jump = in(reg) self.segment_stride.wrapping_sub(self.tiles * TILE),
                     sums = in(reg) self.sums,
-                    sums_stride = in(reg) 2 * ROW_BYTES,
+                    ahead = inout(reg) self.ahead => _,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                     options(nostack),
@@ -272,18 +260,23 @@ impl Addresses {
         [
             "tileloadd tmm4, [{upper} + {row_stride}*1]"
             "tileloadd tmm6, [{first} + {line}*1]"
-            "tileloadd tmm7, [{second} + {line}*1]"
-            "tileloadd tmm5, [{lower} + {row_stride}*1]"
             "tdpbusd tmm0, tmm4, tmm6"
+            "tileloadd tmm7, [{second} + {line}*1]"
             "tdpbusd tmm1, tmm4, tmm7"
+            "prefetcht0 [{ahead}]"
+            "prefetcht0 [{ahead} + 64]"
+            "tileloadd tmm5, [{lower} + {row_stride}*1]"
             "tdpbusd tmm2, tmm5, tmm6"
+            "prefetcht0 [{ahead} + 128]"
+            "prefetcht0 [{ahead} + 192]"
+            "prefetcht0 [{ahead} + 256]"
             "tdpbusd tmm3, tmm5, tmm7"
         ],
         [
-            "tilestored [{sums} + {sums_stride}*1], tmm0"
-            "tilestored [{sums} + {sums_stride}*1 + 64], tmm1"
-            "tilestored [{sums} + {sums_stride}*1 + 2048], tmm2"
-            "tilestored [{sums} + {sums_stride}*1 + 2112], tmm3"
+            "tilestored [{sums} + {left}*1], tmm0"
+            "tilestored [{sums} + {left}*1 + 64], tmm1"
+            "tilestored [{sums} + {left}*1 + 2048], tmm2"
+            "tilestored [{sums} + {left}*1 + 2112], tmm3"
         ]
     );
     multiplication!(
@@ -297,8 +290,8 @@ impl Addresses {
             "tdpbusd tmm2, tmm5, tmm6"
         ],
         [
-            "tilestored [{sums} + {sums_stride}*1], tmm0"
-            "tilestored [{sums} + {sums_stride}*1 + 2048], tmm2"
+            "tilestored [{sums} + {left}*1], tmm0"
+            "tilestored [{sums} + {left}*1 + 2048], tmm2"
         ]
     );
     multiplication!(
@@ -312,8 +305,8 @@ impl Addresses {
             "tdpbusd tmm1, tmm4, tmm7"
         ],
         [
-            "tilestored [{sums} + {sums_stride}*1], tmm0"
-            "tilestored [{sums} + {sums_stride}*1 + 64], tmm1"
+            "tilestored [{sums} + {left}*1], tmm0"
+            "tilestored [{sums} + {left}*1 + 64], tmm1"
         ]
     );
     multiplication!(
@@ -324,6 +317,6 @@ impl Addresses {
             "tileloadd tmm6, [{first} + {line}*1]"
             "tdpbusd tmm0, tmm4, tmm6"
         ],
-        ["tilestored [{sums} + {sums_stride}*1], tmm0"]
+        ["tilestored [{sums} + {left}*1], tmm0"]
     );
 }
