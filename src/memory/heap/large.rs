@@ -116,6 +116,11 @@ impl Heap {
                 let pages = std::ptr::with_exposed_provenance_mut(base + whole);
                 // SAFETY: how memory is mapped changes nothing that it holds; neither does an error.
                 unsafe { libc::madvise(pages, whole_end - whole, libc::MADV_HUGEPAGE) };
+                if whole < before {
+                    // Small pages are there already, and would stay: systems before Linux 6.1 leave them.
+                    // SAFETY: as above.
+                    unsafe { libc::madvise(pages, LARGE_PAGE, libc::MADV_COLLAPSE) };
+                }
             }
             self.open = after;
         }
