@@ -128,10 +128,21 @@ const NO_METAL: &str = "this system has no Metal device";
 
 /// The process's Metal device: made once, for two devices of candle know nothing of each other's commands.
 #[cfg(target_os = "macos")]
+static METAL: std::sync::Mutex<Option<Result<Device, String>>> = std::sync::Mutex::new(None);
+
+#[cfg(target_os = "macos")]
 fn metal_device() -> Result<Device, String> {
-    use std::sync::OnceLock;
-    static DEVICE: OnceLock<Result<Device, String>> = OnceLock::new();
-    DEVICE.get_or_init(|| scoped(new_metal_device)).clone()
+    let mut device = METAL.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    device.get_or_insert_with(|| scoped(new_metal_device)).clone()
+}
+
+/// Has the next choice make Metal's device anew, with a queue of its own: one that failed at a command may refuse all that
+/// follow. What lies on the device before stays there, and with it. False where no such device was made.
+pub fn renew() -> bool {
+    #[cfg(target_os = "macos")]
+    return METAL.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take().is_some_and(|device| device.is_ok());
+    #[cfg(not(target_os = "macos"))]
+    false
 }
 
 #[cfg(target_os = "macos")]

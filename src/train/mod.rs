@@ -99,6 +99,15 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// Where the device failed for good, if it did: none is while the weights of a step moved.
+    pub fn device_failure(&self) -> Option<Option<u64>> {
+        match self {
+            Self::Device { step, .. } => Some(Some(*step)),
+            Self::Halfway { .. } => Some(None),
+            _ => None,
+        }
+    }
+
     /// True for what may go well when it is done once more.
     fn is_of_device(&self) -> bool {
         match self {

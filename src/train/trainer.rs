@@ -216,9 +216,14 @@ impl Trainer {
                 let mut judge = PartJudge { wanted: &wanted, first, labels, taught, found: None, difference: None };
                 segments.run(network, &pixels, &paths(first, taken)?, &mut judge, &mut gradients)?;
                 let (loss, correct) = judge.found.expect("logits are judged once");
-                let difference = judge.difference.map_or(Ok(0.0), |loss| loss.to_scalar::<f32>())?;
-                score.loss += f64::from(loss.to_scalar::<f32>()? + difference) * count as f64;
-                score.correct += correct.to_scalar::<f32>()? as u64;
+                // Together: a device is waited for at each reading.
+                let read = Tensor::stack(
+                    &[Some(loss), Some(correct), judge.difference].into_iter().flatten().collect::<Vec<_>>(),
+                    0,
+                )?;
+                let read = read.to_vec1::<f32>()?;
+                score.loss += f64::from(read[0] + read.get(2).unwrap_or(&0.0)) * count as f64;
+                score.correct += read[1] as u64;
                 Ok::<_, TrainError>(())
             })?;
             pace.computed(taken)?;

@@ -25,9 +25,9 @@ use crate::jobs::evaluate::Tiled;
 use crate::jobs::peaks::Predicted;
 use crate::jobs::{Places, peaks};
 use crate::memory::{Plan, heap};
-use crate::ops;
-use crate::train::{Ended, Finished, FitEvent, Record, RunError, Session, TrainConfig};
+use crate::train::{Ended, Finished, FitEvent, Record, RunError, Session, TrainConfig, TrainError};
 use crate::worker::{self, BoxError, Events, Job, JobContext, Outcome, Progress};
+use crate::{device, ops};
 use open::Opened;
 
 /// What to train.
@@ -150,13 +150,21 @@ pub fn train(
     let started = Instant::now();
     let mut task = task.clone();
     let folder = task.folder().to_owned();
+    let mut failures = DeviceFailures::default();
     loop {
-        match run(&task, places, ctx, on_event)? {
-            Passed::Whole(finished, report) => {
+        match run(&task, places, ctx, on_event) {
+            Err(error) => {
+                if !failures.may_go_on(&error) || !device::renew() {
+                    return Err(error);
+                }
+                let again = "The GPU is taken into use anew, and the run goes on from its last snapshot";
+                on_event(TrainEvent::DeviceNotice(format!("{again}: {}", error_chain(&*error))))?;
+            }
+            Ok(Passed::Whole(finished, report)) => {
                 return Ok(TrainSummary { folder, finished, report, seconds: started.elapsed().as_secs_f64() });
             }
-            Passed::Paused => on_event(TrainEvent::Paused)?,
-            Passed::Held(reason) => {
+            Ok(Passed::Paused) => on_event(TrainEvent::Paused)?,
+            Ok(Passed::Held(reason)) => {
                 ctx.set_paused(true);
                 on_event(TrainEvent::Held(reason))?;
             }
@@ -167,6 +175,18 @@ pub fn train(
             TrainTask::Resume { memory, .. } => memory,
         };
         task = TrainTask::Resume { folder: folder.clone(), memory };
+    }
+}
+
+/// Where the device failed for good: a run goes on from what it saved, but not if it comes no further than the last time.
+#[derive(Default)]
+struct DeviceFailures(Option<Option<u64>>);
+
+impl DeviceFailures {
+    fn may_go_on(&mut self, error: &BoxError) -> bool {
+        let failure = error.downcast_ref().and_then(TrainError::device_failure);
+        let last = std::mem::replace(&mut self.0, failure);
+        failure.is_some() && failure != last
     }
 }
 
@@ -295,4 +315,28 @@ pub fn default_tiles() -> PathBuf {
     let in_cache_folder = || Some(directories::ProjectDirs::from("", "", "Galley")?.cache_dir().join("tiles"));
     let named = std::env::var_os("GALLEY_TILES").filter(|name| !name.is_empty()).map(PathBuf::from);
     named.or_else(in_cache_folder).unwrap_or_else(|| "galley-tiles".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_goes_on_after_its_device_failed_while_it_comes_further_each_time() {
+        let error = |step| {
+            let source = Box::new(TrainError::LossNotFinite);
+            let error = match step {
+                Some(step) => TrainError::Device { step, at_once: 1, snapshot: None, source },
+                None => TrainError::Halfway { source },
+            };
+            BoxError::from(error)
+        };
+        let mut failures = DeviceFailures::default();
+        for (step, goes_on) in [(Some(3), true), (Some(9), true), (Some(9), false), (None, true), (None, false)] {
+            assert_eq!(failures.may_go_on(&error(step)), goes_on, "{step:?}");
+        }
+        for other in [TrainError::LossNotFinite.into(), BoxError::from("no photos")] {
+            assert!(!failures.may_go_on(&other));
+        }
+    }
 }

@@ -102,7 +102,7 @@ impl<'a> Residual<'a> {
     }
 
     /// From a column on.
-    fn from_column(self, column: usize) -> Self {
+    fn at_column(self, column: usize) -> Self {
         match self {
             Self::None => Self::None,
             Self::Floats(values) => Self::Floats(&values[column..]),
@@ -155,7 +155,7 @@ impl Product<'_> {
     fn write_panels<const PANELS: usize>(&self, target: &Target, first: usize, instructions: Instructions) {
         let Self { rows, codes, weight, depth, panels, start, residual, activation } = self;
         let column = (first - panels.start) * PANEL;
-        let (residual, passed) = match residual.from_column(column) {
+        let (residual, passed) = match residual.at_column(column) {
             Residual::None => (None, None),
             Residual::Floats(values) => (Some(values.as_ptr()), None),
             Residual::Coded(CodedRows { bytes, rests, codes }) => {
@@ -216,7 +216,7 @@ impl Product<'_> {
         for first in (self.panels.start..self.panels.end).step_by(share) {
             let (part, rest) = target.split_at_column(share * PANEL);
             target = rest;
-            let residual = self.residual.from_column((first - self.panels.start) * PANEL);
+            let residual = self.residual.at_column((first - self.panels.start) * PANEL);
             parts.push((Self { panels: first..(first + share).min(self.panels.end), residual, ..self.clone() }, part));
         }
         parts.into_par_iter().for_each(|(product, part)| product.write(part));
