@@ -102,11 +102,11 @@ impl Tally {
         self.tensor_of(dims, F32 * dims.iter().product::<usize>() as u64)
     }
 
-    /// Images of two bytes a value and a code for each pixel.
+    /// Images of two bytes a value and two codes for each pixel.
     pub fn in_16_bits(&self, dims: &[usize]) -> Outline {
         let values = dims.iter().product::<usize>();
         let pixels = values / dims.last().copied().unwrap_or(1).max(1);
-        self.tensor_of(dims, (2 * values + 8 * pixels) as u64)
+        self.tensor_of(dims, (2 * values + 16 * pixels) as u64)
     }
 
     /// The same of so many bytes.

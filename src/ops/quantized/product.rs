@@ -227,6 +227,7 @@ impl Product<'_> {
 mod tests {
     use super::*;
     use crate::ops::packed::lines;
+    use crate::ops::quantized::activations::encode_rows_finely;
     use crate::ops::quantized::matrix::{BLOCK, BlockType, Form};
     use crate::ops::testing::random;
 
@@ -312,6 +313,37 @@ mod tests {
         }
     }
 
+    /// Rows in 16 bits, with what must follow them.
+    struct Fine {
+        bytes: Vec<u8>,
+        rests: Vec<u8>,
+        codes: Vec<Code>,
+    }
+
+    impl Fine {
+        fn new(values: &[f32], length: usize) -> Self {
+            let [mut bytes, mut rests] = [(); 2].map(|()| vec![MaybeUninit::new(0); values.len() + SLACK]);
+            let mut codes = vec![Code::default(); values.len() / length];
+            let all = 0..values.len();
+            encode_rows_finely(values, length, &mut bytes[all.clone()], &mut rests[all], &mut codes);
+            // SAFETY: all have been zero from the beginning.
+            let [bytes, rests] = [bytes, rests].map(|bytes| unsafe { written(bytes) });
+            Self { bytes, rests, codes: codes.iter().map(|code| code.fine()).collect() }
+        }
+
+        fn rows(&self) -> CodedRows<'_> {
+            CodedRows { bytes: &self.bytes, rests: &self.rests, codes: &self.codes }
+        }
+
+        fn values(&self, length: usize) -> Vec<f32> {
+            let mut values = vec![0.0; self.codes.len() * length];
+            for (row, (values, code)) in values.chunks_exact_mut(length).zip(&self.codes).enumerate() {
+                code.decode(&self.bytes[row * length..], &self.rests[row * length..], values);
+            }
+            values
+        }
+    }
+
     fn check([images, groups, count]: [usize; 3], weight: &QuantizedMatrix, depth: Range<usize>) {
         let (segments, columns) = (weight.segments(), weight.columns());
         let segment_length = depth.len() / segments;
@@ -337,12 +369,20 @@ mod tests {
             let first = panels.start * PANEL;
             let width = columns - first;
             let (before_columns, stride) = (3, width + 3);
-            let (held, residual) = (floats(rows.all() * stride, 3), floats(rows.all() * stride, 4));
+            let (held, coded) = (floats(rows.all() * stride, 3), Fine::new(&floats(rows.all() * stride, 4), stride));
+            let residual = coded.values(stride);
+            let none = vec![0.0; residual.len()];
+            let residuals = [
+                (Residual::None, &none),
+                (Residual::Floats(&residual[before_columns..]), &residual),
+                (Residual::Coded(coded.rows()).at_column(before_columns), &residual),
+            ];
             let bias = floats(columns, 5);
             let bias_lines = lines(&bias);
-            for (start, instructions) in [Start::Bias(&bias_lines), Start::Result]
-                .into_iter()
-                .flat_map(|start| Instructions::all().map(move |instructions| (start, instructions)))
+            let starts = [Start::Bias(&bias_lines), Start::Result];
+            let cases = starts.into_iter().flat_map(|start| residuals.map(move |residual| (start, residual)));
+            for ((start, (added, residual)), instructions) in
+                cases.flat_map(|case| Instructions::all().map(move |instructions| (case, instructions)))
             {
                 let mut result = held.clone();
                 let product = Product {
@@ -352,7 +392,7 @@ mod tests {
                     depth: depth.clone(),
                     panels: panels.clone(),
                     start,
-                    residual: Residual::Floats(&residual[before_columns..]),
+                    residual: added,
                     activation: Activation::Relu,
                 };
                 let target = Target::holding(&mut result, stride).split_at_column(before_columns).1;

@@ -12,6 +12,8 @@ pub const SPAN: usize = 2 * SIDE;
 /// `sums = left · right`, [`SPAN`] rows of as many values, over `blocks` blocks of the depth. An operand is the planes of twice
 /// sixteen rows, or columns.
 ///
+/// A tile is loaded while those before it are multiplied, as early as nothing needs what its register held.
+///
 /// Six of the nine products of the planes are computed, the small ones first. What is left out is at most 2⁻²³ of a product
 /// of two values: one unit in the last place of f32.
 ///
@@ -36,46 +38,46 @@ pub unsafe fn multiply(
             // The low plane of the left times the high one of the right.
             "tileloadd tmm4, [{left0} + {stride} + 2*{tile}]",
             "tileloadd tmm6, [{right0} + {stride}]",
-            "tileloadd tmm5, [{left1} + {stride} + 2*{tile}]",
-            "tileloadd tmm7, [{right1} + {stride}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{right1} + {stride}]",
             "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{left1} + {stride} + 2*{tile}]",
             "tdpbf16ps tmm2, tmm5, tmm6",
+            "tileloadd tmm4, [{left0} + {stride} + {tile}]",
             "tdpbf16ps tmm3, tmm5, tmm7",
             // Middle times high.
-            "tileloadd tmm4, [{left0} + {stride} + {tile}]",
-            "tileloadd tmm5, [{left1} + {stride} + {tile}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm5, [{left1} + {stride} + {tile}]",
             "tdpbf16ps tmm1, tmm4, tmm7",
             "tdpbf16ps tmm2, tmm5, tmm6",
+            "tileloadd tmm6, [{right0} + {stride} + {tile}]",
             "tdpbf16ps tmm3, tmm5, tmm7",
             // Middle times middle.
-            "tileloadd tmm6, [{right0} + {stride} + {tile}]",
-            "tileloadd tmm7, [{right1} + {stride} + {tile}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm7, [{right1} + {stride} + {tile}]",
             "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm4, [{left0} + {stride}]",
             "tdpbf16ps tmm3, tmm5, tmm7",
             // High times middle.
-            "tileloadd tmm4, [{left0} + {stride}]",
-            "tileloadd tmm5, [{left1} + {stride}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm5, [{left1} + {stride}]",
             "tdpbf16ps tmm1, tmm4, tmm7",
             "tdpbf16ps tmm2, tmm5, tmm6",
+            "tileloadd tmm6, [{right0} + {stride} + 2*{tile}]",
             "tdpbf16ps tmm3, tmm5, tmm7",
             // High times low.
-            "tileloadd tmm6, [{right0} + {stride} + 2*{tile}]",
-            "tileloadd tmm7, [{right1} + {stride} + 2*{tile}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm7, [{right1} + {stride} + 2*{tile}]",
             "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm6, [{right0} + {stride}]",
             "tdpbf16ps tmm3, tmm5, tmm7",
             // High times high.
-            "tileloadd tmm6, [{right0} + {stride}]",
-            "tileloadd tmm7, [{right1} + {stride}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm7, [{right1} + {stride}]",
             "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
             "tdpbf16ps tmm3, tmm5, tmm7",
             "add {left0}, 3*{tile}",
             "add {left1}, 3*{tile}",
