@@ -99,12 +99,12 @@ pub enum TrainError {
 }
 
 impl TrainError {
-    /// Where the device failed for good, if it did: none is while the weights of a step moved.
+    /// Where the device failed for good, if it did: none is while weights moved, at a validation or a snapshot.
     pub fn device_failure(&self) -> Option<Option<u64>> {
         match self {
             Self::Device { step, .. } => Some(Some(*step)),
             Self::Halfway { .. } => Some(None),
-            _ => None,
+            error => error.is_of_device().then_some(None),
         }
     }
 

@@ -7,8 +7,9 @@ use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
 use super::activations::{Code, encode_rows_finely};
-use super::product::{CodedRows, SLACK};
-use crate::ops::{space, vectorized, with_elements, written};
+use super::product::CodedRows;
+use super::row_bytes::RowBytes;
+use crate::ops::{vectorized, with_elements};
 
 /// Pixels that are coded together.
 const PIXELS: usize = 128;
@@ -16,10 +17,10 @@ const PIXELS: usize = 128;
 /// Images of shape `(n, h, w, channels)`.
 pub struct CodedImages {
     shape: [usize; 4],
-    /// One per value, and [`SLACK`] behind.
-    bytes: Vec<u8>,
+    /// One per value.
+    bytes: RowBytes,
     /// As many, see [`Code::fine`].
-    rests: Vec<u8>,
+    rests: RowBytes,
     /// One per pixel.
     codes: Vec<Code>,
     /// [`Code::fine`] of each.
@@ -47,15 +48,16 @@ impl CodedImages {
     /// `fill` must code every pixel.
     pub unsafe fn filled(shape: [usize; 4], fill: impl FnOnce(Pixels)) -> Self {
         let length = shape.iter().product::<usize>();
-        let [mut bytes, mut rests] = [(); 2].map(|()| space(length + SLACK));
         let mut codes = vec![Code::default(); shape[..3].iter().product()];
-        for bytes in [&mut bytes, &mut rests] {
-            bytes[length..].fill(MaybeUninit::new(0));
-        }
-        let (bytes_of_pixels, rests_of_pixels) = (&mut bytes[..length], &mut rests[..length]);
-        fill(Pixels { channels: shape[3], bytes: bytes_of_pixels, rests: rests_of_pixels, codes: &mut codes });
-        // SAFETY: the caller's promise; what lies behind has been filled.
-        let (bytes, rests) = unsafe { (written(bytes), written(rests)) };
+        let mut filled = None;
+        // SAFETY: the caller's promise.
+        let bytes = unsafe {
+            RowBytes::filled(length, |bytes| {
+                let fill = |rests: &mut _| fill(Pixels { channels: shape[3], bytes, rests, codes: &mut codes });
+                filled = Some(RowBytes::filled(length, fill));
+            })
+        };
+        let rests = filled.expect("rests are filled with the bytes");
         Self { shape, bytes, rests, fine: fine(&codes), codes }
     }
 
@@ -67,10 +69,17 @@ impl CodedImages {
         if parts.iter().any(|part| part.shape[1..] != *size) {
             candle_core::bail!("images of several sizes were given");
         }
-        let cat = |bytes: fn(&Self) -> &[u8]| {
-            let parts: Vec<_> =
-                parts.iter().map(|part| &bytes(part)[..part.length()]).chain([&[0; SLACK][..]]).collect();
-            parts.concat()
+        let cat = |bytes: fn(&Self) -> &RowBytes| {
+            let length = parts.iter().map(Self::length).sum();
+            let fill = |mut space: &mut [MaybeUninit<u8>]| {
+                for part in parts {
+                    let (own, others) = space.split_at_mut(part.length());
+                    own.write_copy_of_slice(&bytes(part).with_slack()[..part.length()]);
+                    space = others;
+                }
+            };
+            // SAFETY: the parts are all of it.
+            unsafe { RowBytes::filled(length, fill) }
         };
         let codes: Vec<_> = parts.iter().flat_map(|part| &part.codes).copied().collect();
         Ok(Self {
@@ -101,7 +110,7 @@ impl CodedImages {
 
     /// All bytes, with what must follow them.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.with_slack()
     }
 
     pub fn codes(&self) -> &[Code] {
@@ -112,14 +121,14 @@ impl CodedImages {
     pub fn rows(&self, first: usize, count: usize) -> CodedRows<'_> {
         let start = first * self.shape[3];
         let codes = &self.fine[first..][..count];
-        CodedRows { bytes: &self.bytes[start..], rests: &self.rests[start..], codes }
+        CodedRows { bytes: &self.bytes.with_slack()[start..], rests: &self.rests.with_slack()[start..], codes }
     }
 
     /// The values of whole pixels from `first` on.
     fn decode(&self, first: usize, values: &mut [f32]) {
         let channels = self.shape[3];
         let start = first * channels;
-        let (bytes, rests) = (&self.bytes[start..], &self.rests[start..]);
+        let (bytes, rests) = (&self.bytes.with_slack()[start..], &self.rests.with_slack()[start..]);
         vectorized(
             #[inline(always)]
             || {
@@ -193,7 +202,7 @@ mod tests {
             let (mut bytes, mut codes) = (vec![0; values.len()], vec![Code::default(); values.len() / 37]);
             encode_rows(&values, 37, &mut bytes, &mut codes);
             assert_eq!(coded.codes(), codes);
-            for ((byte, ours), rest) in bytes.into_iter().zip(coded.bytes()).zip(&coded.rests) {
+            for ((byte, ours), rest) in bytes.into_iter().zip(coded.bytes()).zip(coded.rests.with_slack()) {
                 // Halfway between two bytes the last place of sixteen bits decides.
                 let above = i16::from(*ours) - i16::from(byte);
                 assert!(
@@ -205,7 +214,7 @@ mod tests {
             for (index, (value, decoded)) in values.iter().zip(decoded).enumerate() {
                 let error = (value - decoded).abs();
                 // The end of the range may lie one place beyond the last one.
-                let is_last = (coded.bytes()[index], coded.rests[index]) == (255, 255);
+                let is_last = (coded.bytes()[index], coded.rests.with_slack()[index]) == (255, 255);
                 let allowed = codes[index / 37].scale / if is_last { 250.0 } else { 500.0 };
                 assert!(error <= allowed, "{value} became {decoded}");
             }

@@ -7,7 +7,8 @@ use rayon::prelude::*;
 
 use super::activations::{Code, encode_rows};
 use super::matrix::QuantizedMatrix;
-use super::product::{Product, Residual, SLACK};
+use super::product::{Product, Residual};
+use super::row_bytes::SLACK;
 use crate::ops::packed::{FEW_ROWS, Line, Rows, Start, Target, Tile, TileWeight, lines, tile_rows};
 use crate::ops::{Activation, filled, scratch, with_elements, work};
 

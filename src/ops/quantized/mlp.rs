@@ -7,7 +7,8 @@ use rayon::prelude::*;
 
 use super::activations::{Code, encode_rows};
 use super::matrix::{PART, QuantizedMatrix};
-use super::product::{Product, Residual, SLACK};
+use super::product::{Product, Residual};
+use super::row_bytes::SLACK;
 use crate::ops::backward::add;
 use crate::ops::layer_norm::normalize;
 use crate::ops::packed::{Line, Mlp, PANEL, Rows, Start, Target, lines, tile_rows};

@@ -17,6 +17,7 @@ mod linear;
 mod matrix;
 mod mlp;
 mod product;
+mod row_bytes;
 mod stem;
 #[cfg(test)]
 mod testing;
@@ -28,5 +29,5 @@ pub use images::CodedImages;
 pub use linear::linear;
 pub use matrix::{BLOCK, BlockType, QuantizedMatrix};
 pub use mlp::{WIDE, mlp};
-pub use product::SLACK;
+pub use row_bytes::SLACK;
 pub use stem::conv_max_pool;

@@ -1,6 +1,5 @@
 //! The product of a tile of coded rows with a quantized weight, over whole parts of its depth and any of its panels.
 
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -9,48 +8,9 @@ use super::activate::activate;
 use super::activations::Code;
 use super::instructions::Instructions;
 use super::kernel::{Block, Passed};
-use super::matrix::{PART, QuantizedMatrix, TILE};
-use crate::ops::packed::{Line, PANEL, Rows, Start, Target};
-use crate::ops::{Activation, space, vectorized, written};
-
-/// Bytes that must follow a row's last: a kernel reads whole tiles or blocks. Weights of zero meet what it finds there.
-pub const SLACK: usize = TILE;
-
-/// Bytes that begin with a cache line, as tiles are loaded fastest, and zeros for [`SLACK`].
-pub struct RowBytes {
-    held: Vec<u8>,
-    first: usize,
-}
-
-impl RowBytes {
-    const LINE: usize = size_of::<Line>();
-
-    /// So many bytes.
-    ///
-    /// # Safety
-    /// `fill` must write all of them.
-    pub unsafe fn filled(length: usize, fill: impl FnOnce(&mut [MaybeUninit<u8>])) -> Self {
-        let mut held = space(length + SLACK + Self::LINE);
-        let first = held.as_ptr().addr().next_multiple_of(Self::LINE) - held.as_ptr().addr();
-        let (before, rest) = held.split_at_mut(first);
-        let (bytes, behind) = rest.split_at_mut(length);
-        for unused in [before, behind] {
-            unused.fill(MaybeUninit::new(0));
-        }
-        fill(bytes);
-        // SAFETY: the caller's promise; all else is zero.
-        Self { held: unsafe { written(held) }, first }
-    }
-
-    /// These, and what must follow them.
-    pub fn with_slack(&self) -> &[u8] {
-        &self.held[self.first..]
-    }
-
-    pub fn with_slack_mut(&mut self) -> &mut [u8] {
-        &mut self.held[self.first..]
-    }
-}
+use super::matrix::{PART, QuantizedMatrix};
+use crate::ops::packed::{PANEL, Rows, Start, Target};
+use crate::ops::{Activation, vectorized};
 
 /// `result = activation(start + rows · weight[depth, panels] + residual)`, on the calling thread.
 #[derive(Clone)]
@@ -225,11 +185,15 @@ impl Product<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::MaybeUninit;
+
     use super::*;
     use crate::ops::packed::lines;
     use crate::ops::quantized::activations::encode_rows_finely;
     use crate::ops::quantized::matrix::{BLOCK, BlockType, Form};
+    use crate::ops::quantized::row_bytes::SLACK;
     use crate::ops::testing::random;
+    use crate::ops::written;
 
     /// A sequence of numbers without pattern.
     fn numbers(seed: u64) -> impl Iterator<Item = u64> {

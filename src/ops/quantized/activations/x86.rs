@@ -203,16 +203,9 @@ unsafe fn encode<B: Byte>(coder: Coder, values: &[f32], bytes: &mut [B]) {
         let order = packed_order();
         let whole = values.len() / (4 * LANES) * (4 * LANES);
         for first in (0..whole).step_by(4 * LANES) {
-            let from = values.as_ptr().add(first);
-            let low = _mm512_packs_epi32(
-                places(coder, _mm512_loadu_ps(from)),
-                places(coder, _mm512_loadu_ps(from.add(LANES))),
-            );
-            let high = _mm512_packs_epi32(
-                places(coder, _mm512_loadu_ps(from.add(2 * LANES))),
-                places(coder, _mm512_loadu_ps(from.add(3 * LANES))),
-            );
-            let packed = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
+            let [a, b, c, d] = four_places(coder, values.as_ptr().add(first));
+            let packed = _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+            let packed = _mm512_permutexvar_epi32(order, packed);
             _mm512_storeu_si512(bytes.as_mut_ptr().add(first).cast(), packed);
         }
         for first in (whole..values.len()).step_by(LANES) {
@@ -238,15 +231,8 @@ unsafe fn encode_finely(coder: Coder, values: &[f32], bytes: &mut [MaybeUninit<u
         let (order, low_byte) = (packed_order(), _mm512_set1_epi16(255));
         let whole = values.len() / (4 * LANES) * (4 * LANES);
         for first in (0..whole).step_by(4 * LANES) {
-            let from = values.as_ptr().add(first);
-            let low = _mm512_packus_epi32(
-                places(fine, _mm512_loadu_ps(from)),
-                places(fine, _mm512_loadu_ps(from.add(LANES))),
-            );
-            let high = _mm512_packus_epi32(
-                places(fine, _mm512_loadu_ps(from.add(2 * LANES))),
-                places(fine, _mm512_loadu_ps(from.add(3 * LANES))),
-            );
+            let [a, b, c, d] = four_places(fine, values.as_ptr().add(first));
+            let (low, high) = (_mm512_packus_epi32(a, b), _mm512_packus_epi32(c, d));
             let upper = _mm512_packus_epi16(_mm512_srli_epi16::<8>(low), _mm512_srli_epi16::<8>(high));
             let lower = _mm512_packus_epi16(_mm512_and_si512(low, low_byte), _mm512_and_si512(high, low_byte));
             let (upper, lower) = (_mm512_permutexvar_epi32(order, upper), _mm512_permutexvar_epi32(order, lower));
@@ -275,6 +261,23 @@ unsafe fn encode_finely(coder: Coder, values: &[f32], bytes: &mut [MaybeUninit<u
 unsafe fn packed_order() -> __m512i {
     // SAFETY: the caller's promise.
     unsafe { _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15) }
+}
+
+/// [`places`] of four vectors one after the other.
+///
+/// # Safety
+/// The machine must have AVX-512, and so many values be readable.
+#[inline(always)]
+unsafe fn four_places(coder: Coder, from: *const f32) -> [__m512i; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        [
+            places(coder, _mm512_loadu_ps(from)),
+            places(coder, _mm512_loadu_ps(from.add(LANES))),
+            places(coder, _mm512_loadu_ps(from.add(2 * LANES))),
+            places(coder, _mm512_loadu_ps(from.add(3 * LANES))),
+        ]
+    }
 }
 
 /// The nearest integers to the places of values, of two the even one: yet to be brought into the range of bytes.
