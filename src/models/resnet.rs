@@ -13,7 +13,7 @@ use super::source::{BatchNorm, Source};
 use super::{Block, ModelError, Phase};
 use crate::memory::Outline;
 use crate::ops::outline as told;
-use crate::ops::{self, Activation, Bottleneck, Padding, Window};
+use crate::ops::{self, Activation, Bottleneck, Narrow, Padding, Window};
 
 const EPSILON: f32 = 1e-5;
 
@@ -153,9 +153,9 @@ impl Layer for Residual {
         let (first, images) = (&self.convs[0], features.into_coded()?);
         let narrow = match first.in_bytes() {
             Some(layer) => ops::linear_coded(&images, layer)?,
-            None => first.forward(&images.tensor()?, Phase::Evaluate)?,
+            None => Narrow::new(first.forward(&images.tensor()?, Phase::Evaluate)?)?,
         };
-        Ok(Features::Coded(ops::bottleneck(&images, narrow, block)?))
+        Ok(Features::Coded(ops::bottleneck(images, narrow, block)?))
     }
 
     fn forward(&self, xs: Tensor, phase: Phase) -> candle_core::Result<Tensor> {
@@ -173,7 +173,8 @@ impl Layer for Residual {
             let images = xs.in_16_bits();
             drop(xs);
             let narrow = self.convs[0].forward_outline(&images)?;
-            return told::bottleneck(narrow, self.convs[1].window, self.convs[2].outputs());
+            let passed = self.shortcut.is_none().then(|| images.clone());
+            return told::bottleneck(passed, narrow, self.convs[1].window, self.convs[2].outputs());
         }
         let (last, first) = self.convs.split_last().expect("a block has convolutions");
         let mut hidden = xs.clone();

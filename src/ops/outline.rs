@@ -127,8 +127,8 @@ pub fn conv_max_pool(x: &Outline, window: Window, outputs: usize, pool: Window) 
     Ok(x.new(&[pooled.batch, pooled.out_height, pooled.out_width, outputs]))
 }
 
-/// `bottleneck`, of the narrow images and with so many channels in the end.
-pub fn bottleneck(narrow: Outline, window: Window, channels: usize) -> Result<Outline> {
+/// `bottleneck`, of the narrow images and with so many channels in the end, in the memory of what is `passed` if anything is.
+pub fn bottleneck(passed: Option<Outline>, narrow: Outline, window: Window, channels: usize) -> Result<Outline> {
     let geometry = window.over(narrow.dims())?;
     let reach = |outputs: usize| (outputs - 1) * window.stride + window.kernel;
     let image = reach(geometry.out_height) * reach(geometry.out_width) * geometry.channels;
@@ -137,7 +137,7 @@ pub fn bottleneck(narrow: Outline, window: Window, channels: usize) -> Result<Ou
     let dims = [geometry.batch, geometry.out_height, geometry.out_width, channels];
     let tally = narrow.tally().clone();
     drop(narrow);
-    Ok(tally.in_16_bits(&dims))
+    Ok(passed.unwrap_or_else(|| tally.in_16_bits(&dims)))
 }
 
 /// An operation whose only gradient is one of its input's size.

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::backward::{gradient, read};
 use super::composed::Windows;
 use super::window::{Geometry, Window};
-use super::{Face, elements, face, metal, output};
+use super::{Face, elements, face, metal, output, scratch};
 
 /// The largest value of each window, per channel; padding never wins.
 ///
@@ -104,25 +104,34 @@ fn to_first_maxima(gradients: &mut [f32], image: &[f32], upstream: &[f32], geome
     }
 }
 
-/// Takes the largest values of the windows of output row `y` into `row`. The `image` may lack rows before `first_held`.
+/// Takes the largest values of the windows of output row `y` into `row`, which holds smaller ones. The `image` may lack rows before `first_held`.
 pub fn max_row(image: &[f32], first_held: usize, geometry: &Geometry, y: usize, row: &mut [f32]) {
     let Geometry { width, channels, .. } = *geometry;
     let (first_y, window_rows) = geometry.rows(y);
-    let first_y = first_y - first_held;
-    vectorized!(|| {
-        for (column, largest) in row.chunks_exact_mut(channels).enumerate() {
-            let (first_x, window_columns) = geometry.columns(column);
-            for image_y in first_y..first_y + window_rows.len() {
-                for image_x in first_x..first_x + window_columns.len() {
-                    let values = &image[(image_y * width + image_x) * channels..][..channels];
-                    for (largest, &value) in largest.iter_mut().zip(values) {
-                        // Not f32::max, which would hide a NaN.
-                        *largest = if value > *largest || value.is_nan() { value } else { *largest };
-                    }
+    let image_row = |y: usize| &image[(y - first_held) * width * channels..][..width * channels];
+    // Windows share their columns: the largest value of each is found once.
+    scratch::with(width * channels, |columns| {
+        vectorized!(|| {
+            columns.fill(f32::NEG_INFINITY);
+            for y in first_y..first_y + window_rows.len() {
+                take_larger(columns, image_row(y));
+            }
+            for (column, largest) in row.chunks_exact_mut(channels).enumerate() {
+                let (first_x, window_columns) = geometry.columns(column);
+                for x in first_x..first_x + window_columns.len() {
+                    take_larger(largest, &columns[x * channels..][..channels]);
                 }
             }
-        }
+        });
     });
+}
+
+#[inline(always)]
+fn take_larger(largest: &mut [f32], values: &[f32]) {
+    for (largest, &value) in largest.iter_mut().zip(values) {
+        // Not f32::max, which would hide a NaN.
+        *largest = if value > *largest || value.is_nan() { value } else { *largest };
+    }
 }
 
 /// The mean over height and width: `(n, h, w, channels)` to `(n, channels)`.

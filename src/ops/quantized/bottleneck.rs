@@ -2,11 +2,12 @@
 //! must be known before its windows are coded, and one tile of what follows: neither leaves the cache.
 
 use std::mem::MaybeUninit;
+use std::sync::{Mutex, PoisonError};
 
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::activations::{Code, encode_rows};
+use super::activations::{Code, Range, encode_rows, range};
 use super::conv::Coded;
 use super::images::{CodedImages, Pixels};
 use super::matrix::QuantizedMatrix;
@@ -34,46 +35,76 @@ pub struct Bottleneck<'a> {
     pub shortcut: Option<CodedLayer<'a>>,
 }
 
+/// What a block's first convolution gives, and the range of each image.
+pub struct Narrow {
+    values: Tensor,
+    ranges: Vec<Range>,
+}
+
+impl Narrow {
+    /// Of a tensor of shape `(n, h, w, channels)`.
+    pub fn new(values: Tensor) -> Result<Self> {
+        let (batch, ..) = values.dims4()?;
+        let image = (values.elem_count() / batch.max(1)).max(1);
+        let ranges = with_elements([&values], |elements| Ok(elements[0].par_chunks(image).map(range).collect()))?;
+        Ok(Self { values, ranges })
+    }
+}
+
 /// `activation(x · weight + bias)`: a convolution with a window of one pixel, as [`super::conv`] computes it.
-pub fn linear_coded(x: &CodedImages, layer: CodedLayer) -> Result<Tensor> {
+pub fn linear_coded(x: &CodedImages, layer: CodedLayer) -> Result<Narrow> {
     let ([batch, height, width, inputs], outputs) = (x.shape(), layer.0.columns());
     if layer.0.depth() != inputs || layer.2 != Window::centered(1, 1) || layer.1.elem_count() != outputs {
         candle_core::bail!("a layer of {} inputs was given images of {:?}", layer.0.depth(), x.shape());
     }
     let rows = x.codes().len();
     work::product(rows, inputs, outputs);
-    with_elements([layer.1], |elements| {
+    let (image, ranges) = (height * width, Mutex::new(vec![Range::ZERO; batch]));
+    let values = with_elements([layer.1], |elements| {
         let bias = lines(elements[0]);
         let is_shared = rows <= FEW_ROWS;
         let tile = if is_shared { rows } else { tile_rows(rows, usize::MAX) };
         let write = |space: &mut [MaybeUninit<f32>]| {
             space.par_chunks_mut((tile * outputs).max(1)).enumerate().for_each(|(index, space)| {
-                let (first, target) = (index * tile, Target::new(space, outputs));
+                let (first, target) = (index * tile, Target::new(&mut *space, outputs));
                 let rows = Rows::dense(&x.bytes()[first * inputs..], target.rows, inputs);
                 let codes = &x.codes()[first..][..target.rows];
+                let last = first + target.rows;
                 multiply(layer, (rows, codes), Start::Bias(&bias), Residual::None, target, is_shared);
+                // SAFETY: the product has filled its target.
+                let values = unsafe { space.assume_init_ref() };
+                // While they are in the cache.
+                for index in first / image..last.div_ceil(image) {
+                    let part = first.max(index * image)..last.min((index + 1) * image);
+                    let seen = range(&values[(part.start - first) * outputs..(part.end - first) * outputs]);
+                    let mut ranges = ranges.lock().unwrap_or_else(PoisonError::into_inner);
+                    ranges[index] = ranges[index].and(seen);
+                }
             });
         };
         // SAFETY: the products fill their targets, which are all of the space.
         unsafe { filled((batch, height, width, outputs), write) }
-    })
+    })?;
+    Ok(Narrow { values, ranges: ranges.into_inner().unwrap_or_else(PoisonError::into_inner) })
 }
 
 /// `activation(widening(windows(narrow)) + shortcut(x))`, each layer as a convolution of its own computes it; `narrow` is what
-/// the block's first convolution makes of `x`.
-pub fn bottleneck(x: &CodedImages, narrow: Tensor, block: Bottleneck) -> Result<CodedImages> {
-    let geometry = block.windows.2.over(narrow.dims())?;
-    let shortcut = block.shortcut.map(|layer| layer.2.over(&x.shape())).transpose()?;
+/// the block's first convolution makes of `x`. Where `x` is added as it is, the result takes its place in memory: then it is
+/// still in the cache.
+pub fn bottleneck(x: CodedImages, narrow: Narrow, block: Bottleneck) -> Result<CodedImages> {
+    let geometry = block.windows.2.over(narrow.values.dims())?;
     let Geometry { batch, out_height, out_width, .. } = geometry;
     let shape = [batch, out_height, out_width, block.widening.0.columns()];
-    if !block.fits(x, &geometry, shape) {
-        candle_core::bail!("the layers of a block do not fit {:?} and {:?}", x.shape(), narrow.dims());
+    if !block.fits(&x, &geometry, shape) {
+        candle_core::bail!("the layers of a block do not fit {:?} and {:?}", x.shape(), narrow.values.dims());
     }
     let layers = [block.windows, block.widening].into_iter().chain(block.shortcut);
     for (weight, ..) in layers.clone() {
         work::product(geometry.positions(), weight.depth(), weight.columns());
     }
-    let coded = with_elements([&narrow], |elements| Ok(Coded::images(&geometry, elements[0])))?;
+    let coded = with_elements([&narrow.values], |elements| {
+        Ok(Coded::images(&geometry, elements[0], |image, _| narrow.ranges[image]))
+    })?;
     drop(narrow);
     with_elements(layers.map(|layer| layer.1), |biases| {
         let mut last_bias = biases[1].to_vec();
@@ -83,18 +114,22 @@ pub fn bottleneck(x: &CodedImages, narrow: Tensor, block: Bottleneck) -> Result<
         let (bias, last_bias) = (lines(biases[0]), lines(&last_bias));
         let tiles = tiles_within(&geometry, TILE, rayon::current_num_threads());
         let is_shared = tiles.len() < rayon::current_num_threads();
-        let pass = Pass { x, block, bias, last_bias, coded, geometry, shortcut, is_shared };
-        let fill = |mut pixels: Pixels| {
+        let pass = Pass { block, bias, last_bias, coded, geometry, is_shared };
+        let fill = |shortcut: Option<Shortcut>, mut pixels: Pixels| {
             let mut parts = Vec::new();
             for tile in tiles {
                 let (part, others) = pixels.split_at(tile.positions(&geometry));
                 parts.push((tile, part));
                 pixels = others;
             }
-            parts.into_par_iter().for_each(|(tile, pixels)| pass.write(&tile, pixels));
+            parts.into_par_iter().for_each(|(tile, pixels)| pass.write(&tile, shortcut.as_ref(), pixels));
         };
+        let Some(layer) = block.shortcut else {
+            return Ok(x.recoded(|pixels| fill(None, pixels)));
+        };
+        let shortcut = Shortcut { x: &x, layer, geometry: layer.2.over(&x.shape())? };
         // SAFETY: the tiles are all pixels.
-        Ok(unsafe { CodedImages::filled(shape, fill) })
+        Ok(unsafe { CodedImages::filled(shape, |pixels| fill(Some(shortcut), pixels)) })
     })
 }
 
@@ -148,7 +183,6 @@ pub fn multiply(
 
 /// A block over its images.
 struct Pass<'a> {
-    x: &'a CodedImages,
     block: Bottleneck<'a>,
     bias: Vec<Line>,
     /// That of the widening, and of the shortcut's convolution.
@@ -156,15 +190,20 @@ struct Pass<'a> {
     /// What the windows read.
     coded: Coded,
     geometry: Geometry,
-    /// That of the shortcut's convolution.
-    shortcut: Option<Geometry>,
     is_shared: bool,
 }
 
+/// A shortcut's convolution over the block's input.
+struct Shortcut<'a> {
+    x: &'a CodedImages,
+    layer: CodedLayer<'a>,
+    geometry: Geometry,
+}
+
 impl Pass<'_> {
-    /// Computes the pixels of a tile.
-    fn write(&self, tile: &ImageTile, pixels: Pixels) {
-        let Bottleneck { windows, widening, shortcut } = self.block;
+    /// Computes the pixels of a tile, which hold the block's input where it has no shortcut.
+    fn write(&self, tile: &ImageTile, shortcut: Option<&Shortcut>, pixels: Pixels) {
+        let Bottleneck { windows, widening, .. } = self.block;
         let (inner, outputs) = (windows.0.columns(), widening.0.columns());
         let rows = tile.positions(&self.geometry);
         let together = if shortcut.is_some() || self.is_shared { rows } else { WIDENED };
@@ -184,12 +223,12 @@ impl Pass<'_> {
             for (index, pixels) in pixels.chunks(together).enumerate() {
                 let (first, count) = (index * together, pixels.count());
                 let sums = &mut sums[..count * outputs];
-                let (start, residual) = if shortcut.is_some() {
-                    self.pass_by(tile, sums);
-                    (Start::Result, Residual::None)
-                } else {
-                    let passed = self.x.rows(tile.first_row(&self.geometry) + first, count);
-                    (Start::Bias(&self.last_bias), Residual::Coded(passed))
+                let (start, residual) = match shortcut {
+                    Some(shortcut) => {
+                        shortcut.write(tile, &self.last_bias, sums, self.is_shared);
+                        (Start::Result, Residual::None)
+                    }
+                    None => (Start::Bias(&self.last_bias), pixels.held().map_or(Residual::None, Residual::Coded)),
                 };
                 let middle = (Rows::dense(&bytes[first * inner..], count, inner), &codes[first..][..count]);
                 multiply(widening, middle, start, residual, Target::holding(sums, outputs), self.is_shared);
@@ -197,22 +236,24 @@ impl Pass<'_> {
             }
         });
     }
+}
 
-    /// What the sums of a tile begin with behind a shortcut's convolution.
-    fn pass_by(&self, tile: &ImageTile, sums: &mut [f32]) {
-        let Some((layer, geometry)) = self.block.shortcut.zip(self.shortcut.as_ref()) else { return };
-        let [_, height, width, channels] = self.x.shape();
+impl Shortcut<'_> {
+    /// What the sums of a tile begin with.
+    fn write(&self, tile: &ImageTile, bias: &[Line], sums: &mut [f32], is_shared: bool) {
+        let Self { x: images, layer, geometry } = self;
+        let [_, height, width, channels] = images.shape();
         let stride = layer.2.stride;
         let pixel = |row: usize| {
             let (y, x) = (row / geometry.out_width, row % geometry.out_width);
             (y / geometry.out_height * height + y % geometry.out_height * stride) * width + x * stride
         };
         let first = tile.first_row(geometry);
-        let codes: Vec<_> = (first..first + tile.positions(geometry)).map(|row| self.x.codes()[pixel(row)]).collect();
-        let bytes = &self.x.bytes()[pixel(first) * channels..];
+        let codes: Vec<_> = (first..first + tile.positions(geometry)).map(|row| images.codes()[pixel(row)]).collect();
+        let bytes = &images.bytes()[pixel(first) * channels..];
         let rows = tile.windows(geometry, bytes, width, height * width * channels);
         let target = Target::holding(sums, layer.0.columns());
-        multiply(layer, (rows, &codes), Start::Bias(&self.last_bias), Residual::None, target, self.is_shared);
+        multiply(*layer, (rows, &codes), Start::Bias(bias), Residual::None, target, is_shared);
     }
 }
 
@@ -247,9 +288,9 @@ mod tests {
         }
 
         /// What all layers make of the images.
-        fn apply(&self, x: &CodedImages) -> Result<CodedImages> {
+        fn apply(&self, x: CodedImages) -> Result<CodedImages> {
             let (weight, bias, window, activation) = &self.0[0];
-            let narrow = linear_coded(x, (weight, bias, *window, *activation))?;
+            let narrow = linear_coded(&x, (weight, bias, *window, *activation))?;
             bottleneck(x, narrow, self.block())
         }
 
@@ -281,7 +322,7 @@ mod tests {
                 };
                 let passed = if layers.0.len() > 3 { layer(&x, 3, None)? } else { coded.tensor()? };
                 let oracle = layer(&layer(&layer(&x, 0, None)?, 1, None)?, 2, Some(&passed))?;
-                let differences = (layers.apply(&coded)?.tensor()? - oracle)?.abs()?.flatten_all()?.to_vec1::<f32>()?;
+                let differences = (layers.apply(coded)?.tensor()? - oracle)?.abs()?.flatten_all()?.to_vec1::<f32>()?;
                 // The last bit of a sum decides to which byte a value halfway between two goes: that is rare.
                 let far = differences.iter().filter(|difference| **difference > 1e-2).count();
                 assert!(far <= differences.len() / 20, "{far} of {} differ", differences.len());
@@ -294,9 +335,9 @@ mod tests {
     fn an_image_has_the_same_result_in_any_company() -> Result<()> {
         let layers = Layers::new(37, 50, 2)?;
         let x = random(&[7, 9, 8, 37], 1)?;
-        let together = layers.apply(&CodedImages::new(&x)?)?.tensor()?;
+        let together = layers.apply(CodedImages::new(&x)?)?.tensor()?;
         for image in 0..7 {
-            let alone = layers.apply(&CodedImages::new(&x.narrow(0, image, 1)?)?)?.tensor()?;
+            let alone = layers.apply(CodedImages::new(&x.narrow(0, image, 1)?)?)?.tensor()?;
             let [alone, together] = [alone, together.narrow(0, image, 1)?].map(|x| x.flatten_all()?.to_vec1::<f32>());
             assert_eq!(alone?, together?);
         }
@@ -306,10 +347,11 @@ mod tests {
     #[test]
     fn layers_that_do_not_fit_are_an_error() -> Result<()> {
         let layers = Layers::new(37, 50, 1)?;
-        assert!(layers.apply(&CodedImages::new(&random(&[1, 4, 5, 36], 1)?)?).is_err());
-        let (x, narrow) = (CodedImages::new(&random(&[1, 4, 5, 37], 1)?)?, random(&[1, 4, 5, 9], 1)?);
-        assert!(bottleneck(&x, narrow.clone(), Bottleneck { shortcut: None, ..layers.block() }).is_err());
-        assert!(bottleneck(&x, narrow.narrow(1, 0, 3)?, layers.block()).is_err());
+        assert!(layers.apply(CodedImages::new(&random(&[1, 4, 5, 36], 1)?)?).is_err());
+        let (x, narrow) = (|| CodedImages::new(&random(&[1, 4, 5, 37], 1)?), random(&[1, 4, 5, 9], 1)?);
+        let without = Bottleneck { shortcut: None, ..layers.block() };
+        assert!(bottleneck(x()?, Narrow::new(narrow.clone())?, without).is_err());
+        assert!(bottleneck(x()?, Narrow::new(narrow.narrow(1, 0, 3)?)?, layers.block()).is_err());
         Ok(())
     }
 }

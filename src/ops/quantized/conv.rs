@@ -47,7 +47,11 @@ pub fn conv(
     work::product(geometry.batch * geometry.out_height * geometry.out_width, weight.depth(), outputs);
     with_elements([x, bias].into_iter().chain(residual), |elements| {
         let (x, bias, residual) = (elements[0], lines(elements[1]), elements.get(2).copied());
-        let coded = if window.kernel == 1 { Coded::pixels(&geometry, x) } else { Coded::images(&geometry, x) };
+        let coded = if window.kernel == 1 {
+            Coded::pixels(&geometry, x)
+        } else {
+            Coded::images(&geometry, x, |_, x| image_range(&geometry, x))
+        };
         let write = |mut space: &mut [MaybeUninit<f32>]| {
             let mut tiles = Vec::new();
             for tile in tiles_of(&geometry, rayon::current_num_threads()) {
@@ -77,6 +81,11 @@ pub fn conv(
     })
 }
 
+/// The range of an image's values.
+pub fn image_range(geometry: &Geometry, x: &[f32]) -> Range {
+    x.par_chunks(geometry.width * geometry.channels).map(range).reduce(|| Range::ZERO, Range::and)
+}
+
 /// Images as bytes, as large as the windows reach, and a code for each output position.
 pub struct Coded {
     bytes: RowBytes,
@@ -95,8 +104,8 @@ impl Coded {
         (tile.windows(read, &self.bytes.with_slack()[start..], read.width, image), codes)
     }
 
-    /// One code per image. What lies outside of it is zero.
-    pub fn images(geometry: &Geometry, x: &[f32]) -> Self {
+    /// One code per image, of what `range_of` says of its number and values. What lies outside of it is zero.
+    pub fn images(geometry: &Geometry, x: &[f32], range_of: impl Fn(usize, &[f32]) -> Range + Sync) -> Self {
         let Geometry { window: Window { kernel, stride, .. }, batch, height, width, channels, top, left, .. } =
             *geometry;
         let (out_height, out_width) = (geometry.out_height, geometry.out_width);
@@ -107,9 +116,8 @@ impl Coded {
         let fill = |bytes: &mut [MaybeUninit<u8>]| {
             let images = bytes.par_chunks_mut((padded_height * padded_row).max(1));
             let images = images.zip(codes.par_chunks_mut(out_height * out_width));
-            images.zip(x.par_chunks((height * row).max(1))).for_each(|((bytes, codes), x)| {
-                let ranges = x.par_chunks(row).map(range);
-                let coder = ranges.reduce(|| Range::ZERO, Range::and).coder();
+            images.zip(x.par_chunks((height * row).max(1))).enumerate().for_each(|(image, ((bytes, codes), x))| {
+                let coder = range_of(image, x).coder();
                 let zero = MaybeUninit::new(coder.zero());
                 codes.fill(coder.code);
                 bytes.par_chunks_mut(padded_row).enumerate().for_each(|(y, bytes)| {

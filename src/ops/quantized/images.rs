@@ -53,12 +53,24 @@ impl CodedImages {
         // SAFETY: the caller's promise.
         let bytes = unsafe {
             RowBytes::filled(length, |bytes| {
-                let fill = |rests: &mut _| fill(Pixels { channels: shape[3], bytes, rests, codes: &mut codes });
+                let fill =
+                    |rests: &mut _| fill(Pixels { channels: shape[3], bytes, rests, codes: &mut codes, held: &[] });
                 filled = Some(RowBytes::filled(length, fill));
             })
         };
         let rests = filled.expect("rests are filled with the bytes");
         Self { shape, bytes, rests, fine: fine(&codes), codes }
+    }
+
+    /// The same images of other values, in the same memory. Those pixels that `fill` does not code stay as they are.
+    pub fn recoded(mut self, fill: impl FnOnce(Pixels)) -> Self {
+        let (length, channels) = (self.length(), self.shape[3]);
+        let [bytes, rests] = [&mut self.bytes, &mut self.rests].map(|bytes| &mut bytes.with_slack_mut()[..length]);
+        // SAFETY: pixels only ever write bytes that hold values.
+        let [bytes, rests] = [bytes, rests].map(|bytes| unsafe { &mut *(std::ptr::from_mut(bytes) as *mut [_]) });
+        fill(Pixels { channels, bytes, rests, codes: &mut self.codes, held: &self.fine });
+        self.fine = fine(&self.codes);
+        self
     }
 
     /// The images of all, in this order, which are of one size.
@@ -117,13 +129,6 @@ impl CodedImages {
         &self.codes
     }
 
-    /// `count` pixels from `first` on, as what is added to a product.
-    pub fn rows(&self, first: usize, count: usize) -> CodedRows<'_> {
-        let start = first * self.shape[3];
-        let codes = &self.fine[first..][..count];
-        CodedRows { bytes: &self.bytes.with_slack()[start..], rests: &self.rests.with_slack()[start..], codes }
-    }
-
     /// The values of whole pixels from `first` on.
     fn decode(&self, first: usize, values: &mut [f32]) {
         let channels = self.shape[3];
@@ -145,12 +150,14 @@ fn fine(codes: &[Code]) -> Vec<Code> {
     codes.iter().map(|code| code.fine()).collect()
 }
 
-/// Pixels that are yet to be coded.
+/// Pixels that are to be coded.
 pub struct Pixels<'a> {
     channels: usize,
     bytes: &'a mut [MaybeUninit<u8>],
     rests: &'a mut [MaybeUninit<u8>],
     codes: &'a mut [Code],
+    /// [`Code::fine`] of each, or none where there are no values yet.
+    held: &'a [Code],
 }
 
 impl<'a> Pixels<'a> {
@@ -163,9 +170,10 @@ impl<'a> Pixels<'a> {
         let (bytes, other_bytes) = self.bytes.split_at_mut(count * self.channels);
         let (rests, other_rests) = self.rests.split_at_mut(count * self.channels);
         let (codes, other_codes) = self.codes.split_at_mut(count);
+        let (held, other_held) = self.held.split_at(count.min(self.held.len()));
         (
-            Self { bytes, rests, codes, ..self },
-            Self { bytes: other_bytes, rests: other_rests, codes: other_codes, channels: self.channels },
+            Self { bytes, rests, codes, held, ..self },
+            Self { bytes: other_bytes, rests: other_rests, codes: other_codes, held: other_held, ..self },
         )
     }
 
@@ -179,6 +187,16 @@ impl<'a> Pixels<'a> {
             rest = Some(others);
             Some(first)
         })
+    }
+
+    /// What they hold so far, if anything.
+    pub fn held(&self) -> Option<CodedRows<'_>> {
+        if self.held.is_empty() {
+            return None;
+        }
+        // SAFETY: they hold values.
+        let [bytes, rests] = [&*self.bytes, &*self.rests].map(|bytes| unsafe { bytes.assume_init_ref() });
+        Some(CodedRows { bytes, rests, codes: self.held })
     }
 
     /// Codes as many pixels, each by its own range.

@@ -378,7 +378,8 @@ unsafe fn finish<D: Dot, const ROWS: usize, const PANELS: usize, const VECTORS: 
                 #[inline(always)]
                 |row, column, total| {
                     let (code, at) = (*passed.codes.add(row), row * block.result_stride + column);
-                    let places = places::<D>(passed.bytes.add(at), passed.rests.add(at));
+                    let (bytes, rests) = (passed.bytes.wrapping_add(at), passed.rests.wrapping_add(at));
+                    let places = places::<D>(bytes, rests, block.columns.saturating_sub(column));
                     let start = simd.add_f32s(*total, simd.splat_f32s(code.offset));
                     *total = simd.mul_add_f32s(places, simd.splat_f32s(code.scale), start);
                 },
@@ -388,16 +389,21 @@ unsafe fn finish<D: Dot, const ROWS: usize, const PANELS: usize, const VECTORS: 
     }
 }
 
-/// A vector of `256 · byte + rest`.
+/// A vector of `256 · byte + rest`, as far as there are columns.
 ///
 /// # Safety
 /// So many bytes and rests must be readable.
 #[inline(always)]
-unsafe fn places<D: Dot>(bytes: *const u8, rests: *const u8) -> Floats<D> {
+unsafe fn places<D: Dot>(bytes: *const u8, rests: *const u8, columns: usize) -> Floats<D> {
     let mut places = Line([0.0; PANEL]);
-    for (lane, place) in places.0[..PANEL / D::VECTORS].iter_mut().enumerate() {
-        // SAFETY: the caller's promise.
-        *place = unsafe { f32::from(u16::from(*bytes.add(lane)) << 8 | u16::from(*rests.add(lane))) };
+    // SAFETY: the caller's promise.
+    let place = |lane: usize| unsafe { f32::from(u16::from(*bytes.add(lane)) << 8 | u16::from(*rests.add(lane))) };
+    let lanes = PANEL / D::VECTORS;
+    // So many at a time become vectors.
+    if columns >= lanes {
+        places.0[..lanes].iter_mut().enumerate().for_each(|(lane, value)| *value = place(lane));
+    } else {
+        places.0[..columns].iter_mut().enumerate().for_each(|(lane, value)| *value = place(lane));
     }
     // SAFETY: a line is `VECTORS` vectors long, and aligned to more than a vector.
     unsafe { places.0.as_ptr().cast::<Floats<D>>().read() }

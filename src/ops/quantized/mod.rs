@@ -23,7 +23,7 @@ mod stem;
 mod testing;
 
 pub use activations::Code;
-pub use bottleneck::{Bottleneck, CodedLayer, bottleneck, linear_coded};
+pub use bottleneck::{Bottleneck, CodedLayer, Narrow, bottleneck, linear_coded};
 pub use conv::conv;
 pub use images::CodedImages;
 pub use linear::linear;

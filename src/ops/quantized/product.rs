@@ -31,7 +31,6 @@ pub struct Product<'a> {
 pub enum Residual<'a> {
     None,
     Floats(&'a [f32]),
-    /// With a panel's bytes behind the last one.
     Coded(CodedRows<'a>),
 }
 
@@ -56,7 +55,7 @@ impl<'a> Residual<'a> {
             Self::None => true,
             Self::Floats(values) => length(columns) <= values.len(),
             Self::Coded(CodedRows { bytes, rests, codes }) => {
-                length(columns.next_multiple_of(PANEL)) <= bytes.len().min(rests.len()) && codes.len() == rows
+                length(columns) <= bytes.len().min(rests.len()) && codes.len() == rows
             }
         }
     }
@@ -277,7 +276,7 @@ mod tests {
         }
     }
 
-    /// Rows in 16 bits, with what must follow them.
+    /// Rows in 16 bits.
     struct Fine {
         bytes: Vec<u8>,
         rests: Vec<u8>,
@@ -286,10 +285,9 @@ mod tests {
 
     impl Fine {
         fn new(values: &[f32], length: usize) -> Self {
-            let [mut bytes, mut rests] = [(); 2].map(|()| vec![MaybeUninit::new(0); values.len() + SLACK]);
+            let [mut bytes, mut rests] = [(); 2].map(|()| vec![MaybeUninit::new(0); values.len()]);
             let mut codes = vec![Code::default(); values.len() / length];
-            let all = 0..values.len();
-            encode_rows_finely(values, length, &mut bytes[all.clone()], &mut rests[all], &mut codes);
+            encode_rows_finely(values, length, &mut bytes, &mut rests, &mut codes);
             // SAFETY: all have been zero from the beginning.
             let [bytes, rests] = [bytes, rests].map(|bytes| unsafe { written(bytes) });
             Self { bytes, rests, codes: codes.iter().map(|code| code.fine()).collect() }

@@ -32,7 +32,10 @@ impl RowBytes {
         }
         fill(bytes);
         // SAFETY: the caller's promise; all else is zero.
-        Self { held: unsafe { written(held) }, first }
+        let mut held = unsafe { written(held) };
+        // Where a cache line begins is chance.
+        held.truncate(first + length + SLACK);
+        Self { held, first }
     }
 
     /// These, and what must follow them.
