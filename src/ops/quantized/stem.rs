@@ -30,8 +30,8 @@ pub fn conv_max_pool(x: &Tensor, layer: CodedLayer, pool: Window) -> Result<Tens
     let shape = (batch, pooled.out_height, pooled.out_width, outputs);
     work::product(geometry.positions(), weight.depth(), outputs);
     with_elements([x, bias], |elements| {
-        let (coded, bias) =
-            (Coded::images(&geometry, elements[0], |_, x| image_range(&geometry, x)), lines(elements[1]));
+        let coded = Coded::images(&geometry, elements[0], |_, x| image_range(&geometry, x));
+        let bias = lines(elements[1]);
         let row = pooled.out_width * outputs;
         let rows = BAND.div_ceil(pooled.out_width);
         let mut result = vec![f32::NEG_INFINITY; pooled.positions() * outputs];
