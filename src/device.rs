@@ -1,5 +1,7 @@
 //! Chooses where tensors live, and says why.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use candle_core::{Device, Error};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +21,8 @@ pub struct Chosen {
     pub device: Device,
     pub name: &'static str,
     pub reason: String,
+    /// How often it had been made anew: what lies on the one before is of no use to it.
+    pub renewals: u64,
 }
 
 /// The vector instructions of this CPU among those that kernels choose from at run time.
@@ -43,8 +47,9 @@ pub struct DeviceError(String);
 
 /// The device for a choice. `Auto` is Metal where there is one; whether it computes rightly is not asked here.
 pub fn choose(choice: DeviceChoice) -> Result<Chosen, DeviceError> {
-    let cpu = |reason| Chosen { device: Device::Cpu, name: "CPU", reason };
-    let metal = |device, reason: &str| Chosen { device, name: "Metal", reason: reason.to_owned() };
+    let cpu = |reason| Chosen { device: Device::Cpu, name: "CPU", reason, renewals: 0 };
+    let renewals = RENEWALS.load(Relaxed);
+    let metal = |device, reason: &str| Chosen { device, name: "Metal", reason: reason.to_owned(), renewals };
     match choice {
         DeviceChoice::Cpu => Ok(cpu("chosen by you".to_owned())),
         DeviceChoice::Metal => metal_device().map(|device| metal(device, "chosen by you")).map_err(DeviceError),
@@ -140,10 +145,17 @@ fn metal_device() -> Result<Device, String> {
 /// follow. What lies on the device before stays there, and with it. False where no such device was made.
 pub fn renew() -> bool {
     #[cfg(target_os = "macos")]
-    return METAL.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take().is_some_and(|device| device.is_ok());
+    {
+        let mut device = METAL.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let is_renewed = device.take().is_some_and(|device| device.is_ok());
+        RENEWALS.fetch_add(u64::from(is_renewed), Relaxed);
+        is_renewed
+    }
     #[cfg(not(target_os = "macos"))]
     false
 }
+
+static RENEWALS: AtomicU64 = AtomicU64::new(0);
 
 #[cfg(target_os = "macos")]
 fn new_metal_device() -> Result<Device, String> {

@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod download;
 pub mod evaluate;
 pub mod export;
+mod failures;
 pub mod find_rate;
 pub mod flush;
 pub mod inference;

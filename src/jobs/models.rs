@@ -21,6 +21,8 @@ pub struct ModelKey {
     transform: TransformOverrides,
     loading: Loading,
     device: &'static str,
+    /// See [`Chosen::renewals`].
+    renewals: u64,
 }
 
 /// A model that a job uses; it stays until the job is done with it.
@@ -191,12 +193,14 @@ impl ModelKey {
             transform: *transform,
             loading,
             device: chosen.name,
+            renewals: chosen.renewals,
         }
     }
 
-    /// The same but for files that were written since.
+    /// The same but for files that were written since, or a device that was made anew since.
     fn is_outdated_by(&self, other: &Self) -> bool {
-        self.files != other.files && self.source == other.source && self.labels == other.labels
+        let was_written = self.files != other.files && self.source == other.source && self.labels == other.labels;
+        was_written || self.device == other.device && self.renewals != other.renewals
     }
 }
 

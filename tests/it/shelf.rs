@@ -199,9 +199,13 @@ impl Kitchen {
 
     /// Where the network lies that a job would be lent, and of how many classes it is.
     fn lent(&self) -> (usize, usize) {
+        self.lent_on(&cpu())
+    }
+
+    fn lent_on(&self, device: &Chosen) -> (usize, usize) {
         let (source, transform) = (ModelSource::File(self.at("model.safetensors")), Self::transform());
         let wanted = Wanted { source: &source, labels: None, transform: &transform, loading: Loading::default() };
-        let lent = self.places.models.lend(&wanted, &cpu(), &JobContext::detached()).unwrap().classifier;
+        let lent = self.places.models.lend(&wanted, device, &JobContext::detached()).unwrap().classifier;
         (std::ptr::from_ref(&lent.network).addr(), lent.network.architecture.classes)
     }
 
@@ -228,6 +232,19 @@ fn settings(pairs: &[(MemorySetting, &str)]) -> MemorySettings {
     let mut settings = MemorySettings::default();
     pairs.iter().for_each(|(setting, text)| settings.set(*setting, text).unwrap());
     settings
+}
+
+#[test]
+fn a_device_made_anew_has_its_models_read_again() {
+    let kitchen = Kitchen::new(&MemorySettings::default());
+    let on_cpu = kitchen.lent();
+    let mut renewed = Chosen { name: "Metal", ..cpu() };
+    kitchen.lent_on(&renewed);
+    assert_eq!(kitchen.shelved().len(), 2);
+    renewed.renewals += 1;
+    let anew = kitchen.lent_on(&renewed);
+    assert_eq!(kitchen.shelved().len(), 2, "that on the device before is of no use any more");
+    assert_eq!((kitchen.lent_on(&renewed), kitchen.lent()), (anew, on_cpu));
 }
 
 #[test]

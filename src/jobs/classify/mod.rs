@@ -24,7 +24,6 @@ use crate::jobs::models::{self, ModelLoan, in_place_of};
 use crate::jobs::peaks::Predicted;
 use crate::journal::Journal;
 use crate::memory::heap;
-use crate::ops;
 use crate::predict::{Classifier, Loading, ModelSource, Precision, Row, Strictness, TransformOverrides};
 use crate::worker::{BoxError, Events, Job, JobContext, Progress};
 
@@ -173,14 +172,18 @@ pub fn classify(
     let journal = Journal::open(&places.journal)?;
     let Lent { config, classifier, predicted } = lend(config, &chosen, places, ctx, on_event)?;
     let left = predicted.as_ref().map_or(u64::MAX, |predicted| predicted.left);
-    let Gone { summary, most_at_once, highest } = Run::start(&config, journal, classifier, left, ctx, on_event)?.go();
+    let lend_again = || {
+        let Prepared { chosen, .. } = doctor::prepare(config.device, &places.verdicts, ctx)?;
+        places.models.lend_exactly(&config.to_load().wanted(), &chosen, ctx)
+    };
+    let run = Run::start(&config, journal, classifier, &lend_again, left, ctx, on_event)?;
+    let Gone { summary, most_at_once, highest, released } = run.go();
     // With fewer photos at once, what was taken says nothing about what was predicted.
     let comparable = predicted.filter(|_| most_at_once >= config.batch_size);
     if let Some(Err(error)) = comparable.map(|predicted| predicted.record(highest, &places.journal)) {
         on_event(ClassifyEvent::Notice(format!("What the run took was not noted: {}", error_chain(&error))))?;
     }
     // The window lives on after a run: its footprint should not stay at the run's peak.
-    let released = ops::release(&chosen.device);
     heap::release();
     let summary = summary?;
     released?;

@@ -12,13 +12,16 @@ use sha2::{Digest as _, Sha256};
 use super::progress::Pace;
 use super::scan::{self, Found, Scan};
 use super::{ClassifyConfig, ClassifyError, ClassifyEvent, ClassifySummary};
+use crate::device;
 use crate::format::error_chain;
 use crate::images::{ImageError, Input};
 use crate::jobs::decoding::{Loader, Pending};
+use crate::jobs::failures::DeviceFailures;
 use crate::jobs::models::ModelLoan;
 use crate::jobs::watched;
 use crate::journal::{Journal, PhotoIdentity, RunState, Stored};
-use crate::predict::{ModelSource, Precision, Prediction, Row, RowResult, STARTER, top_k};
+use crate::ops;
+use crate::predict::{ModelSource, Precision, PredictError, Prediction, Row, RowResult, STARTER, top_k};
 use crate::train::{Pace as _, Watch};
 use crate::worker::{BoxError, Canceled, Job, JobContext};
 
@@ -40,6 +43,10 @@ pub struct Run<'a> {
     threads: usize,
     /// Bytes of memory left for decoding, see [`ImageBudget::with_left`](crate::images::ImageBudget::with_left).
     left: u64,
+    /// Lends the same model on a device made anew.
+    lend_again: &'a dyn Fn() -> Result<ModelLoan, BoxError>,
+    /// After so many photos.
+    failures: DeviceFailures<u64>,
     /// Over the memory; says how many photos go through the network together.
     watch: Watch,
     ctx: &'a JobContext,
@@ -56,6 +63,8 @@ pub struct Gone {
     pub most_at_once: usize,
     /// The highest footprint that was read.
     pub highest: Option<u64>,
+    /// Whether the device gave back what it kept for the next batch.
+    pub released: Result<(), BoxError>,
 }
 
 /// A photo's place in the order of the run, before its turn.
@@ -86,6 +95,7 @@ impl<'a> Run<'a> {
         config: &'a ClassifyConfig,
         journal: Journal,
         classifier: ModelLoan,
+        lend_again: &'a dyn Fn() -> Result<ModelLoan, BoxError>,
         left: u64,
         ctx: &'a JobContext,
         on_event: &'a mut dyn FnMut(ClassifyEvent) -> Result<(), BoxError>,
@@ -117,6 +127,8 @@ impl<'a> Run<'a> {
             compute: rayon::ThreadPoolBuilder::new().num_threads(threads).build()?,
             threads,
             left,
+            lend_again,
+            failures: DeviceFailures::default(),
             ctx,
             on_event,
             pace: Pace::new(counting),
@@ -129,7 +141,8 @@ impl<'a> Run<'a> {
     pub fn go(mut self) -> Gone {
         let result = self.classify_all();
         let (most_at_once, highest) = (self.watch.most_at_once(), self.watch.highest());
-        Gone { summary: self.end(result), most_at_once, highest }
+        let released = ops::release(self.classifier.device()).map_err(BoxError::from);
+        Gone { summary: self.end(result), most_at_once, highest, released }
     }
 
     fn end(mut self, result: Result<(), BoxError>) -> Result<ClassifySummary, BoxError> {
@@ -249,11 +262,29 @@ impl<'a> Run<'a> {
                 _ => None,
             })
             .collect();
-        let rows = watched::logits(&mut self.watch, &self.compute, &self.classifier, &inputs)?;
+        let rows = loop {
+            match watched::logits(&mut self.watch, &self.compute, &self.classifier, &inputs) {
+                Ok(rows) => break rows,
+                Err(error) => self.renew(error)?,
+            }
+        };
         for notice in watched::notices(&mut self.watch) {
             (self.on_event)(ClassifyEvent::Notice(notice))?;
         }
         Ok(rows)
+    }
+
+    /// Takes a device that failed for good into use anew, to go on with the same photos.
+    fn renew(&mut self, error: BoxError) -> Result<(), BoxError> {
+        let failed = error.downcast_ref().is_some_and(PredictError::is_of_device);
+        if !self.failures.may_go_on(failed.then_some(self.summary.photos)) || !device::renew() {
+            return Err(error);
+        }
+        self.classifier = (self.lend_again)()?;
+        self.watch = watched::watch(self.config.batch_size, self.config.memory, &self.classifier);
+        let text =
+            format!("The GPU is taken into use anew, and goes on with the same photos: {}", error_chain(&*error));
+        (self.on_event)(ClassifyEvent::Notice(text))
     }
 
     /// Sends rows in their order, in runs of resumed and of new ones.

@@ -22,6 +22,7 @@ use crate::format::error_chain;
 use crate::jobs::admission::MemoryChoice;
 use crate::jobs::doctor::{self, Prepared};
 use crate::jobs::evaluate::Tiled;
+use crate::jobs::failures::DeviceFailures;
 use crate::jobs::peaks::Predicted;
 use crate::jobs::{Places, peaks};
 use crate::memory::{Plan, heap};
@@ -154,7 +155,7 @@ pub fn train(
     loop {
         match run(&task, places, ctx, on_event) {
             Err(error) => {
-                if !failures.may_go_on(&error) || !device::renew() {
+                if !failures.may_go_on(of_device(&error)) || !device::renew() {
                     return Err(error);
                 }
                 let again = "The GPU is taken into use anew, and the run goes on from its last snapshot";
@@ -178,16 +179,9 @@ pub fn train(
     }
 }
 
-/// Where the device failed for good: a run goes on from what it saved, but not if it comes no further than the last time.
-#[derive(Default)]
-struct DeviceFailures(Option<Option<u64>>);
-
-impl DeviceFailures {
-    fn may_go_on(&mut self, error: &BoxError) -> bool {
-        let failure = error.downcast_ref().and_then(TrainError::device_failure);
-        let last = std::mem::replace(&mut self.0, failure);
-        failure.is_some() && failure != last
-    }
+/// The step that the device failed at for good, if it did and at one.
+fn of_device(error: &BoxError) -> Option<Option<u64>> {
+    error.downcast_ref().and_then(TrainError::device_failure)
 }
 
 /// How far a run went.
@@ -322,21 +316,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_goes_on_after_its_device_failed_while_it_comes_further_each_time() {
-        let error = |step| {
-            let source = Box::new(TrainError::LossNotFinite);
-            let error = match step {
-                Some(step) => TrainError::Device { step, at_once: 1, snapshot: None, source },
-                None => TrainError::Halfway { source },
-            };
-            BoxError::from(error)
-        };
-        let mut failures = DeviceFailures::default();
-        for (step, goes_on) in [(Some(3), true), (Some(9), true), (Some(9), false), (None, true), (None, false)] {
-            assert_eq!(failures.may_go_on(&error(step)), goes_on, "{step:?}");
-        }
-        for other in [TrainError::LossNotFinite.into(), BoxError::from("no photos")] {
-            assert!(!failures.may_go_on(&other));
-        }
+    fn a_run_may_go_on_where_its_device_failed_and_nothing_else() {
+        let failure = |error: BoxError| of_device(&error);
+        let source = || Box::new(TrainError::LossNotFinite);
+        let at_step = TrainError::Device { step: 3, at_once: 1, snapshot: None, source: source() };
+        assert_eq!(failure(at_step.into()), Some(Some(3)));
+        assert_eq!(failure(TrainError::Halfway { source: source() }.into()), Some(None));
+        assert_eq!(failure(TrainError::LossNotFinite.into()), None);
+        assert_eq!(failure(BoxError::from("no photos")), None);
     }
 }
