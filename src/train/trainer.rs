@@ -216,7 +216,8 @@ impl Trainer {
                 let mut judge = PartJudge { wanted: &wanted, first, labels, taught, found: None, difference: None };
                 segments.run(network, &pixels, &paths(first, taken)?, &mut judge, &mut gradients)?;
                 let (loss, correct) = judge.found.expect("logits are judged once");
-                // Together: a device is waited for at each reading.
+                // Together, as a device is waited for at each reading, and not later: of a micro-batch begun before this one is
+                // done, the buffers would come on top of this one's, and memory is foreseen for one.
                 let read = Tensor::stack(
                     &[Some(loss), Some(correct), judge.difference].into_iter().flatten().collect::<Vec<_>>(),
                     0,
