@@ -1,13 +1,8 @@
 //! Devices that failed for good: how often a job goes on with one made anew.
 
 /// A job goes on after a failure, but not if it comes no further than it did before the last one. `P` says how far it came.
+#[derive(Default)]
 pub struct DeviceFailures<P>(Option<P>);
-
-impl<P> Default for DeviceFailures<P> {
-    fn default() -> Self {
-        Self(None)
-    }
-}
 
 impl<P: PartialEq> DeviceFailures<P> {
     /// `failure` is how far the job came, if it was the device that failed.

@@ -104,7 +104,8 @@ fn to_first_maxima(gradients: &mut [f32], image: &[f32], upstream: &[f32], geome
     }
 }
 
-/// Takes the largest values of the windows of output row `y` into `row`, which holds smaller ones. The `image` may lack rows before `first_held`.
+/// Takes the largest values of the windows of output row `y` into `row`, which holds smaller ones. The `image` may lack rows
+/// before `first_held`.
 pub fn max_row(image: &[f32], first_held: usize, geometry: &Geometry, y: usize, row: &mut [f32]) {
     let Geometry { width, channels, .. } = *geometry;
     let (first_y, window_rows) = geometry.rows(y);

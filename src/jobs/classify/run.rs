@@ -280,7 +280,12 @@ impl<'a> Run<'a> {
         if !self.failures.may_go_on(failed.then_some(self.summary.photos)) || !device::renew() {
             return Err(error);
         }
-        self.classifier = (self.lend_again)()?;
+        let again = (self.lend_again)()?;
+        // Predictions of two models must not be taken for those of one.
+        if let Some(path) = self.classifier.changed_file() {
+            return Err(ClassifyError::ModelChanged(path.to_owned()).into());
+        }
+        self.classifier = again;
         self.watch = watched::watch(self.config.batch_size, self.config.memory, &self.classifier);
         let text =
             format!("The GPU is taken into use anew, and goes on with the same photos: {}", error_chain(&*error));

@@ -103,7 +103,7 @@ pub fn bottleneck(x: CodedImages, narrow: Narrow, block: Bottleneck) -> Result<C
         work::product(geometry.positions(), weight.depth(), weight.columns());
     }
     let coded = with_elements([&narrow.values], |elements| {
-        Ok(Coded::images(&geometry, elements[0], |image, _| narrow.ranges[image]))
+        Ok(Coded::images_within(&geometry, elements[0], |image, _| narrow.ranges[image]))
     })?;
     drop(narrow);
     with_elements(layers.map(|layer| layer.1), |biases| {

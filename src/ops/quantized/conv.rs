@@ -47,11 +47,7 @@ pub fn conv(
     work::product(geometry.batch * geometry.out_height * geometry.out_width, weight.depth(), outputs);
     with_elements([x, bias].into_iter().chain(residual), |elements| {
         let (x, bias, residual) = (elements[0], lines(elements[1]), elements.get(2).copied());
-        let coded = if window.kernel == 1 {
-            Coded::pixels(&geometry, x)
-        } else {
-            Coded::images(&geometry, x, |_, x| image_range(&geometry, x))
-        };
+        let coded = if window.kernel == 1 { Coded::pixels(&geometry, x) } else { Coded::images(&geometry, x) };
         let write = |mut space: &mut [MaybeUninit<f32>]| {
             let mut tiles = Vec::new();
             for tile in tiles_of(&geometry, rayon::current_num_threads()) {
@@ -81,11 +77,6 @@ pub fn conv(
     })
 }
 
-/// The range of an image's values.
-pub fn image_range(geometry: &Geometry, x: &[f32]) -> Range {
-    x.par_chunks(geometry.width * geometry.channels).map(range).reduce(|| Range::ZERO, Range::and)
-}
-
 /// Images as bytes, as large as the windows reach, and a code for each output position.
 pub struct Coded {
     bytes: RowBytes,
@@ -104,8 +95,14 @@ impl Coded {
         (tile.windows(read, &self.bytes.with_slack()[start..], read.width, image), codes)
     }
 
-    /// One code per image, of what `range_of` says of its number and values. What lies outside of it is zero.
-    pub fn images(geometry: &Geometry, x: &[f32], range_of: impl Fn(usize, &[f32]) -> Range + Sync) -> Self {
+    /// One code per image. What lies outside of it is zero.
+    pub fn images(geometry: &Geometry, x: &[f32]) -> Self {
+        let row = (geometry.width * geometry.channels).max(1);
+        Self::images_within(geometry, x, |_, x| x.par_chunks(row).map(range).reduce(|| Range::ZERO, Range::and))
+    }
+
+    /// The same with the range that `range_of` gives for an image's number and values.
+    pub fn images_within(geometry: &Geometry, x: &[f32], range_of: impl Fn(usize, &[f32]) -> Range + Sync) -> Self {
         let Geometry { window: Window { kernel, stride, .. }, batch, height, width, channels, top, left, .. } =
             *geometry;
         let (out_height, out_width) = (geometry.out_height, geometry.out_width);

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use super::bottleneck::{CodedLayer, multiply};
-use super::conv::{Coded, image_range};
+use super::conv::Coded;
 use super::product::Residual;
 use crate::ops::packed::{ImageTile, Start, Target, lines};
 use crate::ops::pool::max_row;
@@ -30,7 +30,7 @@ pub fn conv_max_pool(x: &Tensor, layer: CodedLayer, pool: Window) -> Result<Tens
     let shape = (batch, pooled.out_height, pooled.out_width, outputs);
     work::product(geometry.positions(), weight.depth(), outputs);
     with_elements([x, bias], |elements| {
-        let coded = Coded::images(&geometry, elements[0], |_, x| image_range(&geometry, x));
+        let coded = Coded::images(&geometry, elements[0]);
         let bias = lines(elements[1]);
         let row = pooled.out_width * outputs;
         let rows = BAND.div_ceil(pooled.out_width);
