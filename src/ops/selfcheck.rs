@@ -71,7 +71,7 @@ const CASES: &[Case] = &[
     // A vector: candle's matrix product takes another way.
     case("linear", &[&[1, 40], &[40, 9], &[9]], |args| linear(&args[0], &args[1], &args[2], Activation::None, None)),
     // Large enough for a matrix unit, where there is one.
-    case("linear", &[&[1, 70, 100], &[100, 97], &[97]], |args| {
+    case("linear", &[&[1, 130, 100], &[100, 97], &[97]], |args| {
         linear(&args[0], &args[1], &args[2], Activation::None, None)
     }),
     case("layer-norm", &[&[2, 7, 3, 37], &[37], &[37]], |args| layer_norm(&args[0], &args[1], &args[2], 1e-6)),
@@ -110,6 +110,10 @@ const CASES: &[Case] = &[
     }),
     case("packed", &[IMAGES, &[3, 3, 5, 21], &[21]], |args| {
         packed(&args[1])?.conv(&args[0], &args[2], Window::centered(3, 2), Activation::Silu, None)
+    }),
+    // The same for the matrix unit.
+    case("packed", &[&[1, 9, 11, 12], &[3, 3, 12, 97], &[97]], |args| {
+        packed(&args[1])?.conv(&args[0], &args[2], Window::centered(3, 1), Activation::Silu, None)
     }),
     case("packed", &[IMAGES, &[5], &[5], &[5, 13], &[13], &[13, 5], &[5], IMAGES], |args| {
         let mut layers = mlp_of(&args[1..7]);

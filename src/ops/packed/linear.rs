@@ -10,11 +10,14 @@ use crate::ops::{Activation, space, with_elements, work, written};
 
 /// The most rows of a tile, and how many the kernel takes at once: with more rows, a tile would leave the second-level cache.
 pub fn tile_limits() -> (usize, usize) {
+    // More than the vector kernel: every tile brings the weight into the matrix unit's order anew.
     #[cfg(target_arch = "x86_64")]
     if crate::ops::amx::is_available() {
-        // More than the vector kernel: every tile brings the weight into planes anew.
         return (448, 32);
     }
+    #[cfg(target_os = "macos")]
+    return (448, super::library::ROWS);
+    #[cfg(not(target_os = "macos"))]
     (252, 14)
 }
 

@@ -44,9 +44,8 @@ pub fn apart(length: usize) -> usize {
     (length.div_ceil(PANEL) | 1) * PANEL
 }
 
-/// Whether the matrix unit is faster for a weight: bringing values into planes costs less than it gains when each meets as
+/// Whether the matrix unit is faster for a weight: bringing values into its order costs less than it gains when each meets as
 /// many others as this.
-#[cfg(target_arch = "x86_64")]
 pub fn suit_tiles(depth: usize, columns: usize) -> bool {
     depth.min(columns) >= 96
 }

@@ -4,12 +4,16 @@
 //! the second layer of an [`mlp`]) happens while the tile is in the cache. The composed operations of the parent module
 //! compute the same, and are the oracle.
 //!
-//! Large products take the matrix unit (`tiles`) where the processor has one. Which unit multiplies is decided by a weight and
+//! Large products take the matrix unit where the processor has one: `tiles` on Intel's servers, `library` on a Mac. Which unit multiplies is decided by a weight and
 //! by an image's own rows, never by what else is in the batch: a row's result is the same in any company.
 
 mod conv;
 mod depthwise;
+#[cfg(any(target_arch = "x86_64", target_os = "macos", test))]
+mod factors;
 mod kernel;
+#[cfg(any(target_os = "macos", test))]
+mod library;
 mod linear;
 mod matrix;
 mod mlp;

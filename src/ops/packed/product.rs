@@ -5,13 +5,11 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::kernel::{self, Block};
-#[cfg(target_arch = "x86_64")]
-use super::matrix::suit_tiles;
-use super::matrix::{Form, PANEL, PackedMatrix};
+use super::matrix::{Form, PANEL, PackedMatrix, suit_tiles};
 use super::operands::{Rows, Start, Target};
 use crate::ops::Activation;
 
-/// With fewer rows of an image, tiles are no faster: the weight would be brought into planes for too few products.
+/// With fewer rows of an image, the matrix unit is no faster: the weight would be brought into its order for too few products.
 const MIN_TILE_ROWS: usize = 64;
 
 /// `result = activation(start + rows · weight[depth, panels] + residual)`, on the calling thread.
@@ -25,7 +23,6 @@ pub struct Product<'a> {
     /// As long as the result, and laid out alike.
     pub residual: Option<&'a [f32]>,
     pub activation: Activation,
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "elsewhere there are no tiles"))]
     pub unit: Unit,
 }
 
@@ -33,7 +30,7 @@ pub struct Product<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     Vectors,
-    /// Where there are tiles.
+    /// The matrix unit, where there is one: that of Intel's servers or of a Mac.
     Tiles,
 }
 
@@ -43,8 +40,7 @@ impl Unit {
         if rows_per_image >= MIN_TILE_ROWS { Self::Tiles } else { Self::Vectors }
     }
 
-    /// Whether a weight in lines is multiplied in tiles, where there are any.
-    #[cfg(target_arch = "x86_64")]
+    /// Whether a weight in lines is multiplied in the matrix unit, where there is one.
     fn takes_tiles(self, depth: usize, columns: usize) -> bool {
         self == Self::Tiles && suit_tiles(depth, columns)
     }
@@ -52,11 +48,15 @@ impl Unit {
     /// Bytes of working memory of a thread that multiplies a tile of rows with a weight of this depth and these columns, so
     /// much of the depth at a time.
     pub fn workspace(self, rows: usize, part: usize, [depth, columns]: [usize; 2]) -> usize {
-        #[cfg(target_arch = "x86_64")]
-        if self.takes_tiles(depth, columns) && crate::ops::amx::is_available() {
-            return (super::tiles::plane_lines(rows, part) + 1) * size_of::<super::Line>();
+        let _ = (rows, part);
+        if self.takes_tiles(depth, columns) {
+            #[cfg(target_arch = "x86_64")]
+            if crate::ops::amx::is_available() {
+                return (super::tiles::plane_lines(rows, part) + 1) * size_of::<super::Line>();
+            }
+            #[cfg(target_os = "macos")]
+            return super::library::floats(part, columns.div_ceil(PANEL)) * size_of::<f32>();
         }
-        let _ = (rows, part, depth, columns);
         0
     }
 }
@@ -81,28 +81,21 @@ impl Product<'_> {
             Start::Bias(bias) => assert_eq!(bias.len(), self.weight.panels(), "a bias per column"),
             Start::Result => assert!(target.holds_values, "a sum goes on from values"),
         }
-        #[cfg(target_arch = "x86_64")]
-        if self.takes_tiles()
-            && let Some(tiles) = crate::ops::amx::Tiles::configure()
-        {
-            let right = super::tiles::Right {
-                weight: self.weight,
-                depth: self.depth.clone(),
-                panels: self.panels.clone(),
-                start: Some(self.start),
-                residual: self.residual,
-                activation: self.activation,
-            };
-            return super::tiles::multiply(&tiles, &self.rows, &right, &target);
+        if self.takes_tiles() {
+            #[cfg(target_arch = "x86_64")]
+            if let Some(tiles) = crate::ops::amx::Tiles::configure() {
+                return super::tiles::multiply(&tiles, &self.rows, &super::factors::Right::of(self), &target);
+            }
+            #[cfg(target_os = "macos")]
+            return super::library::multiply(&self.rows, &super::factors::Right::of(self), &target);
         }
         assert_eq!(self.weight.form(), Form::Lines, "vectors read lines");
         Arch::new().dispatch(Write { product: self, target });
     }
 
-    /// Whether this is a product for tiles, where there are any.
-    #[cfg(target_arch = "x86_64")]
+    /// Whether this is a product for the matrix unit, where there is one.
     fn takes_tiles(&self) -> bool {
-        self.weight.form() == Form::Planes || self.unit.takes_tiles(self.weight.depth(), self.weight.columns())
+        self.weight.form() != Form::Lines || self.unit.takes_tiles(self.weight.depth(), self.weight.columns())
     }
 
     fn columns(&self) -> usize {
@@ -236,11 +229,19 @@ unsafe fn rows<S: Simd, const ROWS: usize, const PANELS: usize, const VECTORS: u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::packed::factors::Right;
+    use crate::ops::packed::library;
     use crate::ops::packed::matrix::lines;
     use crate::ops::testing::random;
 
-    /// What both kernels are tried with.
-    const UNITS: [Unit; 2] = [Unit::Vectors, Unit::Tiles];
+    type Way = fn(Product, Target);
+
+    /// All that multiply.
+    const WAYS: [Way; 3] = [
+        |product, target| Product { unit: Unit::Vectors, ..product }.write(target),
+        |product, target| Product { unit: Unit::Tiles, ..product }.write(target),
+        |product, target| library::multiply(&product.rows, &Right::of(&product), &target),
+    ];
 
     #[test]
     fn activations_are_those_of_the_finished_sums() {
@@ -252,7 +253,7 @@ mod tests {
         let weight = PackedMatrix::new(depth, columns, |row, column| 9.0 * weights[row * columns + column]);
         let (bias, residual) = (lines(&values(columns, 3)), values(rows * columns, 4));
         let activations = [None, Relu, Relu6, Gelu, GeluTanh, Silu, HardSwish, HardSigmoid, Sigmoid];
-        for (activation, unit) in activations.into_iter().flat_map(|activation| UNITS.map(|unit| (activation, unit))) {
+        for (activation, way) in activations.into_iter().flat_map(|activation| WAYS.map(|way| (activation, way))) {
             let [mut plain, mut ours] = [vec![0.0; rows * columns], vec![0.0; rows * columns]];
             let product = |activation| Product {
                 rows: Rows::dense(&elements, rows, depth),
@@ -262,10 +263,10 @@ mod tests {
                 start: Start::Bias(&bias),
                 residual: Some(&residual),
                 activation,
-                unit,
+                unit: Unit::Vectors,
             };
-            product(None).write(Target::holding(&mut plain, columns));
-            product(activation).write(Target::holding(&mut ours, columns));
+            way(product(None), Target::holding(&mut plain, columns));
+            way(product(activation), Target::holding(&mut ours, columns));
             activation.apply(&mut plain);
             let same = |(plain, ours): (&f32, &f32)| plain == ours || plain.is_nan() && ours.is_nan();
             assert!(plain.iter().zip(&ours).all(same), "{activation:?}");
@@ -278,15 +279,15 @@ mod tests {
     fn every_shape_equals_plain_sums() {
         for (images, groups, count) in [(1, 1, 1), (1, 1, 3), (2, 3, 7), (3, 2, 14), (1, 1, 31), (1, 2, 45)] {
             for (segments, segment_length, columns) in [(1, 5, 16), (3, 4, 40), (2, 58, 113), (1, 99, 97)] {
-                for unit in UNITS {
-                    check([images, groups, count], segments, segment_length, columns, unit);
+                for way in WAYS {
+                    check([images, groups, count], segments, segment_length, columns, way);
                 }
             }
         }
         // More rows, and more depth, than are in planes at a time.
-        for unit in UNITS {
-            check([1, 1, 460], 1, 96, 97, unit);
-            check([2, 5, 7], 3, 400, 100, unit);
+        for way in WAYS {
+            check([1, 1, 460], 1, 96, 97, way);
+            check([2, 5, 7], 3, 400, 100, way);
         }
     }
 
@@ -329,7 +330,7 @@ mod tests {
 
     /// Values of very different size, whose sums cancel: as near to sums in f64 as products of vectors are.
     #[test]
-    fn tiles_are_as_exact_as_vectors() {
+    fn matrix_units_are_as_exact_as_vectors() {
         let (rows, depth, columns) = (33, 700, 97);
         let spread = |values: Vec<f32>| -> Vec<f32> {
             values.iter().enumerate().map(|(index, value)| value * 2f32.powi((index * 7 % 41) as i32 - 20)).collect()
@@ -337,7 +338,7 @@ mod tests {
         let (elements, weights) = (spread(values(rows * depth, 1)), spread(values(depth * columns, 2)));
         let weight = PackedMatrix::new(depth, columns, |row, column| weights[row * columns + column]);
         let bias = lines(&vec![0.0; columns]);
-        let errors = UNITS.map(|unit| {
+        let errors = WAYS.map(|way| {
             let mut result = vec![0.0; rows * columns];
             let product = Product {
                 rows: Rows::dense(&elements, rows, depth),
@@ -347,9 +348,9 @@ mod tests {
                 start: Start::Bias(&bias),
                 residual: None,
                 activation: Activation::None,
-                unit,
+                unit: Unit::Vectors,
             };
-            product.write(Target::holding(&mut result, columns));
+            way(product, Target::holding(&mut result, columns));
             let error = |(index, value): (usize, &f32)| {
                 let products = (0..depth).map(|step| {
                     f64::from(elements[index / columns * depth + step])
@@ -361,14 +362,43 @@ mod tests {
             };
             result.iter().enumerate().map(error).fold(0.0, f64::max)
         });
-        assert!(errors[1] < 2.0 * errors[0] && errors[0] < 1e-6, "{errors:?}");
+        assert!(errors.iter().all(|error| *error < 2.0 * errors[0]) && errors[0] < 1e-6, "{errors:?}");
+    }
+
+    #[test]
+    fn a_row_is_the_same_in_any_company() {
+        let (rows, depth, columns) = (150, 600, 300);
+        let (elements, weights) = (values(rows * depth, 1), values(depth * columns, 2));
+        let weight = PackedMatrix::new(depth, columns, |row, column| weights[row * columns + column]);
+        let bias = lines(&values(columns, 3));
+        for way in WAYS {
+            let multiply = |some: Range<usize>| {
+                let mut result = vec![0.0; some.len() * columns];
+                let product = Product {
+                    rows: Rows::dense(&elements[some.start * depth..some.end * depth], some.len(), depth),
+                    weight: &weight,
+                    depth: 0..depth,
+                    panels: 0..weight.panels(),
+                    start: Start::Bias(&bias),
+                    residual: None,
+                    activation: Activation::None,
+                    unit: Unit::Vectors,
+                };
+                way(product, Target::holding(&mut result, columns));
+                result
+            };
+            let all = multiply(0..rows);
+            for some in [0..1, 3..67, 63..66, 40..150] {
+                assert_eq!(multiply(some.clone()), all[some.start * columns..some.end * columns], "{some:?}");
+            }
+        }
     }
 
     fn values(length: usize, seed: u64) -> Vec<f32> {
         random(&[length], seed).unwrap().to_vec1().unwrap()
     }
 
-    fn check([images, groups, count]: [usize; 3], segments: usize, segment_length: usize, columns: usize, unit: Unit) {
+    fn check([images, groups, count]: [usize; 3], segments: usize, segment_length: usize, columns: usize, way: Way) {
         let depth = segments * segment_length;
         let (row_stride, segment_stride) = (segment_length + 1, (segment_length + 1) * count + 2);
         let group_stride = segment_stride * segments + 3;
@@ -406,9 +436,9 @@ mod tests {
                     start,
                     residual: Some(&residual[before_columns..]),
                     activation: Activation::Relu,
-                    unit,
+                    unit: Unit::Vectors,
                 };
-                product.write(Target::holding(&mut result, stride).split_at_column(before_columns).1);
+                way(product, Target::holding(&mut result, stride).split_at_column(before_columns).1);
                 for (index, &value) in result.iter().enumerate() {
                     let (row, column) = (index / stride, index % stride);
                     let Some(column) = column.checked_sub(before_columns) else {

@@ -23,15 +23,13 @@ pub fn multiply_turned(left: &[f32], stride: usize, right: &PackedMatrix, target
     if right.form() == Form::Planes
         && let Some(tiles) = crate::ops::amx::Tiles::configure()
     {
-        let product = super::tiles::Right {
-            weight: right,
-            depth: 0..right.depth(),
-            panels: 0..right.panels(),
-            start: target.holds_values.then_some(super::operands::Start::Result),
-            residual: None,
-            activation: Activation::None,
-        };
-        return super::tiles::multiply(&tiles, &super::tiles::Turned { elements: left, stride }, &product, &target);
+        let left = super::factors::Turned { elements: left, stride };
+        return super::tiles::multiply(&tiles, &left, &super::factors::Right::whole(right, &target), &target);
+    }
+    #[cfg(target_os = "macos")]
+    if super::matrix::suit_tiles(right.depth(), columns) {
+        let left = super::factors::Turned { elements: left, stride };
+        return super::library::multiply(&left, &super::factors::Right::whole(right, &target), &target);
     }
     assert_eq!(right.form(), Form::Lines, "vectors read lines");
     Arch::new().dispatch(Multiply { left, stride, right, target });
@@ -128,6 +126,8 @@ unsafe fn rows<S: Simd, const ROWS: usize, const PANELS: usize, const VECTORS: u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::packed::factors::{Right, Turned};
+    use crate::ops::packed::library;
     use crate::ops::testing::random;
 
     #[test]
@@ -143,12 +143,22 @@ mod tests {
             // What it held before does not matter.
             packed.refill(&values(99 * 17, 4), 17, 99, 17);
             packed.refill(&right, columns, depth, columns);
+            let in_lines = PackedMatrix::new(depth, columns, |row, column| right[row * columns + column]);
             for adds in [false, true] {
-                let mut result = held.clone();
-                let mut target = Target::holding(&mut result, target_stride);
-                target.holds_values = adds;
-                multiply_turned(&left, stride, &packed, target.columns(2..2 + columns));
-                for (index, &value) in result.iter().enumerate() {
+                let multiply = |multiply: &dyn Fn(Target)| {
+                    let mut result = held.clone();
+                    let mut target = Target::holding(&mut result, target_stride);
+                    target.holds_values = adds;
+                    multiply(target.columns(2..2 + columns));
+                    result
+                };
+                let ours = multiply(&|target| multiply_turned(&left, stride, &packed, target));
+                let by_library = multiply(&|target| {
+                    let left = Turned { elements: &left, stride };
+                    library::multiply(&left, &Right::whole(&in_lines, &target), &target);
+                });
+                for (index, &value) in ours.iter().chain(&by_library).enumerate() {
+                    let index = index % held.len();
                     let (row, column) = (index / target_stride, index % target_stride);
                     let Some(column) = column.checked_sub(2).filter(|column| *column < columns) else {
                         assert_eq!(value, held[index], "other columns are left alone");

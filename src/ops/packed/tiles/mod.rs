@@ -13,8 +13,9 @@ use pulp::{Simd, f32x16};
 use self::kernel::SPAN;
 pub use self::planes::{BLOCK_LINES, store_block};
 
+use super::factors::{Right, Turned};
 use super::kernel::{Place, write};
-use super::matrix::{BLOCK, Form, Line, PANEL, PackedMatrix};
+use super::matrix::{BLOCK, Form, Line, PANEL};
 use super::operands::{Rows, Start, Target};
 use super::transpose::x86::transpose;
 use crate::ops::amx::{SIDE, Tiles};
@@ -24,16 +25,6 @@ use crate::ops::{Activation, scratch};
 const ROWS: usize = 448;
 /// Depth of these planes: what both operands take stays in the second-level cache.
 const DEPTH: usize = 512;
-
-/// What a product is made of besides its left factor: as [`super::Product`] has it.
-pub struct Right<'a> {
-    pub weight: &'a PackedMatrix,
-    pub depth: Range<usize>,
-    pub panels: Range<usize>,
-    pub start: Option<Start<'a>>,
-    pub residual: Option<&'a [f32]>,
-    pub activation: Activation,
-}
 
 /// A left factor that can be brought into planes.
 pub trait Left {
@@ -51,12 +42,11 @@ impl Left for Rows<'_> {
         let mut gathered = [0.0; DEPTH];
         for index in 0..count {
             let row = first + index;
-            let (image, group) = (row / self.count / self.groups, row / self.count % self.groups);
-            let start = image * self.image_stride + group * self.group_stride + row % self.count * self.row_stride;
             let values = if self.segments == 1 {
-                &self.elements[start + depth.start..][..depth.len()]
+                &self.elements[self.first_element(row) + depth.start..][..depth.len()]
             } else {
-                self.gather(start, &depth, &mut gathered)
+                self.gather(row, &depth, &mut gathered);
+                &gathered[..depth.len()]
             };
             for (block, values) in values.chunks(BLOCK).enumerate() {
                 // SAFETY: the caller's promise.
@@ -67,27 +57,6 @@ impl Left for Rows<'_> {
             }
         }
     }
-}
-
-impl Rows<'_> {
-    /// A part of the depth of the row that begins at `start`, in one piece.
-    fn gather<'a>(&self, start: usize, depth: &Range<usize>, space: &'a mut [f32; DEPTH]) -> &'a [f32] {
-        let mut place = depth.start;
-        while place < depth.end {
-            let (segment, offset) = (place / self.segment_length, place % self.segment_length);
-            let length = (self.segment_length - offset).min(depth.end - place);
-            let values = &self.elements[start + segment * self.segment_stride + offset..][..length];
-            space[place - depth.start..][..length].copy_from_slice(values);
-            place += length;
-        }
-        &space[..depth.len()]
-    }
-}
-
-/// A left factor that is the transpose of rows `stride` apart.
-pub struct Turned<'a> {
-    pub elements: &'a [f32],
-    pub stride: usize,
 }
 
 impl Left for Turned<'_> {

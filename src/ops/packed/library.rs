@@ -1,0 +1,158 @@
+//! Products of floats by the system's own library on a Mac, which alone knows the matrix unit of Apple's processors. The
+//! tests of other systems come here too, with what multiplies there instead (see [`crate::ops::gemm`]).
+//!
+//! The library is given the same number of rows each time, so that what becomes of a row does not depend on the others.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use super::factors::{Right, Turned};
+use super::matrix::PANEL;
+use super::operands::{Rows, Start, Target};
+use crate::ops::gemm::{self, Matrix};
+use crate::ops::scratch;
+
+/// Rows that are multiplied together.
+pub const ROWS: usize = 64;
+/// So much of their depth at a time, and so many panels: these stay in the second-level cache while all rows meet them.
+const DEPTH: usize = 512;
+const PANELS: usize = 16;
+
+/// A left factor that can be given to the library.
+pub trait Left {
+    /// At least these rows, at most [`ROWS`], of a part of their depth: as they lie in memory, or else brought into `space`.
+    /// How many are given depends on nothing but the layer.
+    fn part<'a>(&'a self, rows: Range<usize>, depth: &Range<usize>, space: &'a mut [f32]) -> Matrix<'a>;
+}
+
+impl Left for Rows<'_> {
+    fn part<'a>(&'a self, rows: Range<usize>, depth: &Range<usize>, space: &'a mut [f32]) -> Matrix<'a> {
+        let is_one_piece = self.segments == 1 && self.row_stride >= depth.len();
+        if is_one_piece && rows.len() == ROWS && rows.start % self.count + ROWS <= self.count {
+            let elements = &self.elements[self.first_element(rows.start) + depth.start..];
+            let (columns, row_stride) = (depth.len(), self.row_stride);
+            return Matrix { elements, rows: ROWS, columns, row_stride, column_stride: 1 };
+        }
+        for (space, row) in space.chunks_exact_mut(depth.len()).zip(rows) {
+            self.gather(row, depth, space);
+        }
+        // Whatever lies behind makes sums that nobody reads.
+        Matrix::row_major(space, ROWS, depth.len())
+    }
+}
+
+impl Left for Turned<'_> {
+    fn part<'a>(&'a self, rows: Range<usize>, depth: &Range<usize>, _: &'a mut [f32]) -> Matrix<'a> {
+        Matrix {
+            elements: &self.elements[depth.start * self.stride + rows.start..],
+            rows: rows.len(),
+            columns: depth.len(),
+            row_stride: 1,
+            column_stride: self.stride,
+        }
+    }
+}
+
+/// Computes every value of `target`, on the calling thread, over a depth that is not empty. The caller has checked that all
+/// lies in its slices.
+pub fn multiply(left: &impl Left, right: &Right, target: &Target) {
+    let (part, width) = (part(right.depth.len()), width(right.panels.len()));
+    scratch::with(floats(right.depth.len(), right.panels.len()), |space| {
+        let (rows_space, space) = space.split_at_mut(ROWS * part);
+        let (weights, sums) = space.split_at_mut(part * width);
+        for first in right.panels.clone().step_by(PANELS) {
+            let panels = first..right.panels.end.min(first + PANELS);
+            let width = panels.len() * PANEL;
+            for begin in (0..right.depth.len()).step_by(part) {
+                let depth = begin..right.depth.len().min(begin + part);
+                let weights = &mut weights[..depth.len() * width];
+                right.unpack(&panels, &depth, weights);
+                let step = Step { right, target, panels: panels.clone(), depth };
+                for row in (0..target.rows).step_by(ROWS) {
+                    let rows = row..target.rows.min(row + ROWS);
+                    let left = left.part(rows.clone(), &step.depth, &mut rows_space[..ROWS * step.depth.len()]);
+                    gemm::multiply(sums, width, left, Matrix::row_major(weights, step.depth.len(), width), 1.0);
+                    step.add(rows, &sums[..ROWS * width]);
+                }
+            }
+        }
+    });
+}
+
+/// The depth that is multiplied at a time: equal parts of all.
+fn part(depth: usize) -> usize {
+    depth.div_ceil(depth.div_ceil(DEPTH).max(1))
+}
+
+/// Columns that are multiplied at a time.
+fn width(panels: usize) -> usize {
+    panels.min(PANELS) * PANEL
+}
+
+/// Working memory of a product of this depth with so many panels, in floats.
+pub fn floats(depth: usize, panels: usize) -> usize {
+    let (part, width) = (part(depth), width(panels));
+    ROWS * part + part * width + ROWS * width
+}
+
+impl Right<'_> {
+    /// Writes a part of some panels' depth row after row, each of all their columns.
+    fn unpack(&self, panels: &Range<usize>, depth: &Range<usize>, rows: &mut [f32]) {
+        let depth = self.depth.start + depth.start..self.depth.start + depth.end;
+        for (index, panel) in panels.clone().enumerate() {
+            let lines = &self.weight.panel(panel)[depth.clone()];
+            for (row, line) in rows.chunks_exact_mut(panels.len() * PANEL).zip(lines) {
+                row[index * PANEL..][..PANEL].copy_from_slice(&line.0);
+            }
+        }
+    }
+}
+
+/// A part of the depth, in some columns.
+struct Step<'a> {
+    right: &'a Right<'a>,
+    target: &'a Target<'a>,
+    panels: Range<usize>,
+    /// Within the depth of the product.
+    depth: Range<usize>,
+}
+
+impl Step<'_> {
+    /// Adds sums to these rows of the target: to what they begin with before the first part of the depth; what ends them follows
+    /// the last one.
+    fn add(&self, rows: Range<usize>, sums: &[f32]) {
+        let Self { right, target, panels, depth } = self;
+        let column = (panels.start - right.panels.start) * PANEL;
+        let columns = (target.columns - column).min(panels.len() * PANEL);
+        let (begins, ends) = (depth.start == 0, depth.end == right.depth.len());
+        for (row, sums) in rows.zip(sums.chunks_exact(panels.len() * PANEL)) {
+            let at = row * target.stride + column;
+            // SAFETY: these columns of the row are the target's own; nothing is read before it is written.
+            let values = unsafe {
+                let first = target.first.add(at).cast::<MaybeUninit<f32>>();
+                std::slice::from_raw_parts_mut(first, columns)
+            };
+            if begins {
+                match right.start {
+                    Some(Start::Bias(bias)) => {
+                        let bias = bias[panels.clone()].iter().flat_map(|line| &line.0);
+                        values.iter_mut().zip(bias).for_each(|(value, bias)| _ = value.write(*bias));
+                    }
+                    Some(Start::Result) => {}
+                    None => values.fill(MaybeUninit::new(0.0)),
+                }
+            }
+            // SAFETY: they hold what they begin with, or sums of the depth so far.
+            let values = unsafe { values.assume_init_mut() };
+            vectorized!(|| {
+                values.iter_mut().zip(sums).for_each(|(value, sum)| *value += sum);
+                if ends {
+                    if let Some(residual) = right.residual {
+                        values.iter_mut().zip(&residual[at..]).for_each(|(value, residual)| *value += residual);
+                    }
+                    right.activation.apply_inlined(values);
+                }
+            });
+        }
+    }
+}
