@@ -3,11 +3,12 @@
 mod task;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use rayon::ThreadPoolBuilder;
 use serde::Serialize;
 
 use crate::data::{self, DataOptions, Dataset, EpochOrder, Photo, Tiles};
@@ -21,11 +22,10 @@ use crate::jobs::decoding::Loader;
 use crate::jobs::doctor::{self, Prepared};
 use crate::jobs::inference::ToLoad;
 use crate::jobs::models::Lent;
-use crate::jobs::watched;
+use crate::jobs::watched::Watched;
 use crate::memory::heap;
 use crate::ops;
 use crate::predict::{Answer, Classifier, Evaluation, Loading, ModelSource, Precision, TransformOverrides};
-use crate::train::Watch;
 use crate::worker::{BoxError, JobContext, Progress};
 
 pub use task::{EvaluateJob, EvaluateTask, Evaluated, save_report, start};
@@ -94,26 +94,33 @@ pub fn evaluate(config: &EvaluateConfig, places: &Places, ctx: &JobContext) -> R
     predicted.iter().for_each(|predicted| ctx.expect(&predicted.items));
     notices.extend(notice);
     let Lent { classifier, instead } = places.models.lend(&to_load.wanted(), &chosen, ctx)?;
-    notices.extend(instead.map(|(_, notice)| notice));
+    let lent = match &instead {
+        Some((light, _)) => ToLoad { model: light, labels: None, transform: &TransformOverrides::default(), ..to_load },
+        None => to_load,
+    };
+    notices.extend(instead.iter().map(|(_, notice)| notice.clone()));
     notices.extend(classifier.description.notices.iter().cloned());
-    let names: Vec<&str> = classifier.description.labels.iter().map(|label| &**label).collect();
+    let (labels, model) = (classifier.description.labels.clone(), classifier.network.architecture.title.clone());
+    let names: Vec<&str> = labels.iter().map(|label| &**label).collect();
     let Labelled { photos, mut skipped, unknown, notes } = labelled(&config.data, &names)?;
     notices.extend(notes);
     let left = predicted.as_ref().map_or(u64::MAX, |predicted| predicted.left);
-    let mut watch = watched::watch(to_load.batch_size, config.memory, &classifier);
-    let answers = answers(&classifier, photos, (to_load.batch_size, left), &mut watch, &mut skipped, ctx)?;
-    notices.extend(watched::notices(&mut watch));
-    let comparable = predicted.filter(|_| watch.most_at_once() >= to_load.batch_size);
+    let lend_again = || lent.lend_again(config.device, places, ctx);
+    let compute = ThreadPoolBuilder::new().build()?.into();
+    let mut network = Watched::new(classifier, lent.batch_size, config.memory, compute).renewed_by(&lend_again);
+    let answers = answers(&mut network, photos, (lent.batch_size, left), &mut skipped, ctx)?;
+    notices.extend(network.take_notices());
+    let watch = network.watch();
+    let comparable = predicted.filter(|_| watch.most_at_once() >= lent.batch_size);
     if let Some(Err(error)) = comparable.map(|predicted| predicted.record(watch.highest(), &places.journal)) {
         notices.push(format!("What the evaluation took was not noted: {}", error_chain(&error)));
     }
-    ops::release(&chosen.device)?;
+    ops::release(network.model().device())?;
     heap::release();
     if let (true, Some((_, reason))) = (answers.is_empty(), skipped.first()) {
         return Err(EvaluateError::NoneRead(skipped.len(), reason.clone()).into());
     }
     let evaluation = Evaluation::new(answers, &names);
-    let model = classifier.network.architecture.title.clone();
     Ok(EvaluateSummary { model, evaluation, skipped, unknown, notices, seconds: started.elapsed().as_secs_f64() })
 }
 
@@ -163,12 +170,12 @@ pub fn evaluate_tiled(
 ) -> Result<(Evaluation, Vec<(PathBuf, String)>), BoxError> {
     const BATCHES_AHEAD: usize = 2;
     let Tiled { photos, tiles } = tiled;
-    let compute = ThreadPoolBuilder::new().build()?;
+    let compute = Arc::new(ThreadPoolBuilder::new().build()?);
     let names = &classifier.description.labels;
     let threads = compute.current_num_threads();
     let loader = data::Loader::new(photos.clone().into(), names.len(), tiles.clone(), None, threads, BATCHES_AHEAD)?;
     let (mut answers, mut skipped) = (Vec::with_capacity(photos.len()), Vec::new());
-    let mut watch = watched::watch(JUDGED_AT_ONCE, MemoryChoice::default(), classifier);
+    let mut network = Watched::new(classifier, JUDGED_AT_ONCE, MemoryChoice::default(), compute);
     let order = EpochOrder { seed: 0, epoch: 0, shuffle: false, batch_size: JUDGED_AT_ONCE, first_batch: 0 };
     for batch in loader.epoch(order)? {
         ctx.check()?;
@@ -179,12 +186,7 @@ pub fn evaluate_tiled(
             let Photo { path, class, .. } = &photos[index];
             (path.clone(), *class, input)
         };
-        answers.extend(judge(
-            &mut watch,
-            &compute,
-            classifier,
-            batch.indices.iter().copied().zip(inputs).map(with_names).collect(),
-        )?);
+        answers.extend(judge(&mut network, batch.indices.iter().copied().zip(inputs).map(with_names).collect())?);
         let (done, total) = ((answers.len() + skipped.len()) as u64, Some(photos.len() as u64));
         ctx.report(Progress { phase: "Evaluating the best weights".to_owned(), done, total, per_second: None });
     }
@@ -208,23 +210,22 @@ fn classes_of_model(classes: &[String], labels: &[&str]) -> Vec<Option<usize>> {
 
 /// The logits of every photo that can be read, in order. `left` is the memory left for decoding.
 pub(super) fn answers(
-    classifier: &Classifier,
+    network: &mut Watched<impl Deref<Target = Classifier>>,
     photos: Vec<(PathBuf, usize)>,
     (batch_size, left): (usize, u64),
-    watch: &mut Watch,
     skipped: &mut Vec<(PathBuf, String)>,
     ctx: &JobContext,
 ) -> Result<Vec<Answer>, BoxError> {
-    let compute = ThreadPoolBuilder::new().build()?;
-    let threads = compute.current_num_threads();
-    let loader = Loader::start(threads, classifier.description.transform, left)?;
-    let look_ahead = look_ahead(batch_size, classifier.description.transform.output_size(), threads);
+    let transform = network.model().description.transform;
+    let threads = network.threads();
+    let loader = Loader::start(threads, transform, left)?;
+    let look_ahead = look_ahead(batch_size, transform.output_size(), threads);
     let total = photos.len();
     let mut left = photos.into_iter();
     let mut waiting = VecDeque::new();
     let (mut batch, mut answers) = (Vec::new(), Vec::with_capacity(total));
     for done in 1..=total {
-        let most = if watch.batches_ahead() == 0 { 1 } else { look_ahead };
+        let most = if network.watch().batches_ahead() == 0 { 1 } else { look_ahead };
         for (path, class) in left.by_ref().take(most.saturating_sub(waiting.len())) {
             waiting.push_back((loader.load(path.clone()), path, class));
         }
@@ -236,7 +237,7 @@ pub(super) fn answers(
         }
         if batch.len() == batch_size || done == total {
             ctx.check()?;
-            answers.extend(judge(watch, &compute, classifier, std::mem::take(&mut batch))?);
+            answers.extend(judge(network, std::mem::take(&mut batch))?);
             let phase = "Evaluating".to_owned();
             ctx.report(Progress { phase, done: done as u64, total: Some(total as u64), per_second: None });
         }
@@ -245,13 +246,11 @@ pub(super) fn answers(
 }
 
 fn judge(
-    watch: &mut Watch,
-    compute: &ThreadPool,
-    classifier: &Classifier,
+    network: &mut Watched<impl Deref<Target = Classifier>>,
     batch: Vec<(PathBuf, usize, Input)>,
 ) -> Result<Vec<Answer>, BoxError> {
     let inputs: Vec<&Input> = batch.iter().map(|(_, _, input)| input).collect();
-    let rows = watched::logits(watch, compute, classifier, &inputs)?;
+    let rows = network.logits(&inputs)?;
     Ok(batch.into_iter().zip(rows).map(|((path, class, _), logits)| Answer { path, class, logits }).collect())
 }
 

@@ -5,16 +5,17 @@ use std::path::Path;
 use super::Places;
 use super::admission::{Asked, DoesNotFit, Fits, MemoryChoice, Remedy};
 use super::classify::look_ahead;
-use super::models::Wanted;
+use super::doctor::{self, Prepared};
+use super::models::{ModelLoan, Wanted};
 use super::peaks::{self, Predicted};
 use crate::checkpoint::TensorInfo;
-use crate::device::Chosen;
+use crate::device::{Chosen, DeviceChoice};
 use crate::format::count;
 use crate::images::ImageBudget;
 use crate::memory::{F32, Place, Plan};
 use crate::models::{self, Architecture, Precision};
 use crate::predict::{self, Loading, ModelSource, TransformOverrides};
-use crate::worker::BoxError;
+use crate::worker::{BoxError, JobContext};
 
 /// A job that takes photos through a network.
 #[derive(Clone, Copy)]
@@ -113,6 +114,12 @@ impl ToLoad<'_> {
         Wanted { source: self.model, labels: self.labels, transform: self.transform, loading: self.loading }
     }
 
+    /// The same model once more, on the device as it is now: it may have been made anew since.
+    pub fn lend_again(&self, device: DeviceChoice, places: &Places, ctx: &JobContext) -> Result<ModelLoan, BoxError> {
+        let Prepared { chosen, .. } = doctor::prepare(device, &places.verdicts, ctx)?;
+        places.models.lend_exactly(&self.wanted(), &chosen, ctx)
+    }
+
     /// The same for a model that is still to be loaded. One that cannot be opened is admitted: loading it says why.
     pub fn admit(
         &self,
@@ -167,7 +174,7 @@ mod tests {
             threads: 2,
             is_loaded: false,
         };
-        let chosen = device::choose(device::DeviceChoice::Cpu).unwrap();
+        let chosen = device::choose(DeviceChoice::Cpu).unwrap();
         let bytes = |inference: Inference| inference.plan(&chosen).heap;
         // Weights of 27.9 million parameters; peaks of the process were 164 MB and 78 MB with its own 12 MB.
         let f32 = bytes(asked);

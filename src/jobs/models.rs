@@ -197,6 +197,11 @@ impl ModelKey {
         }
     }
 
+    /// Whether it is the same model, on a device that may have been made anew since.
+    pub fn is_same_model(&self, other: &Self) -> bool {
+        *self == Self { renewals: self.renewals, ..other.clone() }
+    }
+
     /// The same but for files that were written since, or a device that was made anew since.
     fn is_outdated_by(&self, other: &Self) -> bool {
         let was_written = self.files != other.files && self.source == other.source && self.labels == other.labels;

@@ -200,3 +200,21 @@ fn a_reader_that_has_gone_ends_the_program() {
     }
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn a_stream_above_its_limit_computes_fewer_at_once_and_answers_all_lines() {
+    let kitchen = Kitchen::new(12);
+    let limit = ["--memory-limit", "20MB", "--anyway", "--batch-size", "64"];
+    let mut running = kitchen.start(&limit, &[]);
+    running.answer();
+    (0..600).for_each(|number| running.send(&format!("photos/{}.png", number % 12)));
+    let (answers, code, said) = running.end();
+    assert_eq!((answers.len(), code), (600, 0), "{said}");
+    assert!(answers.iter().all(|answer| answer["status"] == "ok"), "{said}");
+    for (index, answer) in answers.iter().enumerate().skip(12) {
+        assert_eq!(answer["path"], format!("photos/{}.png", index % 12));
+        let best = |answer: &Value| answer["predictions"][0]["index"].clone();
+        assert_eq!(best(answer), best(&answers[index % 12]));
+    }
+    assert!(said.contains("at once, because"), "{said}");
+}

@@ -172,10 +172,7 @@ pub fn classify(
     let journal = Journal::open(&places.journal)?;
     let Lent { config, classifier, predicted } = lend(config, &chosen, places, ctx, on_event)?;
     let left = predicted.as_ref().map_or(u64::MAX, |predicted| predicted.left);
-    let lend_again = || {
-        let Prepared { chosen, .. } = doctor::prepare(config.device, &places.verdicts, ctx)?;
-        places.models.lend_exactly(&config.to_load().wanted(), &chosen, ctx)
-    };
+    let lend_again = || config.to_load().lend_again(config.device, places, ctx);
     let run = Run::start(&config, journal, classifier, &lend_again, left, ctx, on_event)?;
     let Gone { summary, most_at_once, highest, released } = run.go();
     // With fewer photos at once, what was taken says nothing about what was predicted.

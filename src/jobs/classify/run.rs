@@ -6,23 +6,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rayon::ThreadPool;
+use rayon::ThreadPoolBuilder;
 use sha2::{Digest as _, Sha256};
 
 use super::progress::Pace;
 use super::scan::{self, Found, Scan};
 use super::{ClassifyConfig, ClassifyError, ClassifyEvent, ClassifySummary};
-use crate::device;
 use crate::format::error_chain;
 use crate::images::{ImageError, Input};
 use crate::jobs::decoding::{Loader, Pending};
-use crate::jobs::failures::DeviceFailures;
 use crate::jobs::models::ModelLoan;
-use crate::jobs::watched;
+use crate::jobs::watched::{LendAgain, Watched};
 use crate::journal::{Journal, PhotoIdentity, RunState, Stored};
 use crate::ops;
-use crate::predict::{ModelSource, Precision, PredictError, Prediction, Row, RowResult, STARTER, top_k};
-use crate::train::{Pace as _, Watch};
+use crate::predict::{ModelSource, Precision, Prediction, Row, RowResult, STARTER, top_k};
+use crate::train::Pace as _;
 use crate::worker::{BoxError, Canceled, Job, JobContext};
 
 /// Network inputs that wait for their batch take at most so much memory together.
@@ -36,19 +34,12 @@ pub struct Run<'a> {
     journal: Journal,
     /// Under which the journal keeps this classifier's predictions.
     journal_classifier: i64,
-    classifier: ModelLoan,
+    network: Watched<'a, ModelLoan>,
     /// Classes kept per photo.
     kept_classes: usize,
-    compute: ThreadPool,
     threads: usize,
     /// Bytes of memory left for decoding, see [`ImageBudget::with_left`](crate::images::ImageBudget::with_left).
     left: u64,
-    /// Lends the same model on a device made anew.
-    lend_again: &'a dyn Fn() -> Result<ModelLoan, BoxError>,
-    /// After so many photos.
-    failures: DeviceFailures<u64>,
-    /// Over the memory; says how many photos go through the network together.
-    watch: Watch,
     ctx: &'a JobContext,
     on_event: &'a mut dyn FnMut(ClassifyEvent) -> Result<(), BoxError>,
     pace: Pace,
@@ -95,7 +86,7 @@ impl<'a> Run<'a> {
         config: &'a ClassifyConfig,
         journal: Journal,
         classifier: ModelLoan,
-        lend_again: &'a dyn Fn() -> Result<ModelLoan, BoxError>,
+        lend_again: LendAgain<'a, ModelLoan>,
         left: u64,
         ctx: &'a JobContext,
         on_event: &'a mut dyn FnMut(ClassifyEvent) -> Result<(), BoxError>,
@@ -116,19 +107,16 @@ impl<'a> Run<'a> {
         let run = journal.begin_run(journal_classifier, &config_text(config))?;
         let threads = threads_of(config);
         let inputs = config.inputs.clone();
+        let compute = ThreadPoolBuilder::new().num_threads(threads).build()?;
         let counting = Job::start("count", || (), move |ctx, _| Ok(scan::count(&inputs, ctx)?))?;
         Ok(Self {
             config,
-            watch: watched::watch(config.batch_size, config.memory, &classifier),
             journal,
             journal_classifier,
             kept_classes: config.top_k.min(description.labels.len()),
-            classifier,
-            compute: rayon::ThreadPoolBuilder::new().num_threads(threads).build()?,
+            network: Watched::new(classifier, config.batch_size, config.memory, compute.into()).renewed_by(lend_again),
             threads,
             left,
-            lend_again,
-            failures: DeviceFailures::default(),
             ctx,
             on_event,
             pace: Pace::new(counting),
@@ -140,8 +128,8 @@ impl<'a> Run<'a> {
     /// Classifies everything, and notes in the journal how it ended.
     pub fn go(mut self) -> Gone {
         let result = self.classify_all();
-        let (most_at_once, highest) = (self.watch.most_at_once(), self.watch.highest());
-        let released = ops::release(self.classifier.device()).map_err(BoxError::from);
+        let (most_at_once, highest) = (self.network.watch().most_at_once(), self.network.watch().highest());
+        let released = ops::release(self.network.model().device()).map_err(BoxError::from);
         Gone { summary: self.end(result), most_at_once, highest, released }
     }
 
@@ -159,8 +147,8 @@ impl<'a> Run<'a> {
     }
 
     fn classify_all(&mut self) -> Result<(), BoxError> {
-        let loader = Loader::start(self.threads, self.classifier.description.transform, self.left)?;
-        let size = self.classifier.description.transform.output_size();
+        let loader = Loader::start(self.threads, self.network.model().description.transform, self.left)?;
+        let size = self.network.model().description.transform.output_size();
         let look_ahead = look_ahead(self.config.batch_size, size, self.threads);
         let mut scan = Scan::new(self.config.inputs.clone(), self.ctx.clone());
         let mut waiting = VecDeque::new();
@@ -168,7 +156,7 @@ impl<'a> Run<'a> {
         let mut inputs = 0;
         loop {
             // Enough for the next batch to be decoded while this one is computed, and no more.
-            let most = if self.watch.batches_ahead() == 0 { 1 } else { look_ahead };
+            let most = if self.network.watch().batches_ahead() == 0 { 1 } else { look_ahead };
             while waiting.len() < most {
                 let Some(found) = scan.next() else { break };
                 waiting.extend(self.place(found, &loader)?);
@@ -176,7 +164,7 @@ impl<'a> Run<'a> {
             let Some(place) = waiting.pop_front() else { break };
             batch.push(arrive(place));
             inputs += usize::from(matches!(batch.last(), Some(Outcome::Decoded { .. })));
-            let batch_size = self.watch.at_once();
+            let batch_size = self.network.watch().at_once();
             if inputs >= batch_size || batch.len() >= MOST_ROWS_AT_ONCE.max(batch_size) {
                 self.finish(std::mem::take(&mut batch))?;
                 inputs = 0;
@@ -217,7 +205,7 @@ impl<'a> Run<'a> {
         let result = match stored {
             Stored::Skipped(reason) => RowResult::Skipped { reason },
             Stored::Classes(classes) => {
-                let labels = &self.classifier.description.labels;
+                let labels = &self.network.model().description.labels;
                 let prediction = |(index, probability): (usize, f32)| {
                     Some(Prediction { index, label: labels.get(index)?.clone(), probability })
                 };
@@ -242,7 +230,7 @@ impl<'a> Run<'a> {
                     (Row { path, result: RowResult::Skipped { reason } }, false)
                 }
                 Outcome::Decoded { path, identity, .. } => {
-                    let labels = &self.classifier.description.labels;
+                    let labels = &self.network.model().description.labels;
                     let result = result_of(logits.next().unwrap_or_default(), labels, self.config);
                     records.push((identity, stored(&result)));
                     (Row { path, result }, false)
@@ -262,34 +250,11 @@ impl<'a> Run<'a> {
                 _ => None,
             })
             .collect();
-        let rows = loop {
-            match watched::logits(&mut self.watch, &self.compute, &self.classifier, &inputs) {
-                Ok(rows) => break rows,
-                Err(error) => self.renew(error)?,
-            }
-        };
-        for notice in watched::notices(&mut self.watch) {
+        let rows = self.network.logits(&inputs)?;
+        for notice in self.network.take_notices() {
             (self.on_event)(ClassifyEvent::Notice(notice))?;
         }
         Ok(rows)
-    }
-
-    /// Takes a device that failed for good into use anew, to go on with the same photos.
-    fn renew(&mut self, error: BoxError) -> Result<(), BoxError> {
-        let failed = error.downcast_ref().is_some_and(PredictError::is_of_device);
-        if !self.failures.may_go_on(failed.then_some(self.summary.photos)) || !device::renew() {
-            return Err(error);
-        }
-        let again = (self.lend_again)()?;
-        // Predictions of two models must not be taken for those of one.
-        if let Some(path) = self.classifier.changed_file() {
-            return Err(ClassifyError::ModelChanged(path.to_owned()).into());
-        }
-        self.classifier = again;
-        self.watch = watched::watch(self.config.batch_size, self.config.memory, &self.classifier);
-        let text =
-            format!("The GPU is taken into use anew, and goes on with the same photos: {}", error_chain(&*error));
-        (self.on_event)(ClassifyEvent::Notice(text))
     }
 
     /// Sends rows in their order, in runs of resumed and of new ones.

@@ -16,15 +16,16 @@ use serde_json::{Map, Value};
 
 use super::run::{look_ahead, result_of, threads_of};
 use super::{ClassifyConfig, ClassifyError, ClassifyEvent, Lent, ModelSummary, check_numbers, lend};
-use crate::device::Chosen;
 use crate::format::error_chain;
 use crate::images::{ImageError, Input};
 use crate::jobs::Places;
 use crate::jobs::decoding::{Loader, Pending};
 use crate::jobs::doctor::{self, Prepared};
-use crate::jobs::models::{ModelKey, ModelLoan, Models};
+use crate::jobs::models::{ModelKey, ModelLoan};
+use crate::jobs::watched::Watched;
 use crate::memory::heap;
 use crate::predict::{Row, RowResult};
+use crate::train::Pace as _;
 use crate::worker::{self, BoxError, JobContext};
 
 /// No path and no object is as long.
@@ -71,6 +72,15 @@ pub struct StreamSummary {
     pub bad_lines: u64,
 }
 
+/// A line that has been read.
+struct Line {
+    /// From 1.
+    number: u64,
+    echo: Echo,
+    /// The photo it asks for, or why it asks for none.
+    asked: Result<PathBuf, String>,
+}
+
 /// A line whose answer is on its way.
 enum Waiting {
     Photo { echo: Echo, path: PathBuf, pending: Pending },
@@ -98,33 +108,32 @@ pub fn stream(
     })?;
     let threads = threads_of(&config);
     let transform = classifier.description.transform;
-    let loader = Arc::new(Loader::start(threads, transform, predicted.map_or(u64::MAX, |predicted| predicted.left))?);
-    let (sender, arriving) = sync_channel(look_ahead(config.batch_size, transform.output_size(), threads));
-    let asking = loader.clone();
-    worker::background("lines", move || read_lines(lines, &asking, &sender))?;
+    let look_ahead = look_ahead(config.batch_size, transform.output_size(), threads);
+    let (sender, arriving) = sync_channel(look_ahead);
+    worker::background("lines", move || read_lines(lines, &sender))?;
     let stream = Stream {
         config: &config,
-        chosen,
-        models: &places.models,
+        places,
         key: classifier.key().clone(),
-        compute: ThreadPoolBuilder::new().num_threads(threads).build()?,
+        loader: Loader::start(threads, transform, predicted.map_or(u64::MAX, |predicted| predicted.left))?,
+        look_ahead,
+        compute: ThreadPoolBuilder::new().num_threads(threads).build()?.into(),
         arriving,
         ctx,
     };
-    let summary = stream.answer_all(classifier, on_event);
-    // With the loader photos would go that were asked for and not decoded when the lines ended.
-    drop(loader);
-    summary
+    stream.answer_all(classifier, on_event)
 }
 
 struct Stream<'a> {
     config: &'a ClassifyConfig,
-    chosen: Chosen,
-    models: &'a Models,
+    places: &'a Places,
     /// Of the model that answers from the first line to the last.
     key: ModelKey,
-    compute: ThreadPool,
-    arriving: Receiver<io::Result<Waiting>>,
+    loader: Loader,
+    /// Photos that may be decoded before they are computed.
+    look_ahead: usize,
+    compute: Arc<ThreadPool>,
+    arriving: Receiver<io::Result<Line>>,
     ctx: &'a JobContext,
 }
 
@@ -135,46 +144,65 @@ impl Stream<'_> {
         on_event: &mut dyn FnMut(StreamEvent) -> Result<(), BoxError>,
     ) -> Result<StreamSummary, BoxError> {
         let mut summary = StreamSummary::default();
-        let mut lent = Some(classifier);
+        let lend_again = || self.lend_again();
+        let watched = |classifier| {
+            let Self { config, compute, .. } = self;
+            Watched::new(classifier, config.batch_size, config.memory, compute.clone()).renewed_by(&lend_again)
+        };
+        let mut lent = Some(watched(classifier));
         let mut waiting = VecDeque::new();
         loop {
-            while waiting.len() < self.config.batch_size
+            let at_once = lent.as_ref().map_or(self.config.batch_size, |network| network.watch().at_once());
+            let is_short = lent.as_ref().is_some_and(|network| network.watch().batches_ahead() == 0);
+            let most = if is_short { at_once } else { self.look_ahead };
+            while waiting.len() < most
                 && let Ok(line) = self.arriving.try_recv()
             {
-                waiting.push_back(line?);
+                waiting.push_back(self.begin(line?));
             }
             if waiting.is_empty() {
                 // Others may need the room, and after the idle time so may the system.
                 lent = None;
                 match self.next_line()? {
-                    Some(line) => waiting.push_back(line),
+                    Some(line) => waiting.push_back(self.begin(line)),
                     None => return Ok(summary),
                 }
                 continue;
             }
             self.ctx.check()?;
-            let classifier = match lent.take() {
-                Some(classifier) => classifier,
-                None => self.lend_again()?,
+            let network = match &mut lent {
+                Some(network) => network,
+                None => lent.insert(watched(self.lend_again()?)),
             };
-            let answers = self.answers(&classifier, batch(&mut waiting, self.config.batch_size))?;
-            lent = Some(classifier);
+            let answers = self.answers(network, batch(&mut waiting, at_once))?;
+            for notice in network.take_notices() {
+                on_event(StreamEvent::Notice(notice))?;
+            }
             answers.iter().for_each(|answer| summary.count(answer));
             on_event(StreamEvent::Answers(answers))?;
         }
     }
 
+    /// Asks for a line's photo to be decoded.
+    fn begin(&self, line: Line) -> Waiting {
+        let Line { number, echo, asked } = line;
+        match asked {
+            Ok(path) => Waiting::Photo { echo, pending: self.loader.load(path.clone()), path },
+            Err(reason) => Waiting::Bad { line: number, echo, reason },
+        }
+    }
+
     /// Waits for a line; none when there will be no more. What stays idle meanwhile is unloaded when its time is over.
-    fn next_line(&self) -> Result<Option<Waiting>, BoxError> {
-        let mut held = self.models.shelf.bytes();
+    fn next_line(&self) -> Result<Option<Line>, BoxError> {
+        let mut held = self.places.models.shelf.bytes();
         loop {
             match self.arriving.recv_timeout(PATIENCE) {
                 Ok(line) => return Ok(Some(line?)),
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
                 Err(RecvTimeoutError::Timeout) => self.ctx.check()?,
             }
-            self.models.shelf.tidy(Instant::now());
-            let left = self.models.shelf.bytes();
+            self.places.models.shelf.tidy(Instant::now());
+            let left = self.places.models.shelf.bytes();
             if left < held {
                 heap::release();
             }
@@ -182,17 +210,17 @@ impl Stream<'_> {
         }
     }
 
-    /// The same model as at first, read again when it was unloaded meanwhile.
+    /// The same model as at first, read again when it was unloaded meanwhile or its device made anew.
     fn lend_again(&self) -> Result<ModelLoan, BoxError> {
-        let classifier = self.models.lend_exactly(&self.config.to_load().wanted(), &self.chosen, self.ctx)?;
-        match *classifier.key() == self.key {
+        let classifier = self.config.to_load().lend_again(self.config.device, self.places, self.ctx)?;
+        match classifier.key().is_same_model(&self.key) {
             true => Ok(classifier),
             // Answers of two models must not be taken for those of one.
             false => Err(ClassifyError::Replaced(self.key.source.name()).into()),
         }
     }
 
-    fn answers(&self, classifier: &ModelLoan, batch: Vec<Waiting>) -> Result<Vec<Answer>, BoxError> {
+    fn answers(&self, network: &mut Watched<ModelLoan>, batch: Vec<Waiting>) -> Result<Vec<Answer>, BoxError> {
         let inputs: Vec<&Input> = batch
             .iter()
             .filter_map(|waiting| match waiting {
@@ -200,13 +228,8 @@ impl Stream<'_> {
                 _ => None,
             })
             .collect();
-        let network = &**classifier;
-        let logits = match inputs.is_empty() {
-            true => Vec::new(),
-            false => self.compute.install(|| network.logits(&inputs))?,
-        };
-        let mut logits = logits.into_iter();
-        let labels = &classifier.description.labels;
+        let mut logits = network.logits(&inputs)?.into_iter();
+        let labels = &network.model().description.labels;
         let mut result = |decoded| match decoded {
             Ok(_) => result_of(logits.next().unwrap_or_default(), labels, self.config),
             Err(reason) => RowResult::Skipped { reason },
@@ -263,20 +286,20 @@ impl StreamSummary {
     }
 }
 
-/// Reads lines to their end, or until nobody wants them; photos begin to be decoded as they are named.
-fn read_lines(mut lines: Box<dyn BufRead + Send>, loader: &Loader, arriving: &SyncSender<io::Result<Waiting>>) {
+/// Reads lines to their end, or until nobody wants them.
+fn read_lines(mut lines: Box<dyn BufRead + Send>, arriving: &SyncSender<io::Result<Line>>) {
     for number in 1.. {
-        let waiting = match read_line(&mut *lines) {
+        let line = match read_line(&mut *lines) {
             Ok(None) => return,
             Ok(Some(line)) if line.trim_ascii().is_empty() => continue,
-            Ok(Some(line)) => Ok(match asked(&line) {
-                (echo, Ok(path)) => Waiting::Photo { echo, pending: loader.load(path.clone()), path },
-                (echo, Err(reason)) => Waiting::Bad { line: number, echo, reason },
-            }),
+            Ok(Some(line)) => {
+                let (echo, asked) = asked(&line);
+                Ok(Line { number, echo, asked })
+            }
             Err(error) => Err(error),
         };
-        let is_over = waiting.is_err();
-        if arriving.send(waiting).is_err() || is_over {
+        let is_over = line.is_err();
+        if arriving.send(line).is_err() || is_over {
             return;
         }
     }

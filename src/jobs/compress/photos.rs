@@ -13,7 +13,7 @@ use crate::jobs::admission::MemoryChoice;
 use crate::jobs::classify::photos_in;
 use crate::jobs::decoding::Loader;
 use crate::jobs::evaluate::{EvaluateError, Labelled, answers, labelled};
-use crate::jobs::watched;
+use crate::jobs::watched::Watched;
 use crate::predict::Classifier;
 use crate::worker::{BoxError, JobContext, Progress};
 
@@ -91,9 +91,9 @@ impl Photos {
         ctx: &JobContext,
     ) -> Result<Judgement, BoxError> {
         let photos = self.photos.iter().enumerate().map(|(index, (path, _))| (path.clone(), index)).collect();
-        let mut watch = watched::watch(BATCH, choice, classifier);
+        let mut network = Watched::new(classifier, BATCH, choice, ThreadPoolBuilder::new().build()?.into());
         let mut skipped = self.skipped.clone();
-        let answers = answers(classifier, photos, (BATCH, left), &mut watch, &mut skipped, ctx)?;
+        let answers = answers(&mut network, photos, (BATCH, left), &mut skipped, ctx)?;
         let judged = answers.into_iter().map(|answer| Judged {
             class: self.photos[answer.class].1,
             path: answer.path,
