@@ -1,4 +1,7 @@
 //! Chooses where tensors live, and says why.
+//!
+//! Metal's devices, queues, buffers and pipelines may be used on any thread, and are: jobs compute on threads of their own. What
+//! their calls leave to be freed goes with [`scoped`], as such threads have no pool.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -23,6 +26,13 @@ pub struct Chosen {
     pub reason: String,
     /// How often it had been made anew: what lies on the one before is of no use to it.
     pub renewals: u64,
+}
+
+impl Chosen {
+    /// Whether the device was made anew since it was chosen.
+    pub fn is_outdated(&self) -> bool {
+        !self.device.is_cpu() && self.renewals != RENEWALS.load(Relaxed)
+    }
 }
 
 /// The vector instructions of this CPU among those that kernels choose from at run time.
@@ -142,17 +152,17 @@ fn metal_device() -> Result<Device, String> {
 }
 
 /// Has the next choice make Metal's device anew, with a queue of its own: one that failed at a command may refuse all that
-/// follow. What lies on the device before stays there, and with it. False where no such device was made.
-pub fn renew() -> bool {
+/// follow. Returns the device before: what lies on it stays there, and with it. None where no such device was made.
+pub fn renew() -> Option<Device> {
     #[cfg(target_os = "macos")]
     {
         let mut device = METAL.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let is_renewed = device.take().is_some_and(|device| device.is_ok());
-        RENEWALS.fetch_add(u64::from(is_renewed), Relaxed);
-        is_renewed
+        let before = device.take().and_then(Result::ok);
+        RENEWALS.fetch_add(u64::from(before.is_some()), Relaxed);
+        before
     }
     #[cfg(not(target_os = "macos"))]
-    false
+    None
 }
 
 static RENEWALS: AtomicU64 = AtomicU64::new(0);
@@ -174,7 +184,7 @@ fn metal_device() -> Result<Device, String> {
     Err(NO_METAL.to_owned())
 }
 
-/// Computes a batch or a training step. On macOS what Metal's objects leave behind on this thread is freed at the end;
+/// Computes a batch, a training step, or what a job does besides. On macOS what Metal's objects leave behind on this thread is freed at the end;
 /// a thread without such a scope keeps it until it ends.
 pub fn scoped<R>(compute: impl FnOnce() -> R) -> R {
     #[cfg(target_os = "macos")]

@@ -27,7 +27,7 @@
 //!
 //! **The layer rule.** Imports point down only:
 //! `gui, cli → jobs, platform → journal, settings, export, report → compress → train, predict → data, models → checkpoint, images, ops → memory →
-//! worker, device, format`.
+//! worker → device, format`.
 //! The two front ends never import each other and never see a tensor. Only `gui` knows egui and only `cli` prints.
 //! A network is computed in NHWC from the first pixel to the logits. `tests/it/layers.rs` holds this table against the code.
 

@@ -12,6 +12,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::device::scoped;
+
 /// Any error a job may end with.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -245,7 +247,7 @@ fn join<T>(thread: JoinHandle<Outcome<T>>) -> Outcome<T> {
 /// Runs `work` on the calling thread and sorts its end: a panic is `Failed`, a [`Canceled`] anywhere in the error's
 /// chain is `Canceled`.
 pub fn run<T>(work: impl FnOnce() -> Result<T, BoxError>) -> Outcome<T> {
-    match catch_unwind(AssertUnwindSafe(work)) {
+    match catch_unwind(AssertUnwindSafe(|| scoped(work))) {
         Ok(Ok(value)) => Outcome::Finished(value),
         Ok(Err(error)) if is_canceled(&*error) => Outcome::Canceled,
         Ok(Err(error)) => Outcome::Failed(error),

@@ -30,6 +30,7 @@ use clap::{CommandFactory as _, Parser as _};
 
 use self::arguments::{Arguments, Command};
 use crate::format::error_chain;
+use crate::platform::{Activity, Kind};
 use crate::worker::{BoxError, JobContext};
 
 const DONE_WITH_SKIPS: u8 = 3;
@@ -46,6 +47,8 @@ pub enum Request {
 /// Parses the program's arguments, and runs a command when they name one.
 pub fn run() -> Request {
     let arguments = Arguments::parse();
+    let kind = arguments.command.as_ref().and_then(kind_of);
+    let _awake = kind.map(|kind| Activity::begin(kind.reason()));
     match arguments.command {
         Some(Command::Classify(arguments)) => Request::Done(classify::run(*arguments)),
         Some(Command::Inspect(arguments)) => Request::Done(inspect::run(&arguments)),
@@ -61,6 +64,20 @@ pub fn run() -> Request {
         Some(Command::Download(arguments)) => Request::Done(download::run(arguments)),
         None => window(arguments.paths),
     }
+}
+
+/// What a command works at, where the system must not sleep meanwhile.
+fn kind_of(command: &Command) -> Option<Kind> {
+    Some(match command {
+        Command::Classify(arguments) if arguments.stdin => return None,
+        Command::Classify(_) => Kind::Classifying,
+        Command::Train(_) | Command::Distill(_) => Kind::Training,
+        Command::FindLr(_) | Command::Sweep(_) | Command::Bench(_) => Kind::Trying,
+        Command::Evaluate(_) => Kind::Evaluating,
+        Command::Quantize(_) | Command::Prune(_) => Kind::Compressing,
+        Command::Download(_) => Kind::Downloading,
+        Command::Inspect(_) | Command::Doctor(_) => return None,
+    })
 }
 
 fn window(paths: Vec<PathBuf>) -> Request {

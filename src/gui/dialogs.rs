@@ -61,9 +61,14 @@ impl ExportKind {
     }
 }
 
-const PHOTOS: [&str; 11] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "JPG", "JPEG", "PNG"];
 const TABLES: [&str; 4] = ["csv", "tsv", "jsonl", "ndjson"];
 const CHECKPOINTS: [&str; 8] = ["safetensors", "pth", "pt", "th", "ckpt", "bin", "gguf", "tar"];
+
+/// Extensions of photos, as some systems tell them apart by case.
+fn photos() -> Vec<String> {
+    let extensions = crate::images::EXTENSIONS.iter();
+    extensions.flat_map(|extension| [(*extension).to_owned(), extension.to_uppercase()]).collect()
+}
 
 /// Opens the dialog, as a sheet of a window if one is given; the future ends with what was chosen, or `None` when nothing was.
 pub fn open(ask: Ask, parent: Option<&winit::window::Window>) -> impl Future<Output = Option<Action>> + Send + use<> {
@@ -72,8 +77,13 @@ pub fn open(ask: Ask, parent: Option<&winit::window::Window>) -> impl Future<Out
     let dialog = if let Some(parent) = parent { dialog.set_parent(parent) } else { dialog };
     let chosen: Chosen = match &ask {
         Ask::Checkpoint | Ask::TrainModel | Ask::Teacher | Ask::LightModel => {
-            let dialog = dialog.set_title("Open checkpoint").add_filter("Checkpoints", &CHECKPOINTS);
-            one(dialog.add_filter("All files", &["*"]).pick_file())
+            let dialog = dialog.set_title("Open checkpoint");
+            // A Mac's panel takes names of types alone, and a checkpoint may be called anything.
+            let is_panel = cfg!(target_os = "macos");
+            let filtered = |dialog: AsyncFileDialog| {
+                dialog.add_filter("Checkpoints", &CHECKPOINTS).add_filter("All files", &["*"])
+            };
+            one(if is_panel { dialog } else { filtered(dialog) }.pick_file())
         }
         Ask::TrainPhotos | Ask::EvaluatePhotos => {
             one(dialog.set_title("Choose a folder that holds a folder per class").pick_folder())
@@ -86,7 +96,7 @@ pub fn open(ask: Ask, parent: Option<&winit::window::Window>) -> impl Future<Out
         }
         Ask::ModelsFolder => one(dialog.set_title("Choose where checkpoints are kept").pick_folder()),
         Ask::Folders => many(dialog.set_title("Choose folders of photos").pick_folders()),
-        Ask::Photos => many(dialog.set_title("Choose photos").add_filter("Photos", &PHOTOS).pick_files()),
+        Ask::Photos => many(dialog.set_title("Choose photos").add_filter("Photos", &photos()).pick_files()),
         Ask::Labels(_) => {
             one(dialog.set_title("Choose a file of labels").add_filter("Labels", &["txt", "json", "csv"]).pick_file())
         }

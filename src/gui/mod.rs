@@ -30,6 +30,8 @@ mod view;
 mod widgets;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use egui::{CentralPanel, Context, Frame, Margin, Panel, RichText, Ui, vec2};
@@ -132,6 +134,8 @@ pub struct App {
     device: Option<Prepared>,
     closing: Closing,
     system: System,
+    /// The system says that memory became short since it was last looked at.
+    is_short: Arc<AtomicBool>,
 }
 
 impl App {
@@ -169,17 +173,29 @@ impl App {
             device: None,
             closing: Closing::No,
             system: System::default(),
+            is_short: Arc::default(),
         };
         app.check_device(ctx);
-        let window = ctx.clone();
-        memory::watch_pressure(move || wake(&window));
+        let (window, is_short) = (ctx.clone(), app.is_short.clone());
+        memory::watch_pressure(move || {
+            is_short.store(true, Relaxed);
+            wake(&window);
+        });
         app
     }
 
     /// Takes the news of every job and does what was asked for. Also runs while the window is hidden, so that no job
     /// ever waits for the window to be looked at.
     pub fn tick(&mut self, ctx: &Context) {
-        self.strip.sample(self.train.phase(), self.device.as_ref().map(|device| &device.chosen));
+        if self.device.as_ref().is_some_and(|device| device.chosen.is_outdated()) {
+            self.device = None;
+            self.check_device(ctx);
+        }
+        let chosen = self.device.as_ref().map(|device| &device.chosen);
+        self.strip.sample(self.train.phase(), chosen);
+        if self.is_short.swap(false, Relaxed) {
+            self.strip.read(chosen);
+        }
         self.answer_pressure();
         let is_asked_to_close = self.take_asked(ctx);
         let mut actions = std::mem::take(&mut self.actions);

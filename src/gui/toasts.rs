@@ -21,7 +21,14 @@ enum Kind {
 struct Toast {
     kind: Kind,
     text: String,
-    since: Instant,
+    /// When it was first drawn: in a window out of sight it waits.
+    since: Option<Instant>,
+}
+
+impl Toast {
+    fn age(&self) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
 }
 
 #[derive(Default)]
@@ -41,12 +48,14 @@ impl Toasts {
     fn add(&mut self, kind: Kind, text: String) {
         // The same message again is the same message, not a second one.
         self.toasts.retain(|toast| toast.text != text);
-        self.toasts.push(Toast { kind, text, since: Instant::now() });
+        self.toasts.push(Toast { kind, text, since: None });
     }
 
     /// Draws the messages above everything else, the newest lowest, `above` points over the bottom edge.
     pub fn show(&mut self, ctx: &Context, above: f32) {
-        self.toasts.retain(|toast| toast.kind == Kind::Error || toast.since.elapsed() < SHOWN_FOR);
+        let now = Instant::now();
+        self.toasts.iter_mut().for_each(|toast| _ = toast.since.get_or_insert(now));
+        self.toasts.retain(|toast| toast.kind == Kind::Error || toast.age() < SHOWN_FOR);
         if self.toasts.is_empty() {
             return;
         }
@@ -54,8 +63,7 @@ impl Toasts {
         area.anchor(Align2::RIGHT_BOTTOM, vec2(-STEP * 2.0, -above - STEP * 2.0)).show(ctx, |ui| {
             self.toasts.retain(|toast| !toast_ui(ui, toast));
         });
-        let soonest =
-            self.toasts.iter().filter(|toast| toast.kind == Kind::Done).map(|toast| toast.since.elapsed()).max();
+        let soonest = self.toasts.iter().filter(|toast| toast.kind == Kind::Done).map(Toast::age).max();
         if let Some(age) = soonest {
             ctx.request_repaint_after(SHOWN_FOR.saturating_sub(age));
         }

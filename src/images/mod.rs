@@ -28,6 +28,7 @@ use std::path::Path;
 
 pub use budget::{ImageBudget, Permit};
 pub use error::ImageError;
+pub use kind::EXTENSIONS;
 use kind::Kind;
 use resize::Target;
 use transform::{Interpolation, Transform};
@@ -231,7 +232,7 @@ fn head(reader: &mut (impl BufRead + Seek)) -> Result<Vec<u8>, ImageError> {
 /// True for a file name whose extension is one of a photo (also of kinds that are refused with a reason, such as HEIC).
 pub fn is_photo_name(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
-    extension.is_some_and(|extension| kind::EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension)))
+    extension.is_some_and(|extension| EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension)))
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use rayon::ThreadPool;
 
-use crate::device;
 use crate::format::{counted, error_chain};
 use crate::images::Input;
 use crate::jobs::admission::MemoryChoice;
@@ -92,7 +91,7 @@ impl<'a, M: Deref<Target = Classifier>> Watched<'a, M> {
     fn renew(&mut self, error: PredictError) -> Result<(), BoxError> {
         let Some(lend_again) = self.lend_again else { return Err(error.into()) };
         let failure = error.is_of_device().then_some(self.answered);
-        if !self.failures.may_go_on(failure) || !device::renew() {
+        if !self.failures.renew_device(failure) {
             return Err(error.into());
         }
         let again = lend_again()?;

@@ -134,6 +134,15 @@ pub fn release(device: &Device) -> Result<()> {
     })
 }
 
+/// Gives up what is kept for reuse on a device that failed for good; what is in use there goes with its last user.
+pub fn forget(device: &Device) {
+    #[cfg(target_os = "macos")]
+    if let Device::Metal(device) = device {
+        crate::device::scoped(|| metal::forget(device));
+    }
+    debug_assert!(device.is_cpu() || device.is_metal());
+}
+
 /// Bytes that a device keeps for reuse and [`release`] would give back; none for the CPU. candle's own pool cannot be asked.
 pub fn kept_bytes(device: &Device) -> Option<u64> {
     #[cfg(target_os = "macos")]

@@ -25,5 +25,5 @@ use mac as system;
 
 pub use asked::Asked;
 pub use desktop::Desktop;
-pub use system::before_the_loop_runs;
+pub use system::{Activity, before_the_loop_runs};
 pub use work::{Kind, Work};

@@ -16,6 +16,7 @@ use super::watch::Watch;
 use super::{Lesson, Paths, Teacher, TrainError};
 use crate::data::random::Random;
 use crate::data::{Batch, EpochOrder, Split};
+use crate::device::scoped;
 use crate::memory::guard::Act;
 use crate::memory::{self, heap};
 use crate::models::{Network, Weights};
@@ -235,7 +236,7 @@ impl Session {
         };
         watch.begin(position.steps, epoch);
         let stepped = loop {
-            match compute.install(|| trainer.step(examples, &mut *watch, rate, paths)) {
+            match compute.install(|| scoped(|| trainer.step(examples, &mut *watch, rate, paths))) {
                 Err(error) if error.is_of_device() && watch.failed() => {}
                 stepped => break stepped,
             }
@@ -366,9 +367,11 @@ impl Session {
 
     fn save(&self, path: &std::path::Path) -> Result<(), TrainError> {
         // A device tells only here that it failed at what it was given before: nothing of that may be kept.
-        self.device.synchronize()?;
-        let position = Position { metrics_bytes: self.folder.sync()?, ..self.position.clone() };
-        snapshot::save(path, &self.trainer, self.base.as_ref(), &self.about, &position)
+        scoped(|| {
+            self.device.synchronize()?;
+            let position = Position { metrics_bytes: self.folder.sync()?, ..self.position.clone() };
+            snapshot::save(path, &self.trainer, self.base.as_ref(), &self.about, &position)
+        })
     }
 }
 

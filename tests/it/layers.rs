@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// For each module, the modules it may import. One line per module, as in the architecture document.
 const MAY_IMPORT: &[(&str, &str)] = &[
     ("gui", "jobs platform journal settings export compress train predict data images memory worker device format"),
-    ("cli", "jobs journal settings export compress train predict data images memory worker device format"),
+    ("cli", "jobs platform journal settings export compress train predict data images memory worker device format"),
     (
         "jobs",
         "journal settings export report compress train predict data models checkpoint images ops memory worker device format",
@@ -25,7 +25,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("images", "memory worker device format"),
     ("ops", "memory worker device format"),
     ("memory", "worker format"),
-    ("worker", "format"),
+    ("worker", "device format"),
     ("device", "format"),
     ("format", ""),
 ];

@@ -26,9 +26,9 @@ use crate::jobs::failures::DeviceFailures;
 use crate::jobs::peaks::Predicted;
 use crate::jobs::{Places, peaks};
 use crate::memory::{Plan, heap};
+use crate::ops;
 use crate::train::{Ended, Finished, FitEvent, Record, RunError, Session, TrainConfig, TrainError};
 use crate::worker::{self, BoxError, Events, Job, JobContext, Outcome, Progress};
-use crate::{device, ops};
 use open::Opened;
 
 /// What to train.
@@ -155,11 +155,11 @@ pub fn train(
     loop {
         match run(&task, places, ctx, on_event) {
             Err(error) => {
-                if !failures.may_go_on(of_device(&error)) || !device::renew() {
+                if !failures.renew_device(of_device(&error)) {
                     return Err(error);
                 }
                 let again = "The GPU is taken into use anew, and the run goes on from its last snapshot";
-                on_event(TrainEvent::DeviceNotice(format!("{again}: {}", error_chain(&*error))))?;
+                on_event(TrainEvent::Notice(format!("{again}: {}", error_chain(&*error))))?;
             }
             Ok(Passed::Whole(finished, report)) => {
                 return Ok(TrainSummary { folder, finished, report, seconds: started.elapsed().as_secs_f64() });

@@ -48,6 +48,11 @@ pub fn release(device: &MetalDevice) {
     });
 }
 
+/// Knows nothing of the device's buffers any more: each goes when nobody uses it.
+pub fn forget(device: &MetalDevice) {
+    pool().retain(|(id, _), _| *id != device.id());
+}
+
 /// Bytes of the device's free buffers.
 pub fn kept_bytes(device: &MetalDevice) -> u64 {
     let pool = pool();

@@ -20,7 +20,7 @@ mod windows;
 use run::{execute, run};
 
 #[cfg(target_os = "macos")]
-pub(super) use buffers::{kept_bytes, release};
+pub(super) use buffers::{forget, kept_bytes, release};
 pub(super) use operations::{activate, conv, depthwise, global_average_pool, layer_norm, linear, max_pool, mlp};
 pub(super) use run::execute_in_place;
 pub(super) use update::squares;

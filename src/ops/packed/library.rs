@@ -1,7 +1,8 @@
 //! Products of floats by the system's own library on a Mac, which alone knows the matrix unit of Apple's processors. The
 //! tests of other systems come here too, with what multiplies there instead (see [`crate::ops::gemm`]).
 //!
-//! The library is given the same number of rows each time, so that what becomes of a row does not depend on the others.
+//! The library is given the same number of rows and columns each time, so that a result does not depend on what is computed
+//! beside it: not on the batch, nor on how a layer is cut into parts.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -14,9 +15,11 @@ use crate::ops::scratch;
 
 /// Rows that are multiplied together.
 pub const ROWS: usize = 64;
-/// So much of their depth at a time, and so many panels: these stay in the second-level cache while all rows meet them.
+/// Columns that are multiplied together.
+const PANELS: usize = 8;
+const COLUMNS: usize = PANELS * PANEL;
+/// So much of the depth at a time: these weights stay in the second-level cache while all rows meet them.
 const DEPTH: usize = 512;
-const PANELS: usize = 16;
 
 /// A left factor that can be given to the library.
 pub trait Left {
@@ -56,23 +59,22 @@ impl Left for Turned<'_> {
 /// Computes every value of `target`, on the calling thread, over a depth that is not empty. The caller has checked that all
 /// lies in its slices.
 pub fn multiply(left: &impl Left, right: &Right, target: &Target) {
-    let (part, width) = (part(right.depth.len()), width(right.panels.len()));
-    scratch::with(floats(right.depth.len(), right.panels.len()), |space| {
+    let part = part(right.depth.len());
+    scratch::with(floats(right.depth.len()), |space| {
         let (rows_space, space) = space.split_at_mut(ROWS * part);
-        let (weights, sums) = space.split_at_mut(part * width);
+        let (weights, sums) = space.split_at_mut(part * COLUMNS);
         for first in right.panels.clone().step_by(PANELS) {
             let panels = first..right.panels.end.min(first + PANELS);
-            let width = panels.len() * PANEL;
             for begin in (0..right.depth.len()).step_by(part) {
                 let depth = begin..right.depth.len().min(begin + part);
-                let weights = &mut weights[..depth.len() * width];
+                let weights = &mut weights[..depth.len() * COLUMNS];
                 right.unpack(&panels, &depth, weights);
                 let step = Step { right, target, panels: panels.clone(), depth };
                 for row in (0..target.rows).step_by(ROWS) {
                     let rows = row..target.rows.min(row + ROWS);
                     let left = left.part(rows.clone(), &step.depth, &mut rows_space[..ROWS * step.depth.len()]);
-                    gemm::multiply(sums, width, left, Matrix::row_major(weights, step.depth.len(), width), 1.0);
-                    step.add(rows, &sums[..ROWS * width]);
+                    gemm::multiply(sums, COLUMNS, left, Matrix::row_major(weights, step.depth.len(), COLUMNS), 1.0);
+                    step.add(rows, sums);
                 }
             }
         }
@@ -84,24 +86,18 @@ fn part(depth: usize) -> usize {
     depth.div_ceil(depth.div_ceil(DEPTH).max(1))
 }
 
-/// Columns that are multiplied at a time.
-fn width(panels: usize) -> usize {
-    panels.min(PANELS) * PANEL
-}
-
-/// Working memory of a product of this depth with so many panels, in floats.
-pub fn floats(depth: usize, panels: usize) -> usize {
-    let (part, width) = (part(depth), width(panels));
-    ROWS * part + part * width + ROWS * width
+/// Working memory of a product of this depth, in floats.
+pub fn floats(depth: usize) -> usize {
+    (ROWS + COLUMNS) * part(depth) + ROWS * COLUMNS
 }
 
 impl Right<'_> {
-    /// Writes a part of some panels' depth row after row, each of all their columns.
+    /// Writes a part of some panels' depth row after row. What follows their columns makes sums that nobody reads.
     fn unpack(&self, panels: &Range<usize>, depth: &Range<usize>, rows: &mut [f32]) {
         let depth = self.depth.start + depth.start..self.depth.start + depth.end;
         for (index, panel) in panels.clone().enumerate() {
             let lines = &self.weight.panel(panel)[depth.clone()];
-            for (row, line) in rows.chunks_exact_mut(panels.len() * PANEL).zip(lines) {
+            for (row, line) in rows.chunks_exact_mut(COLUMNS).zip(lines) {
                 row[index * PANEL..][..PANEL].copy_from_slice(&line.0);
             }
         }
@@ -125,7 +121,7 @@ impl Step<'_> {
         let column = (panels.start - right.panels.start) * PANEL;
         let columns = (target.columns - column).min(panels.len() * PANEL);
         let (begins, ends) = (depth.start == 0, depth.end == right.depth.len());
-        for (row, sums) in rows.zip(sums.chunks_exact(panels.len() * PANEL)) {
+        for (row, sums) in rows.zip(sums.chunks_exact(COLUMNS)) {
             let at = row * target.stride + column;
             // SAFETY: these columns of the row are the target's own; nothing is read before it is written.
             let values = unsafe {

@@ -15,9 +15,9 @@ pub fn tile_limits() -> (usize, usize) {
     if crate::ops::amx::is_available() {
         return (448, 32);
     }
-    #[cfg(target_os = "macos")]
+    #[cfg(all(target_os = "macos", target_arch = "aarch64"))]
     return (448, super::library::ROWS);
-    #[cfg(not(target_os = "macos"))]
+    #[cfg(not(all(target_os = "macos", target_arch = "aarch64")))]
     (252, 14)
 }
 

@@ -58,6 +58,9 @@ pub enum Form {
     /// In blocks of [`BLOCK`] rows as the matrix unit reads them, half as large again.
     #[cfg(target_arch = "x86_64")]
     Planes,
+    /// As lines, which the matrix unit alone reads: so all that multiply with them come to the same.
+    #[cfg(all(target_os = "macos", target_arch = "aarch64"))]
+    LinesOfUnit,
 }
 
 impl Form {
@@ -67,7 +70,10 @@ impl Form {
         if suit_tiles(depth, columns) && crate::ops::amx::is_available() {
             return Self::Planes;
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(all(target_os = "macos", target_arch = "aarch64"))]
+        if suit_tiles(depth, columns) {
+            return Self::LinesOfUnit;
+        }
         let _ = (depth, columns);
         Self::Lines
     }
@@ -75,9 +81,9 @@ impl Form {
     /// Lines of a panel that so many rows take.
     fn lines(self, rows: usize) -> usize {
         match self {
-            Self::Lines => rows,
             #[cfg(target_arch = "x86_64")]
             Self::Planes => rows.div_ceil(BLOCK) * super::tiles::BLOCK_LINES,
+            _ => rows,
         }
     }
 
@@ -86,9 +92,9 @@ impl Form {
     fn store(self, panel: &mut [MaybeUninit<Line>], row: usize, block: &[Line]) {
         let space = &mut panel[self.lines(row)..][..self.lines(block.len())];
         match self {
-            Self::Lines => _ = space.write_copy_of_slice(block),
             #[cfg(target_arch = "x86_64")]
             Self::Planes => super::tiles::store_block(space, block),
+            _ => _ = space.write_copy_of_slice(block),
         }
     }
 }

@@ -9,10 +9,10 @@
 
 mod conv;
 mod depthwise;
-#[cfg(any(target_arch = "x86_64", target_os = "macos", test))]
+#[cfg(any(target_arch = "x86_64", all(target_os = "macos", target_arch = "aarch64"), test))]
 mod factors;
 mod kernel;
-#[cfg(any(target_os = "macos", test))]
+#[cfg(any(all(target_os = "macos", target_arch = "aarch64"), test))]
 mod library;
 mod linear;
 mod matrix;

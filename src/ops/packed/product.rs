@@ -54,8 +54,8 @@ impl Unit {
             if crate::ops::amx::is_available() {
                 return (super::tiles::plane_lines(rows, part) + 1) * size_of::<super::Line>();
             }
-            #[cfg(target_os = "macos")]
-            return super::library::floats(part, columns.div_ceil(PANEL)) * size_of::<f32>();
+            #[cfg(all(target_os = "macos", target_arch = "aarch64"))]
+            return super::library::floats(part) * size_of::<f32>();
         }
         0
     }
@@ -86,7 +86,7 @@ impl Product<'_> {
             if let Some(tiles) = crate::ops::amx::Tiles::configure() {
                 return super::tiles::multiply(&tiles, &self.rows, &super::factors::Right::of(self), &target);
             }
-            #[cfg(target_os = "macos")]
+            #[cfg(all(target_os = "macos", target_arch = "aarch64"))]
             return super::library::multiply(&self.rows, &super::factors::Right::of(self), &target);
         }
         assert_eq!(self.weight.form(), Form::Lines, "vectors read lines");

@@ -26,8 +26,8 @@ pub fn multiply_turned(left: &[f32], stride: usize, right: &PackedMatrix, target
         let left = super::factors::Turned { elements: left, stride };
         return super::tiles::multiply(&tiles, &left, &super::factors::Right::whole(right, &target), &target);
     }
-    #[cfg(target_os = "macos")]
-    if super::matrix::suit_tiles(right.depth(), columns) {
+    #[cfg(all(target_os = "macos", target_arch = "aarch64"))]
+    if right.form() == Form::LinesOfUnit {
         let left = super::factors::Turned { elements: left, stride };
         return super::library::multiply(&left, &super::factors::Right::whole(right, &target), &target);
     }

@@ -9,7 +9,9 @@ use objc2::rc::Retained;
 use objc2::runtime::{AnyClass, AnyObject, Imp, NSObjectProtocol, Sel};
 use objc2::{MainThreadMarker, msg_send, sel};
 use objc2_app_kit::{NSApplication, NSApplicationTerminateReply};
-use objc2_foundation::{NSAppleEventDescriptor, NSAppleEventManager, NSArray, NSURL};
+use objc2_foundation::{
+    NSAppleEventDescriptor, NSAppleEventManager, NSArray, NSDictionary, NSString, NSURL, NSUserDefaults,
+};
 
 use super::add_method;
 use crate::platform::asked::{self, Asked};
@@ -33,6 +35,13 @@ pub fn before_the_loop_runs() {
     // SAFETY: an unsigned number for one object: NSApplicationDelegate's `- (NSApplicationTerminateReply)
     // applicationShouldTerminate:`. It does not unwind.
     unsafe { add_method(class, sel!(applicationShouldTerminate:), should_terminate, c"Q@:@") };
+    // The program reads its arguments itself, and AppKit would open them a second time.
+    let (key, no) = (NSString::from_str("NSTreatUnknownArgumentsAsOpen"), NSString::from_str("NO"));
+    // SAFETY: what is registered is text, which a default may be.
+    unsafe {
+        let defaults = NSDictionary::from_slices::<NSString>(&[&*key], &[&*no as &AnyObject]);
+        NSUserDefaults::standardUserDefaults().registerDefaults(&defaults);
+    }
     // AppKit asks a delegate once what it responds to: when it is set.
     let app = NSApplication::sharedApplication(main_thread);
     app.setDelegate(app.delegate().as_deref());

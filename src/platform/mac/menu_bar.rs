@@ -107,17 +107,20 @@ fn chosen(event: MenuEvent) {
     }
 }
 
-/// Hands what is meant for a text field to the file panel or About window in front, if there is one; true then.
+/// True where a file panel or the About window is in front: what is meant for a text field is handed to it, and all else but
+/// quitting waits until it is closed.
 fn panel_takes(command: Command) -> bool {
-    let (Some(action), Some(main_thread)) = (action(command), MainThreadMarker::new()) else { return false };
+    let Some(main_thread) = MainThreadMarker::new() else { return false };
     let app = NSApplication::sharedApplication(main_thread);
     let Some(front) = app.keyWindow() else { return false };
     if AnyClass::get(c"WinitWindow").is_some_and(|own| front.isKindOfClass(own)) {
         return false;
     }
-    // SAFETY: an action that text fields of AppKit know; without a target, whatever has the keyboard gets it, and an action
-    // may come from nowhere.
-    unsafe { app.sendAction_to_from(action, None, None) }
+    let Some(action) = action(command) else { return command != Command::Quit };
+    // SAFETY: an action that text fields and panels of AppKit know; without a target, whatever has the keyboard gets it, and an
+    // action may come from nowhere.
+    unsafe { app.sendAction_to_from(action, None, None) };
+    true
 }
 
 /// What AppKit calls it in its own text fields.
@@ -128,6 +131,8 @@ fn action(command: Command) -> Option<Sel> {
         Command::Cut => sel!(cut:),
         Command::Copy => sel!(copy:),
         Command::Paste => sel!(paste:),
+        // ⌘. closes a panel.
+        Command::Stop => sel!(cancel:),
         Command::SelectAll => sel!(selectAll:),
         _ => return None,
     })

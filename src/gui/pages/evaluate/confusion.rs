@@ -103,7 +103,7 @@ pub fn cell_ui(ui: &mut Ui, judged: &mut Judged, textures: &mut Textures, action
             close = widgets::icon_button(ui, Icon::X, "Close photos").clicked();
         });
     });
-    let clicked = grid::photos_ui(ui, evaluation, places, None, textures);
+    let clicked = grid::photos_ui(ui, evaluation, places, None, textures, actions);
     judged.photo = clicked.or(judged.photo);
     if close {
         judged.cell = None;
@@ -111,7 +111,7 @@ pub fn cell_ui(ui: &mut Ui, judged: &mut Judged, textures: &mut Textures, action
 }
 
 /// Every photo that was called another class than it is labelled, the highest loss first.
-pub fn suspects_ui(ui: &mut Ui, judged: &mut Judged, textures: &mut Textures) {
+pub fn suspects_ui(ui: &mut Ui, judged: &mut Judged, textures: &mut Textures, actions: &mut Vec<Action>) {
     let summary = judged.summary.clone();
     let evaluation = &summary.evaluation;
     let wrong = evaluation.judged.iter().enumerate().filter(|(_, one)| one.rank > 0);
@@ -123,7 +123,7 @@ pub fn suspects_ui(ui: &mut Ui, judged: &mut Judged, textures: &mut Textures) {
     let text =
         "Photos whose label the model finds the least likely come first. Either the model is wrong, or the label is";
     widgets::note(ui, text);
-    let clicked = grid::photos_ui(ui, evaluation, &places, judged.photo, textures);
+    let clicked = grid::photos_ui(ui, evaluation, &places, judged.photo, textures, actions);
     judged.photo = clicked.or(judged.photo);
 }
 

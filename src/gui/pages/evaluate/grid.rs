@@ -26,6 +26,7 @@ pub fn photos_ui(
     places: &[usize],
     chosen: Option<usize>,
     textures: &mut Textures,
+    actions: &mut Vec<Action>,
 ) -> Option<usize> {
     let width = ui.available_width() - 10.0;
     let columns = (((width + GAP) / (CELL_WIDTH + GAP)).floor() as usize).max(1);
@@ -40,7 +41,7 @@ pub fn photos_ui(
             for (column, &place) in of_row.enumerate() {
                 let at = pos2(line.left() + column as f32 * (cell.x + GAP), line.top());
                 let rect = Rect::from_min_size(at, cell);
-                if photo_ui(ui, rect, evaluation, place, chosen == Some(place), textures) {
+                if photo_ui(ui, rect, evaluation, place, chosen == Some(place), textures, actions) {
                     clicked = Some(place);
                 }
             }
@@ -58,6 +59,7 @@ fn photo_ui(
     place: usize,
     is_chosen: bool,
     textures: &mut Textures,
+    actions: &mut Vec<Action>,
 ) -> bool {
     let Some(judged) = evaluation.judged.get(place) else { return false };
     let palette = Palette::of(ui);
@@ -65,6 +67,7 @@ fn photo_ui(
     let response = ui.interact(rect, ui.scope_id().with(("judged", place)), Sense::click());
     let spoken = format!("{}, {} called {}", file_name(judged), name(judged.class), name(judged.predicted));
     response.widget_info(|| WidgetInfo::selected(Role::Button, true, is_chosen, &spoken));
+    widgets::reveal_menu(&response, &judged.path, actions);
     let picture = rect.with_max_y(rect.top() + PICTURE_HEIGHT);
     pictures::filling_ui(ui, picture, &judged.path, SIDE, textures);
     if is_chosen || response.hovered() {

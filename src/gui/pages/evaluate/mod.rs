@@ -248,7 +248,7 @@ fn judged_ui(ui: &mut Ui, judged: &mut Judged, textures: &mut Textures, actions:
     let main = main.with_max_x(main.right() - STEP * 3.0);
     ui.scope_builder(egui::UiBuilder::new().id_salt("main").max_rect(main), |ui| match tab {
         Tab::Confusion => confusion::confusion_ui(ui, judged),
-        _ => confusion::suspects_ui(ui, judged, textures),
+        _ => confusion::suspects_ui(ui, judged, textures, actions),
     });
     ui.scope_builder(egui::UiBuilder::new().id_salt("side").max_rect(side), |ui| match tab {
         Tab::Confusion => confusion::cell_ui(ui, judged, textures, actions),

@@ -75,7 +75,7 @@ pub fn page_ui(
             if let Some(choice) = choice_ui(ui, settings.device, &DEVICES) {
                 actions.push(Action::Settings(SettingsAction::Device(choice)));
             }
-            device_ui(ui, settings.device);
+            device_ui(ui, settings.device, known.device);
             check_ui(ui, page, known.device, actions);
         });
         ui.add_space(STEP);
@@ -140,8 +140,9 @@ fn models_ui(ui: &mut Ui, page: &mut SettingsPage, settings: &Settings, actions:
 }
 
 /// What the choice means on this machine.
-fn device_ui(ui: &mut Ui, choice: DeviceChoice) {
-    match device::choose(choice) {
+fn device_ui(ui: &mut Ui, choice: DeviceChoice, known: Option<&Prepared>) {
+    // Once it was compared, it may be another one than would be chosen unseen.
+    match known.map_or_else(|| device::choose(choice), |known| Ok(known.chosen.clone())) {
         Ok(chosen) => drop(widgets::note(ui, format!("Computes on: {} ({})", chosen.name, chosen.reason))),
         Err(error) => {
             let color = Palette::of(ui).error;
