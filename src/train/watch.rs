@@ -118,7 +118,9 @@ impl Watch {
         if self.last.is_some_and(|last| last.elapsed() < self.between_readings) {
             return Ok(());
         }
-        let sample = Sample { time: self.started.elapsed(), batches: self.batches, photos: self.photos, ..source()? };
+        let sample = source()?;
+        // After it: a reading waits for the device.
+        let sample = Sample { time: self.started.elapsed(), batches: self.batches, photos: self.photos, ..sample };
         self.last = Some(Instant::now());
         self.highest = self.highest.max(sample.used);
         if let Some(decision) = self.guard.look(sample) {
