@@ -184,8 +184,8 @@ fn metal_device() -> Result<Device, String> {
     Err(NO_METAL.to_owned())
 }
 
-/// Computes a batch, a training step, or what a job does besides. On macOS what Metal's objects leave behind on this thread is freed at the end;
-/// a thread without such a scope keeps it until it ends.
+/// Computes a batch, a training step, or what a job does besides. On macOS what Metal's objects leave behind on this thread
+/// is freed at the end; a thread without such a scope keeps it until it ends.
 pub fn scoped<R>(compute: impl FnOnce() -> R) -> R {
     #[cfg(target_os = "macos")]
     return objc2::rc::autoreleasepool(|_| compute());

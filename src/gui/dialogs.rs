@@ -79,11 +79,11 @@ pub fn open(ask: Ask, parent: Option<&winit::window::Window>) -> impl Future<Out
         Ask::Checkpoint | Ask::TrainModel | Ask::Teacher | Ask::LightModel => {
             let dialog = dialog.set_title("Open checkpoint");
             // A Mac's panel takes names of types alone, and a checkpoint may be called anything.
-            let is_panel = cfg!(target_os = "macos");
-            let filtered = |dialog: AsyncFileDialog| {
-                dialog.add_filter("Checkpoints", &CHECKPOINTS).add_filter("All files", &["*"])
-            };
-            one(if is_panel { dialog } else { filtered(dialog) }.pick_file())
+            one(if cfg!(target_os = "macos") {
+                dialog.pick_file()
+            } else {
+                dialog.add_filter("Checkpoints", &CHECKPOINTS).add_filter("All files", &["*"]).pick_file()
+            })
         }
         Ask::TrainPhotos | Ask::EvaluatePhotos => {
             one(dialog.set_title("Choose a folder that holds a folder per class").pick_folder())

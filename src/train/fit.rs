@@ -366,8 +366,8 @@ impl Session {
     }
 
     fn save(&self, path: &std::path::Path) -> Result<(), TrainError> {
-        // A device tells only here that it failed at what it was given before: nothing of that may be kept.
         scoped(|| {
+            // A device tells only here that it failed at what it was given before: nothing of that may be kept.
             self.device.synchronize()?;
             let position = Position { metrics_bytes: self.folder.sync()?, ..self.position.clone() };
             snapshot::save(path, &self.trainer, self.base.as_ref(), &self.about, &position)

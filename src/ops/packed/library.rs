@@ -152,3 +152,36 @@ impl Step<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_rows_are_given_whichever_are_asked_for() {
+        let elements: Vec<f32> = (0..8000).map(|index| index as f32).collect();
+        let dense = Rows::dense(&elements, 200, 40);
+        let in_segments = Rows {
+            groups: 19,
+            group_stride: 400,
+            count: 10,
+            segments: 2,
+            segment_stride: 400,
+            segment_length: 20,
+            ..dense
+        };
+        let depth = 5..33;
+        for rows in [dense, in_segments] {
+            for asked in [0..1, 3..67, 63..66, 126..190] {
+                let mut space = vec![0.0; ROWS * depth.len()];
+                let given = rows.part(asked.clone(), &depth, &mut space);
+                assert_eq!((given.rows, given.columns, given.column_stride), (ROWS, depth.len(), 1));
+                for (index, row) in asked.enumerate() {
+                    let mut own = vec![0.0; depth.len()];
+                    rows.gather(row, &depth, &mut own);
+                    assert_eq!(given.elements[index * given.row_stride..][..depth.len()], own);
+                }
+            }
+        }
+    }
+}

@@ -231,7 +231,7 @@ mod tests {
     use super::*;
     use crate::ops::packed::factors::Right;
     use crate::ops::packed::library;
-    use crate::ops::packed::matrix::lines;
+    use crate::ops::packed::matrix::{Line, lines};
     use crate::ops::testing::random;
 
     type Way = fn(Product, Target);
@@ -340,17 +340,7 @@ mod tests {
         let bias = lines(&vec![0.0; columns]);
         let errors = WAYS.map(|way| {
             let mut result = vec![0.0; rows * columns];
-            let product = Product {
-                rows: Rows::dense(&elements, rows, depth),
-                weight: &weight,
-                depth: 0..depth,
-                panels: 0..weight.panels(),
-                start: Start::Bias(&bias),
-                residual: None,
-                activation: Activation::None,
-                unit: Unit::Vectors,
-            };
-            way(product, Target::holding(&mut result, columns));
+            way(whole(&elements, &weight, &bias), Target::holding(&mut result, columns));
             let error = |(index, value): (usize, &f32)| {
                 let products = (0..depth).map(|step| {
                     f64::from(elements[index / columns * depth + step])
@@ -366,31 +356,44 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_the_same_in_any_company() {
+    fn a_result_does_not_depend_on_what_is_computed_beside_it() {
         let (rows, depth, columns) = (150, 600, 300);
         let (elements, weights) = (values(rows * depth, 1), values(depth * columns, 2));
         let weight = PackedMatrix::new(depth, columns, |row, column| weights[row * columns + column]);
         let bias = lines(&values(columns, 3));
         for way in WAYS {
-            let multiply = |some: Range<usize>| {
-                let mut result = vec![0.0; some.len() * columns];
-                let product = Product {
-                    rows: Rows::dense(&elements[some.start * depth..some.end * depth], some.len(), depth),
-                    weight: &weight,
-                    depth: 0..depth,
-                    panels: 0..weight.panels(),
-                    start: Start::Bias(&bias),
-                    residual: None,
-                    activation: Activation::None,
-                    unit: Unit::Vectors,
-                };
-                way(product, Target::holding(&mut result, columns));
+            let multiply = |some: Range<usize>, panels: Range<usize>| {
+                let width = columns.min(panels.end * PANEL) - panels.start * PANEL;
+                let mut result = vec![0.0; some.len() * width];
+                let product = whole(&elements[some.start * depth..some.end * depth], &weight, &bias);
+                way(Product { panels, ..product }, Target::holding(&mut result, width));
                 result
             };
-            let all = multiply(0..rows);
+            let all = multiply(0..rows, 0..weight.panels());
             for some in [0..1, 3..67, 63..66, 40..150] {
-                assert_eq!(multiply(some.clone()), all[some.start * columns..some.end * columns], "{some:?}");
+                for panels in [0..weight.panels(), 0..1, 5..9, 18..19] {
+                    let part = multiply(some.clone(), panels.clone());
+                    let first = panels.start * PANEL;
+                    let width = part.len() / some.len();
+                    for (row, part) in some.clone().zip(part.chunks(width)) {
+                        assert_eq!(part, &all[row * columns + first..][..width], "row {row}, panels {panels:?}");
+                    }
+                }
             }
+        }
+    }
+
+    /// All rows times all of a weight.
+    fn whole<'a>(elements: &'a [f32], weight: &'a PackedMatrix, bias: &'a [Line]) -> Product<'a> {
+        Product {
+            rows: Rows::dense(elements, elements.len() / weight.depth(), weight.depth()),
+            weight,
+            depth: 0..weight.depth(),
+            panels: 0..weight.panels(),
+            start: Start::Bias(bias),
+            residual: None,
+            activation: Activation::None,
+            unit: Unit::Vectors,
         }
     }
 
