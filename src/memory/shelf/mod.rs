@@ -9,7 +9,7 @@ mod flight;
 mod tests;
 
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 pub use flight::LoadError;
@@ -76,14 +76,29 @@ pub struct Shelf<K, V>(Arc<Shared<K, V>>);
 struct Shared<K, V> {
     limits: Mutex<ShelfLimits>,
     state: Mutex<State<K, V>>,
+    /// Something that had lost its place is gone.
+    freed: Condvar,
 }
 
 struct State<K, V> {
     /// The least recently used first.
     held: Vec<Held<K, V>>,
     loading: Vec<Loading<K, V>>,
-    /// What has lost its place and may be in use still.
-    leaving: Vec<(Weak<()>, u64)>,
+    /// What has lost its place and is there still.
+    leaving: Vec<Leaving>,
+}
+
+struct Leaving {
+    presence: Weak<()>,
+    bytes: u64,
+    /// Somebody uses it; otherwise the shelf is freeing it.
+    is_lent: bool,
+}
+
+impl Leaving {
+    fn is_there(&self) -> bool {
+        self.presence.strong_count() > 0
+    }
 }
 
 struct Item<V> {
@@ -98,8 +113,8 @@ impl<V> Item<V> {
         Arc::new(Self { value, bytes, presence: Arc::new(()) })
     }
 
-    fn leave(&self) -> (Weak<()>, u64) {
-        (Arc::downgrade(&self.presence), self.bytes)
+    fn leave(&self, is_lent: bool) -> Leaving {
+        Leaving { presence: Arc::downgrade(&self.presence), bytes: self.bytes, is_lent }
     }
 }
 
@@ -162,8 +177,7 @@ impl<K: Clone + PartialEq, V> Drop for Loan<K, V> {
         let mut state = self.shelf.lock();
         state.touch(&self.key);
         let freed = state.tidy(&limits, Instant::now());
-        drop(state);
-        drop(freed);
+        self.shelf.free(state, freed);
     }
 }
 
@@ -187,6 +201,18 @@ impl<K, V> Shared<K, V> {
     fn limits(&self) -> ShelfLimits {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn free(&self, state: MutexGuard<'_, State<K, V>>, freed: Freed<V>) {
+        drop(state);
+        drop(freed);
+        self.freed.notify_all();
+    }
+
+    /// Waits until the shelf has freed what it is freeing, whose room is given away before it is gone.
+    fn wait_for_room(&self) {
+        let state = self.lock();
+        drop(self.freed.wait_while(state, |state| state.is_freeing()).unwrap_or_else(PoisonError::into_inner));
+    }
 }
 
 impl<K, V> Shelf<K, V>
@@ -196,7 +222,7 @@ where
 {
     pub fn new(limits: ShelfLimits) -> Self {
         let state = State { held: Vec::new(), loading: Vec::new(), leaving: Vec::new() };
-        Self(Arc::new(Shared { limits: Mutex::new(limits), state: Mutex::new(state) }))
+        Self(Arc::new(Shared { limits: Mutex::new(limits), state: Mutex::new(state), freed: Condvar::new() }))
     }
 
     pub fn limits(&self) -> ShelfLimits {
@@ -235,6 +261,7 @@ where
             Found::Begun(flight) => {
                 let (shelf, landing, inside) = (self.clone(), key.clone(), flight.clone());
                 let loading = move || {
+                    shelf.0.wait_for_room();
                     let landed = match worker::run(load) {
                         Outcome::Finished(loaded) => Ok(Item::new(loaded)),
                         Outcome::Canceled => Err(BoxError::from(worker::Canceled).into()),
@@ -272,8 +299,7 @@ where
         let flight = Arc::new(Flight::new());
         let loading = Loading { key: key.clone(), flight: flight.clone(), bytes: needed, since: Instant::now() };
         state.loading.push(loading);
-        drop(state);
-        drop(freed);
+        self.0.free(state, freed);
         Ok(Found::Begun(flight))
     }
 
@@ -291,13 +317,12 @@ where
                     state.held.push(Held { key, item, is_pinned: false, last_used: Instant::now() });
                 }
                 // It took more than was expected: whoever waits has it, and nobody after.
-                Err(_) => state.leaving.push(item.leave()),
+                Err(_) => state.leaving.push(item.leave(true)),
             }
         }
         // Under the lock, so that nobody begins a second load in between or finds it idle.
         flight.land(landed);
-        drop(state);
-        drop(freed);
+        self.0.free(state, freed);
     }
 
     /// Unloads what has been idle for too long at `now`, and what is too much. How long until the next one is due.
@@ -307,8 +332,7 @@ where
         let freed = state.tidy(&limits, now);
         let waiting = state.held.iter().filter(|held| held.can_go());
         let since = waiting.map(|held| now.saturating_duration_since(held.last_used)).max();
-        drop(state);
-        drop(freed);
+        self.0.free(state, freed);
         Some(limits.idle?.saturating_sub(since?))
     }
 
@@ -316,16 +340,16 @@ where
     pub fn unload(&self, is_meant: impl Fn(&K) -> bool) {
         let mut state = self.0.lock();
         let freed = state.remove(|held| is_meant(&held.key));
-        drop(state);
-        drop(freed);
+        self.0.free(state, freed);
     }
 
     /// Takes everything off the shelf that is neither pinned nor in use; how many things that were.
     pub fn unload_idle(&self) -> usize {
         let mut state = self.0.lock();
         let freed = state.remove(Held::can_go);
-        drop(state);
-        freed.len()
+        let count = freed.len();
+        self.0.free(state, freed);
+        count
     }
 
     /// Bytes of what [`Self::unload_idle`] would unload.
@@ -363,7 +387,7 @@ where
         held.chain(loading).collect()
     }
 
-    /// Bytes of all that is held, of what is lent though it lost its place, and of what is being loaded.
+    /// Bytes of all that is held or being loaded, and of what lost its place and is in use or being freed still.
     pub fn bytes(&self) -> u64 {
         self.0.lock().bytes()
     }
@@ -374,6 +398,12 @@ enum Found<K: Clone + PartialEq, V> {
     Loading(Arc<Flight<V>>),
     /// The caller has to load it.
     Begun(Arc<Flight<V>>),
+}
+
+impl<K, V> State<K, V> {
+    fn is_freeing(&self) -> bool {
+        self.leaving.iter().any(|leaving| !leaving.is_lent && leaving.is_there())
+    }
 }
 
 impl<K: PartialEq, V> State<K, V> {
@@ -388,30 +418,41 @@ impl<K: PartialEq, V> State<K, V> {
     }
 
     fn bytes(&mut self) -> u64 {
-        self.leaving.retain(|(presence, _)| presence.strong_count() > 0);
+        let staying = self.staying();
+        staying + self.leaving.iter().filter(|leaving| !leaving.is_lent).map(|leaving| leaving.bytes).sum::<u64>()
+    }
+
+    /// Bytes of all but what the shelf is freeing.
+    fn staying(&mut self) -> u64 {
+        self.leaving.retain(Leaving::is_there);
         let held = self.held.iter().map(|held| held.item.bytes);
         let loading = self.loading.iter().map(|loading| loading.bytes);
-        held.chain(loading).chain(self.leaving.iter().map(|(_, bytes)| *bytes)).sum()
+        let lent = self.leaving.iter().filter(|leaving| leaving.is_lent).map(|leaving| leaving.bytes);
+        held.chain(loading).chain(lent).sum()
     }
 
     /// Takes the least recently used away until `needed` more bytes fit; nothing when that does not help.
+    ///
+    /// The room is empty after [`Shared::wait_for_room`].
     fn make_room(&mut self, needed: u64, limits: &ShelfLimits) -> Result<Freed<V>, ShelfError> {
         let Some(capacity) = limits.capacity else { return Ok(Vec::new()) };
         let can_go: u64 = self.held.iter().filter(|held| held.can_go()).map(|held| held.item.bytes).sum();
-        let taken = self.bytes() - can_go;
+        let taken = self.staying() - can_go;
         if taken.saturating_add(needed) > capacity {
             return Err(ShelfError::NoRoom { needed, capacity, taken });
         }
         Ok(self.shrink_to(capacity - needed))
     }
 
-    /// Takes the least recently used away until no more than `most` bytes are left, or nothing more can go.
+    /// Takes the least recently used away until no more than `most` bytes stay, or nothing more can go.
     fn shrink_to(&mut self, most: u64) -> Freed<V> {
         let mut freed = Vec::new();
-        while self.bytes() > most
+        while self.staying() > most
             && let Some(place) = self.held.iter().position(Held::can_go)
         {
-            freed.push(self.held.remove(place).item);
+            let item = self.held.remove(place).item;
+            self.leaving.push(item.leave(false));
+            freed.push(item);
         }
         freed
     }
@@ -428,7 +469,7 @@ impl<K: PartialEq, V> State<K, V> {
 
     fn remove(&mut self, is_meant: impl Fn(&Held<K, V>) -> bool) -> Freed<V> {
         let gone: Vec<Held<K, V>> = self.held.extract_if(.., |held| is_meant(held)).collect();
-        self.leaving.extend(gone.iter().map(|held| held.item.leave()));
+        self.leaving.extend(gone.iter().map(|held| held.item.leave(held.is_in_use())));
         gone.into_iter().map(|held| held.item).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! Each rule of the shelf, with threads that really race: they meet at barriers and gates, never by sleeping.
 
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
@@ -235,6 +235,49 @@ fn a_load_that_takes_too_long_is_an_error_for_who_waits_and_a_model_for_who_come
     gate.open.send(()).unwrap();
     shelf.set_limits(ShelfLimits::NONE);
     assert_eq!(*get(&shelf, "model", 10).unwrap(), "slow");
+}
+
+/// Waits while it is freed, until it is told to go on.
+struct Lingers(Mutex<Receiver<()>>, Arc<AtomicBool>);
+
+impl Drop for Lingers {
+    fn drop(&mut self) {
+        let _ = self.0.get_mut().unwrap().recv();
+        self.1.store(true, SeqCst);
+    }
+}
+
+#[test]
+fn nothing_is_loaded_into_room_that_another_is_still_freeing() {
+    let shelf: Shelf<&str, Option<Lingers>> = Shelf::new(holding(30));
+    let (go, told) = channel();
+    let is_gone = Arc::new(AtomicBool::new(false));
+    let lingers = Lingers(Mutex::new(told), is_gone.clone());
+    drop(shelf.get(&"large", 25, || Ok((Some(lingers), 25)), PATIENT).unwrap());
+    thread::scope(|scope| {
+        // It frees what is large, and takes little of its room.
+        scope.spawn(|| shelf.get(&"small", 6, || Ok((None, 6)), PATIENT).map(drop).unwrap());
+        while shelf.contents().iter().all(|shelved| shelved.key != "small") {
+            thread::yield_now();
+        }
+        let is_asked = std::cell::Cell::new(false);
+        let gives_up = || {
+            // A load that does not wait has been called before one who waits for it asks again.
+            if is_asked.replace(true) {
+                let _ = go.send(());
+            }
+            false
+        };
+        let at_load = Arc::new(AtomicBool::new(false));
+        let (found, is_gone) = (at_load.clone(), is_gone.clone());
+        let load = move || {
+            found.store(is_gone.load(SeqCst), SeqCst);
+            Ok((None, 10))
+        };
+        shelf.get(&"next", 10, load, &gives_up).map(drop).unwrap();
+        let _ = go.send(());
+        assert!(at_load.load(SeqCst), "it was loaded beside what had not gone yet");
+    });
 }
 
 /// Tells when it is freed.
