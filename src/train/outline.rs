@@ -52,6 +52,10 @@ pub fn step(network: &NetworkOutline, shape: StepShape, place: Place) -> Result<
     let learned = network.blocks[shape.first.min(network.blocks.len())..].iter();
     let _remembered: Vec<_> = learned.map(|block| tally.hold(shape.remembered * block.learnable as u64)).collect();
     let _waiting = tally.hold(shape.waiting);
+    // A GPU is waited for at the end of a step, and candle keeps what is uploaded until then.
+    let others = if place.is_metal { shape.batch.saturating_sub(shape.at_once) } else { 0 };
+    let photo = F32 * shape.photo.iter().product::<usize>() as u64;
+    let _uploaded: Vec<_> = (0..others).map(|_| tally.hold(photo)).collect();
     let mut pass = Pass { network, shape, gradients: network.blocks.iter().map(|_| None).collect(), kept: Vec::new() };
     // A second part adds its gradients to those of the first, and a second step is laid out as all further ones are.
     let parts = shape.batch.div_ceil(shape.at_once.max(1)).clamp(1, 2);
@@ -257,6 +261,20 @@ mod tests {
     use super::*;
     use crate::models::{self, Precision};
 
+    fn shape(recompute: &[bool], at_once: usize, drops_paths: bool) -> StepShape<'_> {
+        StepShape {
+            first: 0,
+            recompute,
+            at_once,
+            batch: 8,
+            photo: [224, 224, 3],
+            drops_paths,
+            compares_features: false,
+            remembered: 8,
+            waiting: 0,
+        }
+    }
+
     /// `galley bench` holds predictions against what steps really take, see `tests/it/bench.rs`.
     #[test]
     fn more_photos_kept_blocks_and_skipped_ones_take_more() {
@@ -264,18 +282,7 @@ mod tests {
         let outline = architecture.outline(&[], Some(0), Precision::F32, &Device::Cpu).unwrap();
         let [never, always] = [false, true].map(|twice| vec![twice; outline.blocks.len()]);
         let at = |recompute, at_once, drops_paths, place| {
-            let shape = StepShape {
-                first: 0,
-                recompute,
-                at_once,
-                batch: 8,
-                photo: [224, 224, 3],
-                drops_paths,
-                compares_features: false,
-                remembered: 8,
-                waiting: 0,
-            };
-            step(&outline, shape, place).unwrap()
+            step(&outline, shape(recompute, at_once, drops_paths), place).unwrap()
         };
         let place = Place::cpu(2);
         let base = at(&always, 8, false, place);
@@ -284,21 +291,16 @@ mod tests {
         assert!(at(&always, 4, false, place).peak.bytes() < base.peak.bytes());
         assert!(at(&never, 8, false, place).kept[1] > base.kept[1]);
         // A graph of operations keeps more, and powers of two are larger than what is asked for.
-        let on_metal = at(&never, 8, false, Place { is_metal: true, ..place });
+        let gpu = Place { is_metal: true, ..place };
+        let on_metal = at(&never, 8, false, gpu);
         assert!(on_metal.peak.bytes() > at(&never, 8, false, place).peak.bytes());
+        // The photos of all parts of a step, each rounded to a mebibyte, lie on a GPU until its end.
+        let of_batch =
+            |batch, place| step(&outline, StepShape { batch, ..shape(&never, 8, false) }, place).unwrap().peak;
+        assert_eq!(of_batch(48, gpu).bytes() - of_batch(16, gpu).bytes(), 32 << 20);
+        assert_eq!(of_batch(48, place).bytes(), of_batch(16, place).bytes());
         // The blocks before the first that learns keep nothing.
-        let photo = [224, 224, 3];
-        let last = StepShape {
-            first: 9,
-            recompute: &never,
-            at_once: 8,
-            batch: 8,
-            photo,
-            drops_paths: false,
-            compares_features: false,
-            remembered: 8,
-            waiting: 0,
-        };
+        let last = StepShape { first: 9, ..shape(&never, 8, false) };
         let cost = step(&outline, last, place).unwrap();
         assert!(cost.kept[..9].iter().all(|bytes| *bytes == 0));
         assert!(cost.peak.bytes() < at(&never, 8, false, place).peak.bytes());

@@ -201,7 +201,8 @@ impl Trainer {
         let answers = examples.lesson.map(|lesson| lesson.probabilities.as_slice());
         let wanted = loss.wanted(examples.targets, answers, classes);
         let count = examples.labels.len();
-        let mut score = Score { photos: count as u64, ..Score::default() };
+        // By part, on the device: its loss and how many are right.
+        let mut scores = Vec::new();
         let mut parts = Parts::of(0, count, pace.at_once());
         while let Some(part) = parts.next(pace.at_once()) {
             let (first, taken) = (part.start, part.len());
@@ -216,21 +217,24 @@ impl Trainer {
                 let mut judge = PartJudge { wanted: &wanted, first, labels, taught, found: None, difference: None };
                 segments.run(network, &pixels, &paths(first, taken)?, &mut judge, &mut gradients)?;
                 let (loss, correct) = judge.found.expect("logits are judged once");
-                // Together, as a device is waited for at each reading, and not later: of a micro-batch begun before this one is
-                // done, the buffers would come on top of this one's, and memory is foreseen for one.
-                let read = Tensor::stack(
-                    &[Some(loss), Some(correct), judge.difference].into_iter().flatten().collect::<Vec<_>>(),
-                    0,
-                )?;
-                let read = read.to_vec1::<f32>()?;
-                score.loss += f64::from(read[0] + read.get(2).unwrap_or(&0.0)) * count as f64;
-                score.correct += read[1] as u64;
+                let loss = judge.difference.map_or(Ok(loss.clone()), |difference| loss + difference)?;
+                scores.push(Tensor::stack(&[loss, correct], 0)?);
                 Ok::<_, TrainError>(())
             })?;
             pace.computed(taken)?;
         }
-        // What failed on the device must be known before the weights move.
-        scoped(|| device.synchronize())?;
+        // What failed on the device must be known before the weights move: then the scores cost no wait of their own. Read
+        // with each part, the device would stand still between parts; read after more steps, a loss that is no number would
+        // have moved the weights by then.
+        let scores = scoped(|| {
+            device.synchronize()?;
+            Tensor::stack(&scores, 0)?.to_vec2::<f32>()
+        })?;
+        let mut score = Score { photos: count as u64, ..Score::default() };
+        for part in scores {
+            score.loss += f64::from(part[0]) * count as f64;
+            score.correct += part[1] as u64;
+        }
         Ok((gradients, score))
     }
 
