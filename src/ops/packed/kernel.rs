@@ -10,6 +10,12 @@ use crate::ops::simd::{load, prefetch, store};
 /// Lines of a panel that are fetched ahead: about as many as pass while the second-level cache answers.
 const PREFETCH: usize = 8;
 
+/// Whether rows are multiplied with two panels at a time. Sixteen registers of eight floats have room for more rows of one
+/// panel, of which half as much has to be read for each.
+pub const fn takes_pairs<S: Simd>() -> bool {
+    PANEL * size_of::<f32>() / size_of::<S::f32s>() != 2
+}
+
 /// A block of rows and panels, as addresses. All of it lies inside its slices: the caller has checked.
 #[derive(Clone, Copy)]
 pub struct Block<'a, const PANELS: usize> {

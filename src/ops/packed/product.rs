@@ -115,12 +115,12 @@ impl WithSimd for Write<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Range { start, end } = self.product.panels;
-        let pairs = (end - start) / 2;
+        let pairs = if kernel::takes_pairs::<S>() { (end - start) / 2 } else { 0 };
         for panel in (start..start + 2 * pairs).step_by(2) {
             self.panels::<S, 2>(simd, panel);
         }
-        if start + 2 * pairs < end {
-            self.panels::<S, 1>(simd, end - 1);
+        for panel in start + 2 * pairs..end {
+            self.panels::<S, 1>(simd, panel);
         }
     }
 }
@@ -190,8 +190,15 @@ unsafe fn multiply_rows<S: Simd, const PANELS: usize>(simd: S, mut block: Block<
                 (1, 4..) => rows::<S, 4, PANELS, 1>(simd, &block),
                 (1, 2..) => rows::<S, 2, PANELS, 1>(simd, &block),
                 (1, _) => rows::<S, 1, PANELS, 1>(simd, &block),
-                (2, 3..) => rows::<S, 3, PANELS, 2>(simd, &block),
-                (2, _) => rows::<S, 1, PANELS, 2>(simd, &block),
+                (2, _) => match left.div_ceil(left.div_ceil(6)) {
+                    // All about equally high: of one row, sums would wait for each other.
+                    6 => rows::<S, 6, PANELS, 2>(simd, &block),
+                    5 => rows::<S, 5, PANELS, 2>(simd, &block),
+                    4 => rows::<S, 4, PANELS, 2>(simd, &block),
+                    3 => rows::<S, 3, PANELS, 2>(simd, &block),
+                    2 => rows::<S, 2, PANELS, 2>(simd, &block),
+                    _ => rows::<S, 1, PANELS, 2>(simd, &block),
+                },
                 (4, 3..) => rows::<S, 3, PANELS, 4>(simd, &block),
                 (4, _) => rows::<S, 1, PANELS, 4>(simd, &block),
                 _ => rows::<S, 1, PANELS, PANEL>(simd, &block),

@@ -53,6 +53,7 @@ impl WithSimd for Multiply<'_> {
         while first < panels {
             // Never one alone while there are two to share the left factor's values with.
             first += match panels - first {
+                _ if !kernel::takes_pairs::<S>() => self.panels::<S, 1>(simd, first),
                 3 | 5.. => self.panels::<S, 3>(simd, first),
                 2 | 4 => self.panels::<S, 2>(simd, first),
                 _ => self.panels::<S, 1>(simd, first),
@@ -89,6 +90,8 @@ impl Multiply<'_> {
                     (1, 4..) => rows::<S, 4, PANELS, 1>(simd, &block),
                     (1, 2..) => rows::<S, 2, PANELS, 1>(simd, &block),
                     (1, _) => rows::<S, 1, PANELS, 1>(simd, &block),
+                    (2, 6..) => rows::<S, 6, PANELS, 2>(simd, &block),
+                    (2, 4..) => rows::<S, 4, PANELS, 2>(simd, &block),
                     (2, 2..) => rows::<S, 2, PANELS, 2>(simd, &block),
                     (2, _) => rows::<S, 1, PANELS, 2>(simd, &block),
                     (4, 2..) => rows::<S, 2, PANELS, 4>(simd, &block),

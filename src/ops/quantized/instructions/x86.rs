@@ -167,7 +167,7 @@ impl Dot for AvxVnni {
 compile_kernel!(
     AvxVnni,
     #[target_feature(enable = "avx2,fma,avxvnni,bmi1,bmi2,lzcnt,popcnt")],
-    2, [6 3 1], [2 1]
+    2, [4 3 2 1], [2 1]
 );
 
 #[derive(Debug, Clone, Copy)]
@@ -181,11 +181,11 @@ impl Avx2 {
 
 impl Dot for Avx2 {
     type Simd = V3;
-    /// Columns 0 to 3 and 4 to 7.
+    /// Of each column's four the first and the third, and the others.
     type Weights = [__m256i; 2];
-    type Values = __m256i;
-    /// Two sums for each column, side by side; columns 0 to 3 and 4 to 7.
-    type Sums = [__m256i; 2];
+    /// The same of a row's four.
+    type Values = [__m256i; 2];
+    type Sums = __m256i;
     const VECTORS: usize = 2;
     const SHIFT: f32 = 0.0;
 
@@ -195,9 +195,9 @@ impl Dot for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn zero(self) -> [__m256i; 2] {
+    unsafe fn zero(self) -> __m256i {
         // SAFETY: see above.
-        unsafe { [_mm256_setzero_si256(); 2] }
+        unsafe { _mm256_setzero_si256() }
     }
 
     #[inline(always)]
@@ -213,48 +213,42 @@ impl Dot for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn values(self, bytes: *const u8) -> __m256i {
-        // SAFETY: see above.
-        unsafe { _mm256_cvtepu8_epi16(_mm_set1_epi32(bytes.cast::<i32>().read_unaligned())) }
-    }
-
-    #[inline(always)]
-    unsafe fn add_products(self, sums: [__m256i; 2], values: __m256i, weights: [__m256i; 2]) -> [__m256i; 2] {
+    unsafe fn values(self, bytes: *const u8) -> [__m256i; 2] {
         // SAFETY: see above.
         unsafe {
-            let add = |sums, weights| _mm256_add_epi32(sums, _mm256_madd_epi16(values, weights));
-            [add(sums[0], weights[0]), add(sums[1], weights[1])]
+            let bytes = _mm256_set1_epi32(bytes.cast::<i32>().read_unaligned());
+            [_mm256_and_si256(bytes, _mm256_set1_epi16(255)), _mm256_srli_epi16::<8>(bytes)]
         }
     }
 
     #[inline(always)]
-    unsafe fn floats(self, [low, high]: [__m256i; 2]) -> f32x8 {
+    unsafe fn add_products(self, sums: __m256i, values: [__m256i; 2], weights: [__m256i; 2]) -> __m256i {
+        // SAFETY: see above.
+        unsafe {
+            let products = [_mm256_madd_epi16(values[0], weights[0]), _mm256_madd_epi16(values[1], weights[1])];
+            _mm256_add_epi32(_mm256_add_epi32(sums, products[0]), products[1])
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn floats(self, sums: __m256i) -> f32x8 {
         // SAFETY: see above; both are eight floats.
-        unsafe {
-            // Columns 0 1 4 5 2 3 6 7.
-            let sums = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(low, high));
-            std::mem::transmute(_mm256_cvtepi32_ps(sums))
-        }
+        unsafe { std::mem::transmute(_mm256_cvtepi32_ps(sums)) }
     }
 }
 
-/// Signed bytes as 16-bit numbers.
+/// Signed bytes as 16-bit numbers: the even ones, and the odd ones.
 ///
 /// # Safety
 /// The machine must have AVX2.
 #[inline(always)]
 unsafe fn widened(bytes: __m256i) -> [__m256i; 2] {
     // SAFETY: the caller's promise.
-    unsafe {
-        [
-            _mm256_cvtepi8_epi16(_mm256_castsi256_si128(bytes)),
-            _mm256_cvtepi8_epi16(_mm256_extracti128_si256::<1>(bytes)),
-        ]
-    }
+    unsafe { [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes)), _mm256_srai_epi16::<8>(bytes)] }
 }
 
 compile_kernel!(
     Avx2,
     #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")],
-    2, [2 1], [1]
+    2, [4 3 2 1], [2 1]
 );
