@@ -167,7 +167,7 @@ impl Dot for AvxVnni {
 compile_kernel!(
     AvxVnni,
     #[target_feature(enable = "avx2,fma,avxvnni,bmi1,bmi2,lzcnt,popcnt")],
-    2, [4 3 2 1], [2 1]
+    2, [6 3 1], [2 1]
 );
 
 #[derive(Debug, Clone, Copy)]
