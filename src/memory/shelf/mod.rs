@@ -204,7 +204,12 @@ impl<K, V> Shared<K, V> {
 
     fn free(&self, state: MutexGuard<'_, State<K, V>>, freed: Freed<V>) {
         drop(state);
+        if freed.is_empty() {
+            return;
+        }
         drop(freed);
+        // Whoever has just seen it here waits before the lock is to be had.
+        drop(self.lock());
         self.freed.notify_all();
     }
 

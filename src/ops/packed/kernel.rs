@@ -1,5 +1,5 @@
 //! The product kernel: sums of a few rows times one or two panels stay in registers from the first to the last step of
-//! the depth. One code for AVX-512, AVX2 and NEON; how many rows fit is all that differs.
+//! the depth. One code for AVX-512, AVX2 and NEON; how many fit is all that differs.
 
 use pulp::Simd;
 
