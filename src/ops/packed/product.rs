@@ -244,11 +244,21 @@ mod tests {
     type Way = fn(Product, Target);
 
     /// All that multiply.
-    const WAYS: [Way; 3] = [
+    const WAYS: [Way; 4] = [
         |product, target| Product { unit: Unit::Vectors, ..product }.write(target),
+        in_narrow_vectors,
         |product, target| Product { unit: Unit::Tiles, ..product }.write(target),
         |product, target| library::multiply(&product.rows, &Right::of(&product), &target),
     ];
+
+    /// With eight floats in a register, as on machines without AVX-512.
+    fn in_narrow_vectors(product: Product, target: Target) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = pulp::x86::V3::try_new() {
+            return Write { product: &product, target }.with_simd(simd);
+        }
+        Product { unit: Unit::Vectors, ..product }.write(target);
+    }
 
     #[test]
     fn activations_are_those_of_the_finished_sums() {

@@ -156,6 +156,14 @@ mod tests {
                     result
                 };
                 let ours = multiply(&|target| multiply_turned(&left, stride, &packed, target));
+                // With eight floats in a register, as on machines without AVX-512.
+                #[cfg(target_arch = "x86_64")]
+                if let Some(simd) = pulp::x86::V3::try_new() {
+                    let narrow = multiply(&|target| {
+                        Multiply { left: &left, stride, right: &in_lines, target }.with_simd(simd);
+                    });
+                    assert!(narrow.iter().zip(&ours).all(|(one, other)| (one - other).abs() < 1e-5));
+                }
                 let by_library = multiply(&|target| {
                     let left = Turned { elements: &left, stride };
                     library::multiply(&left, &Right::whole(&in_lines, &target), &target);
