@@ -217,7 +217,7 @@ impl Trainer {
                 let mut judge = PartJudge { wanted: &wanted, first, labels, taught, found: None, difference: None };
                 segments.run(network, &pixels, &paths(first, taken)?, &mut judge, &mut gradients)?;
                 let (loss, correct) = judge.found.expect("logits are judged once");
-                let loss = judge.difference.map_or(Ok(loss.clone()), |difference| loss + difference)?;
+                let loss = if let Some(difference) = judge.difference { (loss + difference)? } else { loss };
                 scores.push(Tensor::stack(&[loss, correct], 0)?);
                 Ok::<_, TrainError>(())
             })?;
