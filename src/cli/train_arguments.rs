@@ -207,7 +207,8 @@ pub struct TrainOptions {
     /// --random-crop false) and a quarter of the free memory is enough [default: auto]
     #[arg(long, value_enum, help_heading = "Memory")]
     pub cache_features: Option<CacheFeaturesName>,
-    /// Empty the device's cache every N training batches; 0: never [default: 5]
+    /// Empty the device's cache every N training batches; 0: never. A GPU tells a step's loss then too, at least every 10
+    /// batches; with 1 each step is known to be right before it moves the weights [default: 5]
     #[arg(long, value_name = "N", help_heading = "Memory")]
     pub flush_train: Option<usize>,
     /// The same for validation batches [default: 3]

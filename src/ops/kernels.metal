@@ -46,7 +46,6 @@ struct Update {
     float share;
     float first;
     float second;
-    float scale;
     float decayed;
     float rate;
     float root;
@@ -570,10 +569,11 @@ kernel void blend(constant Update& p [[buffer(0)]], uint3 at [[thread_position_i
     y[at.x] = p.keep * y[at.x] + p.share * x[at.x];
 }
 
-// Grid: elements of the gradient.
+// Grid: elements of the gradient, which is multiplied by the one scale first.
 kernel void follow_moments(constant Update& p [[buffer(0)]], uint3 at [[thread_position_in_grid]],
-                           device const float* g [[buffer(1)]], device float* moments [[buffer(2)]]) {
-    float gradient = p.scale * g[at.x];
+                           device const float* g [[buffer(1)]], device const float* scale [[buffer(2)]],
+                           device float* moments [[buffer(3)]]) {
+    float gradient = scale[0] * g[at.x];
     uint second = p.length + at.x;
     moments[at.x] = p.first * moments[at.x] + (1.0f - p.first) * gradient;
     moments[second] = p.second * moments[second] + (1.0f - p.second) * gradient * gradient;

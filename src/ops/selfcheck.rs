@@ -153,7 +153,7 @@ const CASES: &[Case] = &[
     update(&[&[70, 33], &[70, 33]], adam_steps),
     update(&[&[70, 33], &[70, 33]], momentum_steps),
     update(&[&[7, 5, 300], &[11]], |args| {
-        Tensor::new(sum_of_squares(&[&args[0], &args[1]])?, &Device::Cpu)?.to_dtype(args[0].dtype())?.reshape(1)
+        sum_of_squares(&[&args[0].detach(), &args[1].detach()])?.to_dtype(args[0].dtype())?.reshape(1)
     }),
     case(
         "training-step",
@@ -185,9 +185,9 @@ const fn update(shapes: &'static [&'static [usize]], compute: fn(&[Tensor]) -> R
 fn adam_steps(args: &[Tensor]) -> Result<Tensor> {
     let (weight, gradient) = (Var::from_tensor(&args[0].detach())?, args[1].detach());
     let moments = Var::zeros((2, weight.elem_count()), weight.dtype(), weight.device())?;
-    let betas = [0.9, 0.999];
+    let (betas, scale) = ([0.9, 0.999], Tensor::new(0.7_f32, weight.device())?);
     for step in 1..=STEPS {
-        follow_moments(&moments, &gradient, Moments { betas, scale: 0.7 })?;
+        follow_moments(&moments, &gradient, &scale, Moments { betas })?;
         let corrections = betas.map(|beta: f64| 1.0 - beta.powi(step as i32));
         let step = AdamStep { learning_rate: LEARNING_RATE, weight_decay: 0.1, epsilon: 1e-8, corrections };
         descend(&weight, &moments, step)?;
@@ -306,7 +306,7 @@ fn check(cases: &[Case], device: &Device) -> Vec<Check> {
     let Case { op, tolerance, passes, .. } = cases[0];
     let worst = || cases.iter().map(|case| errors(case, device)).reduce(worse).unwrap_or([0.0; 2]);
     let tried = worst();
-    let composed = tried.iter().any(|error| *error > tolerance).then(|| {
+    let composed = tried[..passes.len()].iter().any(|error| *error > tolerance).then(|| {
         let had_kernel = uses_kernel(op, device);
         set_kernel(op, device, false);
         if had_kernel { worst() } else { tried }
@@ -403,7 +403,7 @@ mod tests {
     #[test]
     fn every_operation_passes_on_the_cpu() {
         let checks: Vec<Check> = run(&Device::Cpu).collect();
-        assert!(checks.iter().all(|check| check.ok), "{checks:#?}");
+        assert!(checks.iter().all(|check| check.ok && check.composed_error.is_none()), "{checks:#?}");
         assert!(checks.iter().all(|check| check.worst_error < TOLERANCE / 10.0), "{checks:#?}");
         assert_eq!(checks.iter().filter(|check| check.pass == "backward").count(), 18);
         assert_eq!(checks.iter().filter(|check| check.op == "update").count(), 1);

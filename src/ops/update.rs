@@ -2,7 +2,7 @@
 //!
 //! The composed forms make copies. A variable owns its memory; what is no whole variable is refused.
 
-use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, MetalStorage, Result, Tensor, Var};
+use candle_core::{CpuStorage, DType, InplaceOp2, InplaceOp3, Layout, MetalStorage, Result, Tensor, Var};
 use rayon::prelude::*;
 
 use super::backward::{read, sum_pairs};
@@ -45,41 +45,49 @@ impl InplaceOp2 for Blend {
     }
 }
 
-/// The running first and second moments of a gradient that AdamW steps by, and what it multiplies the gradient with.
+/// The running first and second moments of a gradient that AdamW steps by.
 #[derive(Debug, Clone, Copy)]
 pub struct Moments {
     pub betas: [f64; 2],
-    /// What the gradient is multiplied by before: clipping.
-    pub scale: f64,
 }
 
-/// `first = β₁ first + (1 − β₁) g`, `second = β₂ second + (1 − β₂) g²` for the gradient `g`.
+/// `first = β₁ first + (1 − β₁) g`, `second = β₂ second + (1 − β₂) g²` for `g = scale · gradient`.
 ///
-/// `moments` has shape `(2, n)`, the gradient `n` elements.
-pub fn follow_moments(moments: &Var, gradient: &Tensor, settings: Moments) -> Result<()> {
+/// `moments` has shape `(2, n)`, the gradient `n` elements, the scale one: it clips gradients, whose length only the device
+/// may know.
+pub fn follow_moments(moments: &Var, gradient: &Tensor, scale: &Tensor, settings: Moments) -> Result<()> {
     if face("update", moments) == Face::Composed {
         let [first, second] = settings.betas;
-        let gradient = gradient.flatten_all()?.affine(settings.scale, 0.0)?;
+        let gradient = gradient.flatten_all()?.broadcast_mul(&scale.to_dtype(gradient.dtype())?.flatten_all()?)?;
         let (one, two) = (moments.as_detached_tensor().get(0)?, moments.as_detached_tensor().get(1)?);
         let one = (one.affine(first, 0.0)? + gradient.affine(1.0 - first, 0.0)?)?;
         let two = (two.affine(second, 0.0)? + gradient.sqr()?.affine(1.0 - second, 0.0)?)?;
         return moments.set(&Tensor::stack(&[one, two], 0)?);
     }
-    moments.as_tensor().inplace_op2(&gradient.contiguous()?, &settings)
+    moments.as_tensor().inplace_op3(&gradient.contiguous()?, &scale.to_dtype(DType::F32)?, &settings)
 }
 
-impl InplaceOp2 for Moments {
+impl InplaceOp3 for Moments {
     fn name(&self) -> &'static str {
         "follow-moments"
     }
 
-    fn cpu_fwd(&self, moments: &mut CpuStorage, to: &Layout, gradient: &CpuStorage, from: &Layout) -> Result<()> {
+    fn cpu_fwd(
+        &self,
+        moments: &mut CpuStorage,
+        to: &Layout,
+        gradient: &CpuStorage,
+        from: &Layout,
+        scale: &CpuStorage,
+        scale_from: &Layout,
+    ) -> Result<()> {
         let gradient = elements(gradient, from)?;
         let moments = target_elements(moments, to)?;
         if moments.len() != 2 * gradient.len() {
             candle_core::bail!("{} moments do not fit {} gradients", moments.len(), gradient.len());
         }
-        let ([first, second], scale) = (self.betas.map(|beta| beta as f32), self.scale as f32);
+        let &[scale] = elements(scale, scale_from)? else { candle_core::bail!("a gradient has one scale") };
+        let [first, second] = self.betas.map(|beta| beta as f32);
         let (firsts, seconds) = moments.split_at_mut(gradient.len());
         let tasks = firsts.par_chunks_mut(CHUNK).zip(seconds.par_chunks_mut(CHUNK)).zip(gradient.par_chunks(CHUNK));
         tasks.for_each(|((firsts, seconds), gradients)| {
@@ -92,9 +100,17 @@ impl InplaceOp2 for Moments {
         Ok(())
     }
 
-    fn metal_fwd(&self, moments: &mut MetalStorage, to: &Layout, gradient: &MetalStorage, from: &Layout) -> Result<()> {
+    fn metal_fwd(
+        &self,
+        moments: &mut MetalStorage,
+        to: &Layout,
+        gradient: &MetalStorage,
+        from: &Layout,
+        scale: &MetalStorage,
+        scale_from: &Layout,
+    ) -> Result<()> {
         let program = programs::follow_moments(from.shape().elem_count(), *self)?;
-        metal::execute_in_place(&program, (moments, to), &[(gradient, from)])
+        metal::execute_in_place(&program, (moments, to), &[(gradient, from), (scale, scale_from)])
     }
 }
 
@@ -157,23 +173,21 @@ impl InplaceOp2 for AdamStep {
     }
 }
 
-/// The sum of the squares of all elements of `tensors`, which lie on one device.
-///
-/// It is read back once for all: each time the device would run out of work, and candle gives its free memory away.
-pub fn sum_of_squares(tensors: &[&Tensor]) -> Result<f64> {
-    let Some(first) = tensors.first() else { return Ok(0.0) };
+/// The sum of the squares of all elements of `tensors`, one at least, as a scalar on their device: nothing waits for it. On
+/// a CPU it is f64, elsewhere of the tensors' type.
+pub fn sum_of_squares(tensors: &[&Tensor]) -> Result<Tensor> {
+    let Some(first) = tensors.first() else { candle_core::bail!("there is nothing to sum") };
     match face("update", first) {
-        Face::Cpu => tensors.iter().map(|values| squares_on_cpu(values)).sum(),
-        Face::Metal => sum_on_host(&metal::squares(tensors)?),
+        Face::Cpu => {
+            let sum = tensors.iter().map(|values| squares_on_cpu(values)).sum::<Result<f64>>()?;
+            Tensor::new(sum, first.device())
+        }
+        Face::Metal => metal::squares(tensors)?.sum_all(),
         Face::Composed => {
             let sums = tensors.iter().map(|values| values.sqr()?.sum_all());
-            sum_on_host(&Tensor::stack(&sums.collect::<Result<Vec<_>>>()?, 0)?)
+            Tensor::stack(&sums.collect::<Result<Vec<_>>>()?, 0)?.sum_all()
         }
     }
-}
-
-fn sum_on_host(values: &Tensor) -> Result<f64> {
-    values.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.sum_all()?.to_scalar()
 }
 
 fn squares_on_cpu(values: &Tensor) -> Result<f64> {
@@ -204,6 +218,8 @@ fn each(targets: &mut [f32], values: &[f32], compute: impl Fn(&mut [f32], &[f32]
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
     use crate::ops::testing::{assert_close, random};
 
@@ -231,7 +247,7 @@ mod tests {
         for step in 1..=10 {
             let gradient = random(&[LENGTH], 10 + step)?;
             let corrections = betas.map(|beta: f64| 1.0 - beta.powi(step as i32));
-            follow_moments(&moments, &gradient, Moments { betas, scale: 0.5 })?;
+            follow_moments(&moments, &gradient, &Tensor::new(0.5_f32, &Device::Cpu)?, Moments { betas })?;
             descend(&weight, &moments, AdamStep { learning_rate: rate, weight_decay: decay, epsilon, corrections })?;
             for ([weight, first, second], gradient) in exact.iter_mut().zip(gradient.to_vec1::<f32>()?) {
                 let gradient = 0.5 * f64::from(gradient);
@@ -255,7 +271,7 @@ mod tests {
             let weight = Var::from_tensor(&random(&[LENGTH], 5)?.to_dtype(of_type)?)?;
             let moments = Var::zeros((2, LENGTH), of_type, &Device::Cpu)?;
             let step = AdamStep { learning_rate: 0.1, weight_decay: 0.1, epsilon: 1e-8, corrections: [0.1, 0.001] };
-            follow_moments(&moments, &gradient, Moments { betas: [0.9, 0.999], scale: 2.0 })?;
+            follow_moments(&moments, &gradient, &Tensor::new(2_f32, &Device::Cpu)?, Moments { betas: [0.9, 0.999] })?;
             descend(&weight, &moments, step)?;
             blend(&weight, 0.9, &gradient, 0.1)?;
             weight.to_dtype(DType::F64)?.to_vec1()
@@ -270,13 +286,14 @@ mod tests {
     fn squares_are_summed_over_all_chunks() -> Result<()> {
         let (values, more) = (random(&[LENGTH], 6)?, random(&[3, 5], 7)?.t()?);
         let exact: f64 = values.to_vec1::<f32>()?.iter().map(|&value| f64::from(value).powi(2)).sum();
-        assert!((sum_of_squares(&[&values])? - exact).abs() < 1e-5 * exact);
+        let sum = |tensors: &[&Tensor]| sum_of_squares(tensors)?.to_scalar::<f64>();
+        assert!((sum(&[&values])? - exact).abs() < 1e-5 * exact);
         let of_both = exact + more.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-        assert!((sum_of_squares(&[&values, &more])? - of_both).abs() < 1e-5 * of_both);
+        assert!((sum(&[&values, &more])? - of_both).abs() < 1e-5 * of_both);
         // Composed, as for f64.
         let [values, more] = [values.to_dtype(DType::F64)?, more.to_dtype(DType::F64)?];
-        assert!((sum_of_squares(&[&values, &more])? - of_both).abs() < 1e-5 * of_both);
-        assert_eq!(sum_of_squares(&[])?, 0.0);
+        assert!((sum(&[&values, &more])? - of_both).abs() < 1e-5 * of_both);
+        assert!(sum(&[]).is_err());
         Ok(())
     }
 }

@@ -309,6 +309,13 @@ impl TrainConfig {
         Ok(self.augment.check()?)
     }
 
+    /// Most steps whose loss and accuracy stay on a GPU: they are read when its cache is given back, which waits for it
+    /// anyway. The photos of all of them lie there until then.
+    pub fn steps_unread(&self) -> usize {
+        const MOST: usize = 10;
+        if self.flush_train == 0 { MOST } else { self.flush_train.min(MOST) }
+    }
+
     /// Which of the photos a run has.
     pub fn data_options(&self) -> DataOptions {
         let Self { validation_fraction, seed, per_class, max_photos, .. } = *self;

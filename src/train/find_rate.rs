@@ -6,8 +6,8 @@
 
 use serde::Serialize;
 
+use super::TrainError;
 use super::fit::Session;
-use super::{StepRecord, TrainError};
 use crate::worker::{JobContext, Progress};
 
 /// The rates that are tried: the first, the last, and the steps from the one to the other, each a factor above the one
@@ -122,7 +122,8 @@ impl Session {
                 ctx.check()?;
                 let lr = search.rate(done);
                 match self.step(&batch, lr) {
-                    Ok(StepRecord { loss, .. }) => {
+                    Ok(stepped) => {
+                        let loss = stepped.score.mean_loss();
                         losses.points.push(RatePoint { lr, loss });
                         tell(RatePoint { lr, loss });
                     }

@@ -1,6 +1,7 @@
 //! A run from where it stands to its end: epochs of steps, each followed by a validation, with snapshots between.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,10 +9,11 @@ use candle_core::{Device, Tensor};
 use rayon::ThreadPool;
 
 use super::config::TrainConfig;
-use super::run::{EpochRecord, GuardRecord, Record, RunFolder, StepRecord};
+use super::readout::{Readout, Taken};
+use super::run::{EpochRecord, GuardRecord, Record, RunFolder};
 use super::snapshot::{self, Best, Position};
 use super::supply::{Features, Frozen, Supply};
-use super::trainer::{Examples, Pace as _, Score, Trainer};
+use super::trainer::{Examples, Pace as _, Score, Stepped, Trainer};
 use super::watch::Watch;
 use super::{Lesson, Paths, Teacher, TrainError};
 use crate::data::random::Random;
@@ -46,6 +48,8 @@ pub struct Session {
     pub device: Device,
     /// Over the memory, while steps are taken.
     pub watch: Watch,
+    /// Of what the steps found, from the device.
+    pub readout: Readout,
 }
 
 /// What a run tells while it goes on.
@@ -150,12 +154,11 @@ impl Session {
             // The schedule counts batches, so that a batch without a step moves it too.
             let place = self.position.epoch * batches as u64 + self.position.batch;
             if batch.labels.len() >= self.fewest_photos() {
-                let stepped = self.step(&batch, rates.rate(place));
+                let stepped = self.take_step(&batch, rates.rate(place));
                 // Also of a step that failed in the end.
                 held = self.note_acts(tell)?;
-                let record = stepped.inspect_err(|error| self.keep_before(error))?;
-                self.folder.write(&Record::Step(record))?;
-                tell(FitEvent::Record(Record::Step(record)));
+                self.note_steps(tell)?;
+                stepped.inspect_err(|error| self.keep_before(error))?;
             }
             self.position.batch += 1;
             let done = self.position.batch;
@@ -165,19 +168,53 @@ impl Session {
                 total: Some((self.config.epochs * batches) as u64),
                 per_second: None,
             });
-            self.flush(self.config.flush_train, done)?;
-            if ctx.is_canceled() || ctx.is_paused() || held.is_some() {
-                self.snapshot()?;
-                ctx.is_canceled().then(|| ctx.check()).transpose()?;
-                return Ok(Passed::Until(held.map_or(Ended::Paused, Ended::Held)));
-            }
             let minutes = self.config.snapshot_minutes;
-            if minutes > 0.0 && last_snapshot.elapsed().as_secs_f64() > 60.0 * minutes {
+            let is_to_save = minutes > 0.0 && last_snapshot.elapsed().as_secs_f64() > 60.0 * minutes;
+            let is_to_end = ctx.is_canceled() || ctx.is_paused() || held.is_some();
+            let is_to_flush = is_due(self.config.flush_train, done);
+            if is_to_flush || is_to_end || is_to_save {
+                self.settle(tell)?;
+            }
+            if is_to_flush {
+                ops::release(&self.device)?;
+            }
+            if is_to_end || is_to_save {
                 self.snapshot()?;
                 last_snapshot = Instant::now();
             }
+            if is_to_end {
+                ctx.is_canceled().then(|| ctx.check()).transpose()?;
+                return Ok(Passed::Until(held.map_or(Ended::Paused, Ended::Held)));
+            }
         }
+        self.settle(tell)?;
         Ok(Passed::Whole(waited))
+    }
+
+    /// Reads what all steps so far found, and writes it down.
+    fn settle(&mut self, tell: &mut dyn FnMut(FitEvent)) -> Result<(), TrainError> {
+        let read = self.read_out();
+        self.note_steps(tell)?;
+        read
+    }
+
+    fn read_out(&mut self) -> Result<(), TrainError> {
+        let snapshot = self.last_snapshot();
+        self.readout.settle(&self.device, &mut self.watch, snapshot)
+    }
+
+    /// Writes down what was read.
+    fn note_steps(&mut self, tell: &mut dyn FnMut(FitEvent)) -> Result<(), TrainError> {
+        for (record, score) in self.readout.take_read() {
+            self.position.seen.add(score);
+            self.folder.write(&Record::Step(record))?;
+            tell(FitEvent::Record(Record::Step(record)));
+        }
+        Ok(())
+    }
+
+    fn last_snapshot(&self) -> Option<PathBuf> {
+        Some(self.folder.last()).filter(|last| last.exists())
     }
 
     /// Writes down what was done about the memory, and does what is to be done between steps. Returns what the run is to
@@ -223,52 +260,70 @@ impl Session {
         EpochOrder { seed: config.seed, epoch: position.epoch, shuffle, batch_size: config.batch_size, first_batch }
     }
 
-    pub(super) fn step(&mut self, batch: &Batch, rate: f64) -> Result<StepRecord, TrainError> {
-        let shape = self.train.shape();
-        let Self { config, trainer, teacher, position, compute, device, watch, .. } = self;
+    /// A step of the run. What it found may be read with what later ones find.
+    fn take_step(&mut self, batch: &Batch, rate: f64) -> Result<(), TrainError> {
+        let taken = Taken { step: self.position.steps, epoch: self.position.epoch, rate };
+        if self.readout.may_wait() && !self.watch.is_strained() {
+            let unread = self.attempt(batch, false, |trainer, examples, watch, paths| {
+                trainer.step_unread(examples, watch, rate, paths)
+            })?;
+            self.readout.push(taken, unread);
+            return if self.readout.is_due() { self.read_out() } else { Ok(()) };
+        }
+        self.read_out()?;
+        let stepped = self.step(batch, rate)?;
+        self.readout.note(taken, stepped);
+        Ok(())
+    }
+
+    /// A step that is read before the weights move.
+    pub(super) fn step(&mut self, batch: &Batch, rate: f64) -> Result<Stepped, TrainError> {
+        let taken = Taken { step: self.position.steps, epoch: self.position.epoch, rate };
+        self.attempt(batch, true, |trainer, examples, watch, paths| trainer.step(examples, watch, rate, paths)).map_err(
+            |error| match error {
+                TrainError::LossNotFinite | TrainError::GradientNotFinite => {
+                    let shape = self.train.shape();
+                    let layer = self.compute.install(|| self.trainer.first_bad_layer(examples(batch, &shape, None)));
+                    taken.diverged(error, layer, self.last_snapshot())
+                }
+                error => error,
+            },
+        )
+    }
+
+    /// Takes a step, again and again with less while the device fails at it. Fails for good when nothing is left to do
+    /// without.
+    fn attempt<R: Send>(
+        &mut self,
+        batch: &Batch,
+        waits: bool,
+        take: impl Fn(&mut Trainer, Examples, &mut Watch, &FindPaths) -> Result<R, TrainError> + Sync,
+    ) -> Result<R, TrainError> {
+        let (shape, snapshot) = (self.train.shape(), self.last_snapshot());
+        let Self { config, trainer, teacher, position, compute, device, watch, readout, .. } = self;
         let lesson = teacher.as_ref().map(|teacher| teacher.teach(batch)).transpose()?;
         let examples = examples(batch, &shape, lesson.as_ref());
         let depths = skip_chances(&trainer.network, config.drop_path);
-        let (seed, epoch) = (config.seed, position.epoch);
+        let (seed, epoch, step) = (config.seed, position.epoch, position.steps);
         let paths = |first: usize, count: usize| {
             let photos = &batch.indices[first..first + count];
             skips(&depths, photos, [seed, epoch], device)
         };
-        watch.begin(position.steps, epoch);
-        let stepped = loop {
-            match compute.install(|| scoped(|| trainer.step(examples, &mut *watch, rate, paths))) {
-                Err(error) if error.is_of_device() && watch.failed() => {}
-                stepped => break stepped,
+        watch.begin(step, epoch, waits);
+        let taken = loop {
+            let taken = compute.install(|| scoped(|| take(trainer, examples, watch, &paths)));
+            let Err(error) = taken else { break taken? };
+            if !error.is_of_device() {
+                return Err(error);
+            }
+            // What failed may have been a step before, which has moved the weights.
+            readout.settle(device, watch, snapshot.clone())?;
+            if !watch.failed() {
+                return Err(TrainError::Device { step, at_once: watch.at_once(), snapshot, source: Box::new(error) });
             }
         };
-        let stepped = stepped.map_err(|error| match error {
-            error if error.is_of_device() => {
-                let (step, at_once, last) = (position.steps, watch.at_once(), self.folder.last());
-                let snapshot = last.exists().then_some(last);
-                TrainError::Device { step, at_once, snapshot, source: Box::new(error) }
-            }
-            TrainError::LossNotFinite | TrainError::GradientNotFinite => {
-                let step = position.steps;
-                let layer = compute.install(|| trainer.first_bad_layer(examples));
-                let last = self.folder.last();
-                let snapshot = last.exists().then_some(last);
-                TrainError::Diverged { step, layer, rate, snapshot, source: Box::new(error) }
-            }
-            error => error,
-        })?;
-        position.seen.add(stepped.score);
-        let step = position.steps;
         position.steps += 1;
-        let (loss, accuracy) = (stepped.score.mean_loss(), stepped.score.accuracy());
-        Ok(StepRecord { step, epoch, loss, accuracy, lr: rate, gradient_norm: stepped.gradient_norm })
-    }
-
-    /// Gives the caches back after every so many batches.
-    fn flush(&self, every: usize, done: u64) -> Result<(), TrainError> {
-        if every > 0 && done.is_multiple_of(every as u64) {
-            ops::release(&self.device)?;
-        }
-        Ok(())
+        Ok(taken)
     }
 
     /// Validation, records and snapshots at the end of an epoch.
@@ -353,7 +408,9 @@ impl Session {
                 row.iter().filter(|logit| **logit > own).count() < 5
             };
             top5 += logits.iter().zip(&batch.labels).filter(is_among).count() as u64;
-            self.flush(self.config.flush_val, done)?;
+            if is_due(self.config.flush_val, done) {
+                ops::release(&self.device)?;
+            }
         }
         Ok((whole, top5))
     }
@@ -365,7 +422,8 @@ impl Session {
         Ok(())
     }
 
-    fn save(&self, path: &std::path::Path) -> Result<(), TrainError> {
+    fn save(&self, path: &Path) -> Result<(), TrainError> {
+        assert!(self.readout.is_settled(), "weights of steps that may have failed are not saved");
         scoped(|| {
             // A device tells only here that it failed at what it was given before: nothing of that may be kept.
             self.device.synchronize()?;
@@ -373,6 +431,14 @@ impl Session {
             snapshot::save(path, &self.trainer, self.base.as_ref(), &self.about, &position)
         })
     }
+}
+
+/// Which photos of a part skip which blocks, by its first photo and their number.
+type FindPaths<'a> = dyn Fn(usize, usize) -> Result<Paths, TrainError> + Sync + 'a;
+
+/// Whether something that is done after every so many batches is to be done now; 0: never.
+fn is_due(every: usize, done: u64) -> bool {
+    every > 0 && done.is_multiple_of(every as u64)
 }
 
 pub(super) fn examples<'a>(batch: &'a Batch, shape: &'a [usize], lesson: Option<&'a Lesson>) -> Examples<'a> {

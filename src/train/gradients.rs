@@ -28,8 +28,8 @@ impl Gradients {
         self.0[place].as_ref()
     }
 
-    /// The length of all gradients together as one vector.
-    pub fn norm(&self) -> Result<f64, TrainError> {
-        Ok(ops::sum_of_squares(&self.0.iter().flatten().collect::<Vec<_>>())?.sqrt())
+    /// The length of all gradients together as one vector, a scalar on their device.
+    pub fn norm(&self) -> Result<Tensor, TrainError> {
+        Ok(ops::sum_of_squares(&self.0.iter().flatten().collect::<Vec<_>>())?.sqrt()?)
     }
 }

@@ -22,7 +22,7 @@ impl Session {
                 continue;
             }
             let Self { trainer, compute, watch, .. } = self;
-            watch.begin(done, 0);
+            watch.begin(done, 0, true);
             let gradients = loop {
                 match compute.install(|| trainer.look(examples(&batch, &shape, None), &mut *watch)) {
                     Err(error) if error.is_of_device() && watch.failed() => {}

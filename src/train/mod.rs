@@ -12,6 +12,7 @@ mod look;
 mod loss;
 mod optimizer;
 pub mod outline;
+mod readout;
 mod run;
 mod schedule;
 mod segments;
@@ -30,6 +31,7 @@ pub use fit::{Ended, Finished, FitEvent, Session};
 pub use gradients::Gradients;
 pub use loss::{Loss, SoftLoss};
 pub use optimizer::{Method, Optimizer, OptimizerSettings};
+pub use readout::Readout;
 pub use run::{
     EpochRecord, GuardRecord, Record, RunError, RunFolder, RunRecord, StepRecord, read_metrics, read_record,
 };
@@ -39,7 +41,7 @@ pub use similarity::pooled;
 pub use snapshot::{Best, Position};
 pub use supply::Supply;
 pub use teacher::{Lesson, Teacher};
-pub use trainer::{Examples, Pace, Score, Stepped, Trainer};
+pub use trainer::{Examples, Pace, Score, Stepped, Trainer, Unread};
 pub use watch::{Source, Watch};
 
 use crate::checkpoint::CheckpointError;

@@ -1,6 +1,6 @@
 //! AdamW and SGD with momentum, in place, each parameter with its own share of the learning rate.
 
-use candle_core::{DType, Var};
+use candle_core::{DType, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
@@ -81,14 +81,20 @@ impl Optimizer {
         Ok(Self { settings, states, steps: 0 })
     }
 
-    /// Moves every parameter that has a gradient. Returns the gradients' length before clipping.
-    pub fn step(&mut self, network: &Network, gradients: &Gradients, rate: f64) -> Result<f64, TrainError> {
-        let norm = gradients.norm()?;
-        if !norm.is_finite() {
-            return Err(TrainError::GradientNotFinite);
-        }
-        // torch.nn.utils.clip_grad_norm_
-        let scale = self.settings.clip_norm.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0));
+    /// Moves every parameter that has a gradient. `norm` is the gradients' length before clipping, a scalar on their device.
+    pub fn step(
+        &mut self,
+        network: &Network,
+        gradients: &Gradients,
+        norm: &Tensor,
+        rate: f64,
+    ) -> Result<(), TrainError> {
+        let scale = match self.settings.clip_norm {
+            // torch.nn.utils.clip_grad_norm_
+            Some(limit) => ((norm + 1e-6)?.recip()? * limit)?.minimum(1.0)?,
+            None => norm.ones_like()?,
+        };
+        let scale = scale.to_dtype(DType::F32)?;
         self.steps += 1;
         for (place, (parameter, state)) in network.learned.iter().zip(&self.states).enumerate() {
             let Some(gradient) = gradients.get(place) else { continue };
@@ -97,14 +103,14 @@ impl Optimizer {
             match self.settings.method {
                 Method::AdamW => {
                     let betas = self.settings.betas;
-                    ops::follow_moments(&state.memory, gradient, Moments { betas, scale })?;
+                    ops::follow_moments(&state.memory, gradient, &scale, Moments { betas })?;
                     let corrections = betas.map(|beta| 1.0 - beta.powf(self.steps as f64));
                     let epsilon = self.settings.epsilon;
                     let step = AdamStep { learning_rate: rate, weight_decay: decay, epsilon, corrections };
                     ops::descend(&parameter.var, &state.memory, step)?;
                 }
                 Method::Sgd => {
-                    ops::blend(&state.memory, self.settings.momentum, gradient, scale)?;
+                    ops::blend(&state.memory, self.settings.momentum, &gradient.broadcast_mul(&scale)?, 1.0)?;
                     if decay > 0.0 {
                         ops::blend(&state.memory, 1.0, &parameter.var.as_detached_tensor(), decay)?;
                     }
@@ -112,7 +118,7 @@ impl Optimizer {
                 }
             }
         }
-        Ok(norm)
+        Ok(())
     }
 
     /// Steps taken.

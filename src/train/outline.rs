@@ -14,9 +14,10 @@ pub struct StepShape<'a> {
     pub first: usize,
     /// By block: computed twice.
     pub recompute: &'a [bool],
-    /// Photos that are computed at once, and those of the whole batch.
+    /// Photos that are computed at once, those of the whole batch, and steps that are read at once on a GPU.
     pub at_once: usize,
     pub batch: usize,
+    pub unread: usize,
     /// Of one photo: `(height, width, 3)`.
     pub photo: [usize; 3],
     /// Whether photos skip blocks.
@@ -52,8 +53,8 @@ pub fn step(network: &NetworkOutline, shape: StepShape, place: Place) -> Result<
     let learned = network.blocks[shape.first.min(network.blocks.len())..].iter();
     let _remembered: Vec<_> = learned.map(|block| tally.hold(shape.remembered * block.learnable as u64)).collect();
     let _waiting = tally.hold(shape.waiting);
-    // A GPU is waited for at the end of a step, and candle keeps what is uploaded until then.
-    let others = if place.is_metal { shape.batch.saturating_sub(shape.at_once) } else { 0 };
+    // A GPU is waited for when steps are read, and candle keeps what is uploaded until then.
+    let others = if place.is_metal { (shape.unread * shape.batch).saturating_sub(shape.at_once) } else { 0 };
     let photo = F32 * shape.photo.iter().product::<usize>() as u64;
     let _uploaded: Vec<_> = (0..others).map(|_| tally.hold(photo)).collect();
     let mut pass = Pass { network, shape, gradients: network.blocks.iter().map(|_| None).collect(), kept: Vec::new() };
@@ -267,6 +268,7 @@ mod tests {
             recompute,
             at_once,
             batch: 8,
+            unread: 1,
             photo: [224, 224, 3],
             drops_paths,
             compares_features: false,
@@ -299,6 +301,8 @@ mod tests {
             |batch, place| step(&outline, StepShape { batch, ..shape(&never, 8, false) }, place).unwrap().peak;
         assert_eq!(of_batch(48, gpu).bytes() - of_batch(16, gpu).bytes(), 32 << 20);
         assert_eq!(of_batch(48, place).bytes(), of_batch(16, place).bytes());
+        let three = StepShape { batch: 16, unread: 3, ..shape(&never, 8, false) };
+        assert_eq!(step(&outline, three, gpu).unwrap().peak, of_batch(48, gpu));
         // The blocks before the first that learns keep nothing.
         let last = StepShape { first: 9, ..shape(&never, 8, false) };
         let cost = step(&outline, last, place).unwrap();

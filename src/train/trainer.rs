@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
@@ -94,6 +94,38 @@ pub struct Stepped {
     pub gradient_norm: f64,
 }
 
+impl Stepped {
+    fn check(self) -> Result<Self, TrainError> {
+        match (self.score.loss.is_finite(), self.gradient_norm.is_finite()) {
+            (false, _) => Err(TrainError::LossNotFinite),
+            (true, false) => Err(TrainError::GradientNotFinite),
+            (true, true) => Ok(self),
+        }
+    }
+}
+
+/// What a step did, on its device until somebody wants to know.
+#[derive(Debug)]
+pub struct Unread {
+    photos: u64,
+    /// Each part's loss and how many are right, then the length of the gradients before clipping.
+    found: Tensor,
+}
+
+impl Unread {
+    /// Waits for the device. What failed there is told by [`Device::synchronize`] alone, which has to come first.
+    pub fn read(&self) -> Result<Stepped, TrainError> {
+        let found = scoped(|| self.found.to_vec1::<f32>())?;
+        let (scores, norm) = found.split_at(found.len() - 1);
+        let mut score = Score { photos: self.photos, ..Score::default() };
+        for part in scores.chunks_exact(2) {
+            score.loss += f64::from(part[0]) * self.photos as f64;
+            score.correct += part[1] as u64;
+        }
+        Stepped { score, gradient_norm: f64::from(norm[0]) }.check()
+    }
+}
+
 /// A network that is being trained.
 pub struct Trainer {
     pub network: Network,
@@ -146,8 +178,8 @@ impl Trainer {
     }
 
     /// One step over a batch, as many photos at a time as `pace` says: the same step, but for batch norms, which see the
-    /// photos of a micro-batch only. No weight moves before every gradient is there: until then a step that fails leaves
-    /// nothing behind, and may be done once more.
+    /// photos of a micro-batch only. No weight moves before every gradient is known to be there and to be numbers: until
+    /// then a step that fails leaves nothing behind, and may be done once more.
     ///
     /// Needs a deep stack: a block's graph is walked by recursion.
     pub fn step(
@@ -157,27 +189,47 @@ impl Trainer {
         rate: f64,
         paths: impl Fn(usize, usize) -> Result<Paths, TrainError>,
     ) -> Result<Stepped, TrainError> {
-        let statistics = self.statistics()?;
-        let (gradients, score) = match self.gradients(examples, pace, paths) {
-            Ok(computed) => computed,
-            Err(error) => {
-                self.put_back(&statistics).map_err(|source| TrainError::Halfway { source: Box::new(source) })?;
-                return Err(error);
-            }
-        };
-        if !score.loss.is_finite() {
-            return Err(TrainError::LossNotFinite);
-        }
-        let moved = scoped(|| {
-            let norm = self.optimizer.step(&self.network, &gradients, rate)?;
-            self.follow_average()?;
-            Ok(norm)
-        });
-        let gradient_norm = moved.map_err(|error| match error {
-            TrainError::GradientNotFinite => error,
-            error => TrainError::Halfway { source: Box::new(error) },
+        let (computed, stepped) = self.or_as_it_was(|trainer| {
+            let computed = trainer.gradients(examples, pace, paths)?;
+            // What failed on the device must be known before the weights move.
+            scoped(|| trainer.device.synchronize())?;
+            let stepped = computed.unread.read()?;
+            Ok((computed, stepped))
         })?;
-        Ok(Stepped { score, gradient_norm })
+        self.descend(&computed, rate)?;
+        Ok(stepped)
+    }
+
+    /// The same without a wait for the device. What failed there, or was no number, has moved the weights by the time it is
+    /// known: only weights from before this step can then be trusted.
+    pub fn step_unread(
+        &mut self,
+        examples: Examples,
+        pace: impl Pace,
+        rate: f64,
+        paths: impl Fn(usize, usize) -> Result<Paths, TrainError>,
+    ) -> Result<Unread, TrainError> {
+        let computed = self.or_as_it_was(|trainer| trainer.gradients(examples, pace, paths))?;
+        self.descend(&computed, rate)?;
+        Ok(computed.unread)
+    }
+
+    /// Computes what leaves the running statistics as they were if it fails.
+    fn or_as_it_was<R>(&mut self, compute: impl FnOnce(&mut Self) -> Result<R, TrainError>) -> Result<R, TrainError> {
+        let statistics = self.statistics()?;
+        let computed = compute(self);
+        if computed.is_err() {
+            self.put_back(&statistics).map_err(|source| TrainError::Halfway { source: Box::new(source) })?;
+        }
+        computed
+    }
+
+    fn descend(&mut self, Computed { gradients, norm, .. }: &Computed, rate: f64) -> Result<(), TrainError> {
+        let moved = scoped(|| {
+            self.optimizer.step(&self.network, gradients, norm, rate)?;
+            self.follow_average()
+        });
+        moved.map_err(|error| TrainError::Halfway { source: Box::new(error) })
     }
 
     /// The gradients of a batch that nothing is learned from: running statistics stay as they are too.
@@ -185,24 +237,23 @@ impl Trainer {
         let statistics = self.statistics()?;
         let computed = self.gradients(examples, pace, |_, _| Ok(Paths::new()));
         self.put_back(&statistics)?;
-        Ok(computed?.0)
+        Ok(computed?.gradients)
     }
 
-    /// The gradients of a whole batch, computed and done with.
+    /// The gradients of a whole batch, or the way to them, where a device is not waited for.
     fn gradients(
         &mut self,
         examples: Examples,
         mut pace: impl Pace,
         paths: impl Fn(usize, usize) -> Result<Paths, TrainError>,
-    ) -> Result<(Gradients, Score), TrainError> {
+    ) -> Result<Computed, TrainError> {
         let Self { network, segments, loss, device, .. } = self;
         let mut gradients = Gradients::new(network.learned.len());
         let classes = network.architecture.classes;
         let answers = examples.lesson.map(|lesson| lesson.probabilities.as_slice());
         let wanted = loss.wanted(examples.targets, answers, classes);
         let count = examples.labels.len();
-        // By part, on the device: its loss and how many are right.
-        let mut scores = Vec::new();
+        let mut found = Vec::new();
         let mut parts = Parts::of(0, count, pace.at_once());
         while let Some(part) = parts.next(pace.at_once()) {
             let (first, taken) = (part.start, part.len());
@@ -218,24 +269,17 @@ impl Trainer {
                 segments.run(network, &pixels, &paths(first, taken)?, &mut judge, &mut gradients)?;
                 let (loss, correct) = judge.found.expect("logits are judged once");
                 let loss = if let Some(difference) = judge.difference { (loss + difference)? } else { loss };
-                scores.push(Tensor::stack(&[loss, correct], 0)?);
+                found.extend([loss, correct]);
                 Ok::<_, TrainError>(())
             })?;
             pace.computed(taken)?;
         }
-        // What failed on the device must be known before the weights move: then the scores cost no wait of their own. Read
-        // with each part, the device would stand still between parts; read after more steps, a loss that is no number would
-        // have moved the weights by then.
-        let scores = scoped(|| {
-            device.synchronize()?;
-            Tensor::stack(&scores, 0)?.to_vec2::<f32>()
-        })?;
-        let mut score = Score { photos: count as u64, ..Score::default() };
-        for part in scores {
-            score.loss += f64::from(part[0]) * count as f64;
-            score.correct += part[1] as u64;
-        }
-        Ok((gradients, score))
+        scoped(|| {
+            let norm = gradients.norm()?;
+            found.push(norm.to_dtype(DType::F32)?);
+            let unread = Unread { photos: count as u64, found: Tensor::stack(&found, 0)? };
+            Ok(Computed { gradients, norm, unread })
+        })
     }
 
     /// The running statistics, which a step moves as it goes forward.
@@ -314,6 +358,13 @@ impl Trainer {
             Ok((Score { photos: count as u64, loss, correct }, logits.to_vec2()?))
         })
     }
+}
+
+/// The gradients of a batch, their length, and what was found on the way.
+struct Computed {
+    gradients: Gradients,
+    norm: Tensor,
+    unread: Unread,
 }
 
 /// Judges a part of a batch.

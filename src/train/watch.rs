@@ -25,6 +25,10 @@ pub struct Watch {
     between_readings: Duration,
     started: Instant,
     last: Option<Instant>,
+    /// Whether each micro-batch may be waited for; if not, only [`Self::look`] reads.
+    waits: bool,
+    /// Whether the readings are of this process.
+    is_real: bool,
     batches: u64,
     photos: u64,
     most_at_once: usize,
@@ -48,6 +52,8 @@ impl Watch {
             between_readings: BETWEEN_READINGS,
             started: Instant::now(),
             last: None,
+            waits: true,
+            is_real: false,
             batches: 0,
             photos: 0,
             most_at_once: 0,
@@ -64,7 +70,8 @@ impl Watch {
     /// a prediction, no budget is kept: what the device and the system say still counts.
     pub fn over(self, allowance: Option<Allowance>) -> Self {
         let device = self.device.clone();
-        self.with_source(Box::new(move || sense(allowance, &device)), BETWEEN_READINGS)
+        let watch = self.with_source(Box::new(move || sense(allowance, &device)), BETWEEN_READINGS);
+        Self { is_real: true, ..watch }
     }
 
     /// The same with other readings, taken at most so often.
@@ -97,9 +104,14 @@ impl Watch {
         self.highest
     }
 
-    /// Says which step comes.
-    pub(super) fn begin(&mut self, step: u64, epoch: u64) {
-        (self.step, self.epoch) = (step, epoch);
+    /// Says which step comes, and whether the device may be waited for in it: a reading does.
+    pub(super) fn begin(&mut self, step: u64, epoch: u64, waits: bool) {
+        (self.step, self.epoch, self.waits) = (step, epoch, waits);
+    }
+
+    /// Whether the system is short of memory, as far as it says without a wait for the device.
+    pub(super) fn is_strained(&self) -> bool {
+        self.is_real && memory::strain().pressure.is_some_and(|pressure| pressure != Pressure::Calm)
     }
 
     /// What was done since the last call.
@@ -113,7 +125,8 @@ impl Watch {
         decision.map(|decision| self.act(decision)).is_some()
     }
 
-    fn look(&mut self) -> candle_core::Result<()> {
+    /// Takes a reading, unless the last is young, and does what the guard decides. Waits for the device.
+    pub(super) fn look(&mut self) -> candle_core::Result<()> {
         let Some(source) = &mut self.source else { return Ok(()) };
         if self.last.is_some_and(|last| last.elapsed() < self.between_readings) {
             return Ok(());
@@ -151,7 +164,7 @@ impl Pace for Watch {
         self.batches += 1;
         self.photos += photos as u64;
         self.most_at_once = self.most_at_once.max(photos);
-        self.look()
+        if self.waits { self.look() } else { Ok(()) }
     }
 }
 

@@ -39,6 +39,7 @@ mod metal_kernels;
 mod networks;
 mod prune;
 mod quantized;
+mod readout;
 mod runs;
 mod sample_data;
 #[cfg(feature = "window")]

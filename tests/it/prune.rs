@@ -276,7 +276,7 @@ fn a_look_leaves_weights_and_statistics_as_they_are() {
     let mut trainer = trainer(&weights, &architecture);
     let values = models::made_up_pixels(2, 64);
     let gradients = trainer.look(examples(&values, 64, &targets(2), &[0, 1]), 2).unwrap();
-    assert!(gradients.norm().unwrap() > 0.0);
+    assert!(gradients.norm().unwrap().to_scalar::<f64>().unwrap() > 0.0);
     for parameter in trainer.network.moving() {
         let now = parameter.as_in_file().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert!(now == weights.read_f32(&parameter.name).unwrap(), "{}", parameter.name);

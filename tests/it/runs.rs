@@ -117,7 +117,7 @@ impl Kitchen {
     }
 
     /// Every tensor of a snapshot, optimizer state too.
-    fn tensors(&self, file: &str) -> Vec<(String, Vec<f32>)> {
+    pub fn tensors(&self, file: &str) -> Vec<(String, Vec<f32>)> {
         let checkpoint = Checkpoint::open(&self.at(file)).unwrap();
         checkpoint.tensors().iter().map(|info| (info.name.clone(), checkpoint.read_f32(&info.name).unwrap())).collect()
     }

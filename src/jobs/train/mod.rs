@@ -27,7 +27,7 @@ use crate::jobs::peaks::Predicted;
 use crate::jobs::{Places, peaks};
 use crate::memory::{Plan, heap};
 use crate::ops;
-use crate::train::{Ended, Finished, FitEvent, Record, RunError, Session, TrainConfig, TrainError};
+use crate::train::{Ended, Finished, FitEvent, Readout, Record, RunError, Session, TrainConfig, TrainError};
 use crate::worker::{self, BoxError, Events, Job, JobContext, Outcome, Progress};
 use open::Opened;
 
@@ -151,13 +151,14 @@ pub fn train(
     let started = Instant::now();
     let mut task = task.clone();
     let folder = task.folder().to_owned();
-    let mut failures = DeviceFailures::default();
+    let (mut failures, mut has_failed) = (DeviceFailures::default(), false);
     loop {
-        match run(&task, places, ctx, on_event) {
+        match run(&task, places, has_failed, ctx, on_event) {
             Err(error) => {
                 if !failures.renew_device(of_device(&error)) {
                     return Err(error);
                 }
+                has_failed = true;
                 let again = "The GPU is taken into use anew, and the run goes on from its last snapshot";
                 on_event(TrainEvent::Notice(format!("{again}: {}", error_chain(&*error))))?;
             }
@@ -192,10 +193,12 @@ enum Passed {
     Held(String),
 }
 
-/// Until the end or a pause.
+/// Until the end or a pause. After a failure of the device each step is read by itself: one that fails again is then done
+/// with fewer photos at once.
 fn run(
     task: &TrainTask,
     places: &Places,
+    has_failed: bool,
     ctx: &JobContext,
     on_event: &mut dyn FnMut(TrainEvent) -> Result<(), BoxError>,
 ) -> Result<Passed, BoxError> {
@@ -218,6 +221,9 @@ fn run(
         before,
         left: u64::MAX,
     };
+    if has_failed {
+        session.readout = Readout::of(1);
+    }
     let (batch_size, has_batch_norms) = (start.config.batch_size, start.has_batch_norms);
     for notice in notices {
         on_event(TrainEvent::Notice(notice))?;

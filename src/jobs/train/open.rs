@@ -25,8 +25,8 @@ use crate::memory::{self, Reading, heap};
 use crate::models::{self, Architecture, InitialWeights, Network, Strictness, Weights};
 use crate::predict::{self, ModelSource, TransformOverrides};
 use crate::train::{
-    ClassWeights, Loss, Position, RunFolder, RunRecord, Segments, Session, SoftLoss, Supply, Teacher, TrainConfig,
-    Trainer, Unfreeze, Watch, snapshot,
+    ClassWeights, Loss, Position, Readout, RunFolder, RunRecord, Segments, Session, SoftLoss, Supply, Teacher,
+    TrainConfig, Trainer, Unfreeze, Watch, snapshot,
 };
 use crate::worker::{BoxError, JobContext};
 
@@ -470,7 +470,7 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
     if let Some(share) = config.ema {
         trainer.keep_average(share)?;
     }
-    let (base, device) = (model.weights, chosen.device.clone());
+    let (base, device, readout) = (model.weights, chosen.device.clone(), Readout::on(&chosen.device, &config));
     let session = Session {
         config,
         trainer,
@@ -485,6 +485,7 @@ fn session(parts: Parts, chosen: &Chosen) -> Result<Opened, BoxError> {
         compute,
         device,
         watch,
+        readout,
     };
     Ok(Opened { session, start, training, validating, tiles, notices, plan, before })
 }

@@ -152,6 +152,7 @@ impl Forecast {
             recompute: &layout.recompute,
             at_once: layout.at_once,
             batch: config.batch_size,
+            unread: config.steps_unread(),
             photo: [side, side, 3],
             drops_paths: config.drop_path > 0.0,
             compares_features: config.distill.as_ref().is_some_and(|distill| distill.features.is_some()),

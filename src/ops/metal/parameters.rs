@@ -94,7 +94,6 @@ parameters! {
         share: f32,
         first: f32,
         second: f32,
-        scale: f32,
         decayed: f32,
         rate: f32,
         root: f32,

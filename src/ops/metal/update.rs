@@ -9,14 +9,14 @@ use crate::ops::{AdamStep, Moments};
 
 /// `output = keep · output + share · values`; input `values`.
 pub fn blend(length: usize, keep: f32, share: f32) -> Result<Program> {
-    update("blend", [length, length], length, Update { keep, share, ..Update::default() })
+    update("blend", &[length], length, length, Update { keep, share, ..Update::default() })
 }
 
-/// The output is both moments, one behind the other; input the gradient of `length` elements.
-pub fn follow_moments(length: usize, Moments { betas, scale }: Moments) -> Result<Program> {
+/// The output is both moments, one behind the other; inputs the gradient of `length` elements, and its scale.
+pub fn follow_moments(length: usize, Moments { betas }: Moments) -> Result<Program> {
     let [first, second] = betas.map(|beta| beta as f32);
-    let parameters = Update { length: length as u32, first, second, scale: scale as f32, ..Update::default() };
-    update("follow_moments", [length, 2 * length], length, parameters)
+    let parameters = Update { length: length as u32, first, second, ..Update::default() };
+    update("follow_moments", &[length, 1], 2 * length, length, parameters)
 }
 
 /// The output is the weight of `length` elements; input both its moments.
@@ -24,15 +24,21 @@ pub fn descend(length: usize, step: AdamStep) -> Result<Program> {
     let [decayed, rate, root] = step.factors().map(|factor| factor as f32);
     let epsilon = step.epsilon as f32;
     let parameters = Update { length: length as u32, decayed, rate, root, epsilon, ..Update::default() };
-    update("descend", [2 * length, length], length, parameters)
+    update("descend", &[2 * length], length, length, parameters)
 }
 
-/// One launch over `threads` elements, from an input to an output of these lengths.
-fn update(kernel: &'static str, [input, output]: [usize; 2], threads: usize, parameters: Update) -> Result<Program> {
+/// One launch over `threads` elements, from inputs to an output of these lengths.
+fn update(
+    kernel: &'static str,
+    inputs: &[usize],
+    output: usize,
+    threads: usize,
+    parameters: Update,
+) -> Result<Program> {
     let mut program = Program::default();
-    let input = program.input(input);
+    let inputs: Vec<_> = inputs.iter().map(|length| program.input(*length).into()).collect();
     let output = program.output(&[output]);
-    program.launch(kernel, parameters, [threads, 1, 1], &[input.into()], &[output.into()]);
+    program.launch(kernel, parameters, [threads, 1, 1], &inputs, &[output.into()]);
     program.finished()
 }
 

@@ -90,7 +90,7 @@ fn every_kernel_is_part_of_a_program_and_so_of_these_tests() -> Result<()> {
         programs::global_average_pool([1, 2, 3, 4])?,
         programs::global_average_pool_gradient([1, 2, 3, 4])?,
         programs::blend(3, 0.9, 0.1)?,
-        programs::follow_moments(3, Moments { betas: [0.9; 2], scale: 1.0 })?,
+        programs::follow_moments(3, Moments { betas: [0.9; 2] })?,
         programs::descend(3, AdamStep { learning_rate: 1.0, weight_decay: 0.0, epsilon: 1e-8, corrections: [1.0; 2] })?,
         programs::square_sums(&[3, 4])?,
     ];

@@ -1,7 +1,7 @@
 //! What an optimizer does to its variables. Nothing but single operations on single elements, in one order: every bit is
 //! the CPU's, whose steps are compared with their definition in f64 elsewhere.
 
-use candle_core::{DType, Device, Result, Var};
+use candle_core::{DType, Device, Result, Tensor, Var};
 use galley::ops::metal::programs;
 use galley::ops::{self, AdamStep, Moments};
 
@@ -56,10 +56,11 @@ fn steps_of_adamw_equal_the_cpus_bit_by_bit() -> Result<()> {
         let cpu_moments = Var::zeros((2, length), DType::F32, &Device::Cpu)?;
         for step in 1..=3 {
             let gradient = random.values(length);
-            let settings = Moments { betas, scale: 1.0 / step as f64 };
+            let (settings, scale) = (Moments { betas }, 1.0 / step as f32);
             let program = programs::follow_moments(length, settings)?;
-            moments = shim.run_in_place(&program, &[&gradient], &moments);
-            ops::follow_moments(&cpu_moments, &tensor(&gradient, &[length])?, settings)?;
+            moments = shim.run_in_place(&program, &[&gradient, &[scale]], &moments);
+            let scale = Tensor::new(scale, &Device::Cpu)?;
+            ops::follow_moments(&cpu_moments, &tensor(&gradient, &[length])?, &scale, settings)?;
             let corrections = betas.map(|beta: f64| 1.0 - beta.powi(step));
             let step = AdamStep { learning_rate: 1e-2, weight_decay: 0.05, epsilon: 1e-8, corrections };
             weight = shim.run_in_place(&programs::descend(length, step)?, &[&moments], &weight);
@@ -86,7 +87,8 @@ fn squares_are_summed_for_each_of_many_tensors() -> Result<()> {
         // Each number is a sum of up to 64 sums of up to 15 squares, in single precision.
         assert!((sum - exact).abs() <= 1e-6 * exact, "{} elements: {sum} instead of {exact}", input.len());
         let tensor = tensor(input, &[input.len()])?;
-        assert!((ops::sum_of_squares(&[&tensor])? - exact).abs() <= 1e-6 * exact);
+        let sum: f64 = ops::sum_of_squares(&[&tensor])?.to_scalar()?;
+        assert!((sum - exact).abs() <= 1e-6 * exact);
     }
     let sums = shim.run(&programs::square_sums(&[5])?, &[&[1.0, f32::NAN, 0.0, 2.0, 3.0]]);
     assert!(sums.iter().any(|sum| sum.is_nan()), "no gradient that is no number goes unseen");

@@ -68,8 +68,10 @@ fn memory_ui(ui: &mut Ui, page: &mut Train) {
         (Recompute::All, "Always", "Least memory, and about a third more time"),
     ];
     choice(ui, "Compute twice", what, &mut config.recompute, &choices);
-    let what = "Gives the device's cache back every so many batches; 0: only when memory asks";
+    let what = "Gives the device's cache back every so many batches; 0: only when memory asks. A GPU tells a step's loss then too, \
+                at least every 10 batches";
     slider(ui, "Flush after training batches", what, &mut config.flush_train, 0..=100, Scale::Logarithmic);
+    let what = "The same while validating";
     slider(ui, "Flush after validation batches", what, &mut config.flush_val, 0..=100, Scale::Logarithmic);
 }
 
