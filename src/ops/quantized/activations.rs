@@ -4,9 +4,11 @@
 mod x86;
 
 use std::mem::MaybeUninit;
+use std::sync::LazyLock;
 
 use pulp::{Arch, Simd, WithSimd};
 
+use super::instructions::Instructions;
 use crate::ops::vectorized;
 
 /// A byte `b` stands for `offset + scale · b`. Zero is among the values that a code has.
@@ -15,6 +17,9 @@ pub struct Code {
     pub scale: f32,
     pub offset: f32,
 }
+
+/// What a step is of the range that a row is coded by: its largest byte is that for which this machine's products are exact.
+pub static SHARE: LazyLock<f32> = LazyLock::new(|| 1.0 / f32::from(Instructions::best().largest_byte()));
 
 /// Parts of a step in which [`encode_rows_finely`] counts.
 const FINE: f32 = 256.0;
@@ -111,7 +116,8 @@ impl Range {
     #[inline(always)]
     pub fn coder(self) -> Coder {
         let Self { least, most, taint } = self;
-        let scale = most * (1.0 / 255.0) - least * (1.0 / 255.0);
+        let share = *SHARE;
+        let scale = most * share - least * share;
         // Below this, values are as good as zero, and the scale has no inverse.
         let (scale, per_scale) = if scale >= f32::MIN_POSITIVE { (scale, 1.0 / scale) } else { (0.0, 0.0) };
         let zero = (-least * per_scale).round_ties_even();
@@ -330,7 +336,7 @@ mod tests {
                 assert!((decoded - value).abs() <= 0.5001 * code.scale + 1e-7, "{value} became {decoded}");
                 assert!(*value != 0.0 || decoded == 0.0);
             }
-            assert!(code.scale <= (high.max(0.0) - low.min(0.0)) / 254.99);
+            assert!(code.scale <= (high.max(0.0) - low.min(0.0)) * SHARE.next_up().next_up());
         }
     }
 
@@ -365,8 +371,10 @@ mod tests {
 
     #[test]
     fn halves_go_to_the_even_byte() {
-        let (code, bytes) = coded(&[0.0, 0.5, 1.5, 2.5, 254.5, 255.0]);
-        assert_eq!((code.scale, bytes), (1.0, vec![0, 0, 2, 2, 254, 255]));
+        let largest = Instructions::best().largest_byte();
+        let most = f32::from(largest);
+        let (code, bytes) = coded(&[0.0, 0.5, 1.5, 2.5, most - 0.5, most]);
+        assert_eq!((code.scale, bytes), (1.0, vec![0, 0, 2, 2, largest - 1, largest]));
     }
 
     #[test]
@@ -380,7 +388,8 @@ mod tests {
         }
         assert_eq!(coded(&[1e-40, -1e-41]), (Code::default(), vec![0, 0]));
         let (code, bytes) = coded(&[-3e38, 3e38]);
-        assert!(code.scale.is_finite() && bytes[0] <= 1 && bytes[1] >= 254, "{code:?} {bytes:?}");
+        let most = Instructions::best().largest_byte();
+        assert!(code.scale.is_finite() && bytes[0] <= 1 && bytes[1] >= most - 1, "{code:?} {bytes:?}");
         assert!(range(&[1.0, 2.0]).and(range(&[f32::NAN])).coder().code.scale.is_nan());
     }
 }

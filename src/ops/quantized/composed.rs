@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
+use super::activations::SHARE;
 use super::matrix::QuantizedMatrix;
 use crate::ops::composed::{at_least, at_most};
 use crate::ops::{Activation, Window, conv as convolution, linear as product};
@@ -32,14 +33,15 @@ pub fn conv(
     convolution::composed(&rounded(x, kept)?, &weight, bias, window, activation, residual)
 }
 
-/// `x` rounded to 256 values, evenly apart and 0 among them: by the range of its values at each place along the first
-/// `kept` axes.
+/// `x` rounded to as many values as a byte has on this machine, evenly apart and 0 among them: by the range of its values at
+/// each place along the first `kept` axes.
 pub fn rounded(x: &Tensor, kept: usize) -> Result<Tensor> {
     let rows = x.detach().flatten_from(kept)?;
     let least = at_most(&rows.min_keepdim(kept)?, 0.0)?;
     let most = at_least(&rows.max_keepdim(kept)?, 0.0)?;
     // The kernel's own steps: the last digit decides on a value halfway between two.
-    let scale = ((most * (1.0 / 255.0))? - (&least * (1.0 / 255.0))?)?;
+    let share = f64::from(*SHARE);
+    let scale = ((most * share)? - (&least * share)?)?;
     // A row of zeros has no scale; any will do.
     let per_scale = (&scale + scale.eq(0.0)?.to_dtype(scale.dtype())?)?.recip()?;
     let zero = (least * &per_scale)?.neg()?;

@@ -1,4 +1,5 @@
-//! Which instructions multiply bytes on this machine: found at run time, the same sums with all of them.
+//! Which instructions multiply bytes on this machine: found at run time, the same sums with all of them, as far as their
+//! largest byte goes.
 
 #[cfg(target_arch = "aarch64")]
 mod arm;
@@ -137,6 +138,16 @@ impl Instructions {
 
     pub fn best() -> Self {
         Self::all().next().expect("the portable kernel runs everywhere")
+    }
+
+    /// The largest byte of a row for which products with any weights are exact.
+    pub fn largest_byte(self) -> u8 {
+        match self {
+            // It adds two products in 16 bits. Those of 128 with -128 just fit, and rounding may reach one more than this.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => 127,
+            _ => 255,
+        }
     }
 
     /// Whether the registers have room for several rows of two panels: else one panel at a time lets more rows share it.

@@ -2,8 +2,9 @@
 //! range, so that products are sums of integers.
 //!
 //! A row's result depends on nothing but the row (of a convolution: its image), whichever rows it is computed with. The
-//! integer sums are exact, so that they are the same on every machine; what follows them is f32, as in [`super::packed`],
-//! in whose manner tiles are computed.
+//! integer sums are exact, so that they are the same on every machine that rounds to as many bits: eight, or seven where
+//! the byte product of AVX2 would not be exact with eight. What follows them is f32, as in [`super::packed`], in whose
+//! manner tiles are computed.
 
 mod activate;
 mod activations;

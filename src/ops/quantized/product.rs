@@ -202,15 +202,49 @@ mod tests {
         })
     }
 
+    /// Bytes of rows, up to the largest that the instructions take.
+    fn row_bytes(length: usize, instructions: Instructions) -> Vec<u8> {
+        let values = u64::from(instructions.largest_byte()) + 1;
+        numbers(1).map(|number| (number % values) as u8).take(length).collect()
+    }
+
     fn floats(length: usize, seed: u64) -> Vec<f32> {
         random(&[length], seed).unwrap().to_vec1().unwrap()
+    }
+
+    /// Also of the largest bytes, one more than which rounding may make, with the weights that are furthest from zero.
+    #[test]
+    fn sums_of_the_furthest_bytes_and_weights_are_exact() {
+        let (rows, depth) = (7, 96);
+        for weight in [-128_i8, 127] {
+            let block = [&half::f16::ONE.to_le_bytes()[..], &[weight as u8; BLOCK]].concat();
+            let stored = block.repeat(depth / BLOCK * PANEL);
+            let matrix = QuantizedMatrix::from_blocks(BlockType::Q8_0, &stored, [1, depth], PANEL, |_| 1.0).unwrap();
+            for instructions in Instructions::all() {
+                let byte = instructions.largest_byte().saturating_add(1);
+                let bytes = vec![byte; rows * depth + SLACK];
+                let mut result = vec![f32::NAN; rows * PANEL];
+                let product = Product {
+                    rows: Rows::dense(&bytes, rows, depth),
+                    codes: &vec![Code { scale: 1.0, offset: 0.0 }; rows],
+                    weight: &matrix,
+                    depth: 0..depth,
+                    panels: 0..1,
+                    start: Start::Bias(&lines(&[0.0; PANEL])),
+                    residual: Residual::None,
+                    activation: Activation::None,
+                };
+                product.write_with(Target::holding(&mut result, PANEL), instructions);
+                let sum = depth as f32 * f32::from(byte) * f32::from(weight);
+                assert_eq!(result, vec![sum; rows * PANEL], "{instructions:?}");
+            }
+        }
     }
 
     #[test]
     fn sums_of_every_instruction_set_are_exact() {
         for (rows, depth, columns) in [(1, 4, 16), (3, 33, 1), (14, 500, 40), (33, 64, 17), (29, 1, 32), (100, 130, 49)]
         {
-            let bytes: Vec<u8> = numbers(1).map(|number| number as u8).take(rows * depth + SLACK).collect();
             let weights: Vec<i64> =
                 numbers(2).map(|number| (number % 255) as i64 - 127).take(depth * columns).collect();
             let weight = QuantizedMatrix::new([1, depth], columns, |row, column| match row {
@@ -220,6 +254,7 @@ mod tests {
             });
             let bias = lines(&vec![0.0; columns]);
             for instructions in Instructions::all() {
+                let bytes = row_bytes(rows * depth + SLACK, instructions);
                 let mut result = vec![f32::NAN; rows * columns];
                 let product = Product {
                     rows: Rows::dense(&bytes, rows, depth),
@@ -306,13 +341,22 @@ mod tests {
         }
     }
 
-    fn check([images, groups, count]: [usize; 3], weight: &QuantizedMatrix, depth: Range<usize>) {
+    fn check(counts: [usize; 3], weight: &QuantizedMatrix, depth: Range<usize>) {
+        Instructions::all().for_each(|instructions| check_with(instructions, counts, weight, depth.clone()));
+    }
+
+    fn check_with(
+        instructions: Instructions,
+        [images, groups, count]: [usize; 3],
+        weight: &QuantizedMatrix,
+        depth: Range<usize>,
+    ) {
         let (segments, columns) = (weight.segments(), weight.columns());
         let segment_length = depth.len() / segments;
         let (row_stride, segment_stride) = (segment_length + 1, (segment_length + 1) * count + 2);
         let group_stride = segment_stride * segments + 3;
         let image_stride = group_stride * groups + 5;
-        let bytes: Vec<u8> = numbers(1).map(|number| number as u8).take(image_stride * images + SLACK).collect();
+        let bytes = row_bytes(image_stride * images + SLACK, instructions);
         let rows = Rows {
             elements: &bytes,
             images,
@@ -343,9 +387,7 @@ mod tests {
             let bias_lines = lines(&bias);
             let starts = [Start::Bias(&bias_lines), Start::Result];
             let cases = starts.into_iter().flat_map(|start| residuals.map(move |residual| (start, residual)));
-            for ((start, (added, residual)), instructions) in
-                cases.flat_map(|case| Instructions::all().map(move |instructions| (case, instructions)))
-            {
+            for (start, (added, residual)) in cases {
                 let mut result = held.clone();
                 let product = Product {
                     rows,
@@ -394,10 +436,10 @@ mod tests {
         let (rows, depth, columns) = (17, 8, 37);
         let weights = floats(depth * columns, 1);
         let weight = QuantizedMatrix::new([1, depth], columns, |row, column| weights[row * columns + column]);
-        let bytes: Vec<u8> = numbers(1).map(|number| number as u8).take(rows * depth + SLACK).collect();
         let bias = lines(&floats(columns, 3));
         for activation in [None, Relu, Relu6, Gelu, GeluTanh, Silu, HardSwish, HardSigmoid, Sigmoid] {
             for instructions in Instructions::all() {
+                let bytes = row_bytes(rows * depth + SLACK, instructions);
                 let [mut plain, mut ours] = [vec![0.0; rows * columns], vec![0.0; rows * columns]];
                 let product = |activation| Product {
                     rows: Rows::dense(&bytes, rows, depth),

@@ -1,5 +1,5 @@
-//! Byte products of x86-64: VNNI in 512 and 256 bits, and AVX2, where bytes are widened to 16 bits first because its own
-//! byte product saturates.
+//! Byte products of x86-64: VNNI in 512 and 256 bits, and AVX2, whose byte product adds pairs in 16 bits and saturates: it is
+//! exact for rows of seven bits.
 
 use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::*;
@@ -181,10 +181,8 @@ impl Avx2 {
 
 impl Dot for Avx2 {
     type Simd = V3;
-    /// Of each column's four the first and the third, and the others.
-    type Weights = [__m256i; 2];
-    /// The same of a row's four.
-    type Values = [__m256i; 2];
+    type Weights = __m256i;
+    type Values = __m256i;
     type Sums = __m256i;
     const VECTORS: usize = 2;
     const SHIFT: f32 = 0.0;
@@ -201,32 +199,29 @@ impl Dot for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn weights(self, line: *const Bytes, vector: usize) -> [__m256i; 2] {
+    unsafe fn weights(self, line: *const Bytes, vector: usize) -> __m256i {
         // SAFETY: see above.
-        unsafe { widened(half_line(line, vector)) }
+        unsafe { half_line(line, vector) }
     }
 
     #[inline(always)]
-    unsafe fn half_weights(self, line: *const Bytes, vector: usize, high: bool) -> [__m256i; 2] {
+    unsafe fn half_weights(self, line: *const Bytes, vector: usize, high: bool) -> __m256i {
         // SAFETY: see above.
-        unsafe { widened(halves(half_line(line, vector), high)) }
+        unsafe { halves(half_line(line, vector), high) }
     }
 
     #[inline(always)]
-    unsafe fn values(self, bytes: *const u8) -> [__m256i; 2] {
+    unsafe fn values(self, bytes: *const u8) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_set1_epi32(bytes.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_products(self, sums: __m256i, values: __m256i, weights: __m256i) -> __m256i {
         // SAFETY: see above.
         unsafe {
-            let bytes = _mm256_set1_epi32(bytes.cast::<i32>().read_unaligned());
-            [_mm256_and_si256(bytes, _mm256_set1_epi16(255)), _mm256_srli_epi16::<8>(bytes)]
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn add_products(self, sums: __m256i, values: [__m256i; 2], weights: [__m256i; 2]) -> __m256i {
-        // SAFETY: see above.
-        unsafe {
-            let products = [_mm256_madd_epi16(values[0], weights[0]), _mm256_madd_epi16(values[1], weights[1])];
-            _mm256_add_epi32(_mm256_add_epi32(sums, products[0]), products[1])
+            let pairs = _mm256_maddubs_epi16(values, weights);
+            _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         }
     }
 
@@ -235,16 +230,6 @@ impl Dot for Avx2 {
         // SAFETY: see above; both are eight floats.
         unsafe { std::mem::transmute(_mm256_cvtepi32_ps(sums)) }
     }
-}
-
-/// Signed bytes as 16-bit numbers: the even ones, and the odd ones.
-///
-/// # Safety
-/// The machine must have AVX2.
-#[inline(always)]
-unsafe fn widened(bytes: __m256i) -> [__m256i; 2] {
-    // SAFETY: the caller's promise.
-    unsafe { [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes)), _mm256_srai_epi16::<8>(bytes)] }
 }
 
 compile_kernel!(
