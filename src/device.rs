@@ -4,8 +4,9 @@
 //! their calls leave to be freed goes with [`scoped`], as such threads have no pool.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
-use candle_core::{Device, Error};
+use candle_core::{Device, Error, Result as TensorResult};
 use serde::{Deserialize, Serialize};
 
 /// What a person asked for.
@@ -143,11 +144,11 @@ const NO_METAL: &str = "this system has no Metal device";
 
 /// The process's Metal device: made once, for two devices of candle know nothing of each other's commands.
 #[cfg(target_os = "macos")]
-static METAL: std::sync::Mutex<Option<Result<Device, String>>> = std::sync::Mutex::new(None);
+static METAL: Mutex<Option<Result<Device, String>>> = Mutex::new(None);
 
 #[cfg(target_os = "macos")]
 fn metal_device() -> Result<Device, String> {
-    let mut device = METAL.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut device = METAL.lock().unwrap_or_else(PoisonError::into_inner);
     device.get_or_insert_with(|| scoped(new_metal_device)).clone()
 }
 
@@ -156,7 +157,7 @@ fn metal_device() -> Result<Device, String> {
 pub fn renew() -> Option<Device> {
     #[cfg(target_os = "macos")]
     {
-        let mut device = METAL.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut device = METAL.lock().unwrap_or_else(PoisonError::into_inner);
         let before = device.take().and_then(Result::ok);
         RENEWALS.fetch_add(u64::from(before.is_some()), Relaxed);
         before
@@ -193,9 +194,90 @@ pub fn scoped<R>(compute: impl FnOnce() -> R) -> R {
     compute()
 }
 
+/// Waits until all that was begun on a device is done, whoever began it. Fails if something of it failed.
+pub fn wait(device: &Device) -> TensorResult<()> {
+    Witness::of(device).wait()
+}
+
+/// Computes as in [`scoped`], waits until it is done, and fails if something failed meanwhile: a result that was read may be
+/// of commands of which an earlier one failed, which reading does not tell.
+pub fn completed<R, E: From<Error>>(device: &Device, compute: impl FnOnce() -> Result<R, E>) -> Result<R, E> {
+    scoped(|| {
+        let witness = Witness::of(device);
+        let result = compute()?;
+        witness.wait()?;
+        Ok(result)
+    })
+}
+
+/// Learns of everything that fails on a device. candle tells of a failed command once, to whoever waits next; a job must
+/// know of its own also when another thread was told.
+#[derive(Debug)]
+pub struct Witness {
+    device: Device,
+    heard: AtomicU64,
+}
+
+static WAITS: Waits = Waits(Mutex::new(0));
+
+impl Witness {
+    /// Who learns of what fails from now on.
+    pub fn of(device: &Device) -> Self {
+        Self { device: device.clone(), heard: AtomicU64::new(WAITS.failures()) }
+    }
+
+    /// From now on.
+    pub fn start(&self) {
+        self.heard.store(WAITS.failures(), Relaxed);
+    }
+
+    /// Waits until all that was begun on the device is done. Fails if something failed since this was called last.
+    pub fn wait(&self) -> TensorResult<()> {
+        if self.device.is_cpu() {
+            return Ok(());
+        }
+        WAITS.wait(&self.heard, || scoped(|| self.device.synchronize()))
+    }
+}
+
+/// How many waits for devices have failed. One waits at a time, so that nobody goes on before a failure is counted.
+struct Waits(Mutex<u64>);
+
+impl Waits {
+    fn failures(&self) -> u64 {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self, heard: &AtomicU64, synchronize: impl FnOnce() -> TensorResult<()>) -> TensorResult<()> {
+        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *failures;
+        let done = synchronize();
+        *failures += u64::from(done.is_err());
+        let missed = heard.swap(*failures, Relaxed) != before;
+        done?;
+        if missed { Err(Error::wrap("commands failed on the device, of which another job was told")) } else { Ok(()) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_that_another_thread_was_told_of_is_learned_once() {
+        let waits = Waits(Mutex::new(0));
+        let [ours, theirs] = [(); 2].map(|()| AtomicU64::new(waits.failures()));
+        let wait =
+            |heard, fails: bool| waits.wait(heard, || if fails { Err(Error::wrap("out of memory")) } else { Ok(()) });
+        wait(&ours, false).unwrap();
+        assert!(wait(&theirs, true).unwrap_err().to_string().contains("out of memory"));
+        assert!(is_failure(&wait(&ours, false).unwrap_err()));
+        wait(&ours, false).unwrap();
+        wait(&theirs, false).unwrap();
+        assert!(wait(&ours, true).is_err() && wait(&ours, false).is_ok());
+        // Who begins now has nothing to do with it.
+        wait(&AtomicU64::new(waits.failures()), false).unwrap();
+    }
 
     #[test]
     fn every_choice_is_a_device_with_a_reason_or_says_what_to_choose() {

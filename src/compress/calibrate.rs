@@ -26,7 +26,7 @@ pub fn calibrate(
     for (index, batch) in batches(photos).enumerate() {
         ctx.check()?;
         report(ctx, "Looking at photos", index * BATCH, photos.len());
-        device::scoped(|| network.forward(&pixels(batch, device)?))?;
+        device::completed(device, || network.forward(&pixels(batch, device)?))?;
     }
     let layers = architecture.layers()?;
     let means = layers.into_iter().zip(inputs).filter_map(|(layer, inputs)| Some((layer.name, inputs.means()?)));
@@ -52,7 +52,9 @@ pub fn block_errors(
     let (mut sum, mut squares, mut count) = (0.0, 0.0, 0usize);
     for (index, batch) in batches(photos).enumerate() {
         report(ctx, &format!("Measuring blocks in {}", bits.name()), index * BATCH, photos.len());
+        let witness = device::Witness::of(device);
         let logits = device::scoped(|| add_errors(&exact, &rounded, batch, &mut errors, (device, ctx)))?;
+        witness.wait().map_err(ModelError::from)?;
         sum += logits.iter().sum::<f64>();
         squares += logits.iter().map(|logit| logit * logit).sum::<f64>();
         count += logits.len();

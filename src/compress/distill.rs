@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::checkpoint::TensorInfo;
 use crate::data::{self, Answers, DataError, EpochOrder, Loader, Photo, Tiles};
-use crate::device::scoped;
+use crate::device::completed;
 use crate::images::transform::Transform;
 use crate::memory::{Place, Tally, heap};
 use crate::models::{Architecture, ModelError, Network, Precision};
@@ -230,7 +230,7 @@ impl Unasked {
             unreadable += batch.skipped.len();
             let look = |pixels: &[f32]| {
                 let pixels = Tensor::from_slice(pixels, (count, size, size, 3), asking.device)?;
-                scoped(|| look(&classifier.network, &pixels, &places, channels > 0))
+                completed(classifier.device(), || look(&classifier.network, &pixels, &places, channels > 0))
             };
             if count > 0 {
                 let mut rows = look(&batch.pixels)?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use candle_core::{Device, Tensor};
 
 use super::{ModelError, Network};
-use crate::device::scoped;
+use crate::device::{scoped, wait};
 use crate::ops::work;
 
 /// What one block took in one pass.
@@ -49,7 +49,7 @@ impl Trial {
         scoped(|| {
             let start = Instant::now();
             self.network.forward(&self.pixels)?;
-            self.pixels.device().synchronize()?;
+            wait(self.pixels.device())?;
             Ok(start.elapsed())
         })
     }
@@ -60,7 +60,7 @@ impl Trial {
         self.network.blocks.iter().try_fold(self.pixels.clone(), |xs, block| {
             let (start, before) = (Instant::now(), work::total());
             let xs = scoped(|| block.forward(xs))?;
-            self.pixels.device().synchronize()?;
+            wait(self.pixels.device())?;
             let (elapsed, operations) = (start.elapsed(), work::total() - before);
             costs.push(BlockCost { name: block.name.clone(), elapsed, operations });
             Ok::<_, ModelError>(xs)

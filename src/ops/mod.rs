@@ -124,14 +124,12 @@ pub fn has_backward(x: &Tensor) -> bool {
 
 /// Gives the memory that a device keeps for reuse back to the system, after all that was begun on it is done.
 pub fn release(device: &Device) -> Result<()> {
-    crate::device::scoped(|| {
-        device.synchronize()?;
-        #[cfg(target_os = "macos")]
-        if let Device::Metal(device) = device {
-            metal::release(device);
-        }
-        Ok(())
-    })
+    crate::device::wait(device)?;
+    #[cfg(target_os = "macos")]
+    if let Device::Metal(device) = device {
+        crate::device::scoped(|| metal::release(device));
+    }
+    Ok(())
 }
 
 /// Gives up what is kept for reuse on a device that failed for good; what is in use there goes with its last user.

@@ -155,7 +155,7 @@ impl Classifier {
     pub fn logits(&self, inputs: &[&Input]) -> Result<Vec<Vec<f32>>, PredictError> {
         let mut rows = Vec::with_capacity(inputs.len());
         for same_size in inputs.chunk_by(|a, b| (a.height, a.width) == (b.height, b.width)) {
-            rows.extend(device::scoped(|| self.batch_logits(same_size))?);
+            rows.extend(device::completed(&self.device, || self.batch_logits(same_size))?);
         }
         Ok(rows)
     }

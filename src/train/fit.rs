@@ -200,7 +200,7 @@ impl Session {
 
     fn read_out(&mut self) -> Result<(), TrainError> {
         let snapshot = self.last_snapshot();
-        self.readout.settle(&self.device, &mut self.watch, snapshot)
+        self.readout.settle(&self.trainer, &mut self.watch, snapshot)
     }
 
     /// Writes down what was read.
@@ -317,7 +317,7 @@ impl Session {
                 return Err(error);
             }
             // What failed may have been a step before, which has moved the weights.
-            readout.settle(device, watch, snapshot.clone())?;
+            readout.settle(trainer, watch, snapshot.clone())?;
             if !watch.failed() {
                 return Err(TrainError::Device { step, at_once: watch.at_once(), snapshot, source: Box::new(error) });
             }
@@ -426,7 +426,7 @@ impl Session {
         assert!(self.readout.is_settled(), "weights of steps that may have failed are not saved");
         scoped(|| {
             // A device tells only here that it failed at what it was given before: nothing of that may be kept.
-            self.device.synchronize()?;
+            self.trainer.wait()?;
             let position = Position { metrics_bytes: self.folder.sync()?, ..self.position.clone() };
             snapshot::save(path, &self.trainer, self.base.as_ref(), &self.about, &position)
         })

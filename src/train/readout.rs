@@ -12,9 +12,8 @@ use candle_core::Device;
 use super::TrainError;
 use super::config::TrainConfig;
 use super::run::StepRecord;
-use super::trainer::{Score, Stepped, Unread};
+use super::trainer::{Score, Stepped, Trainer, Unread};
 use super::watch::Watch;
-use crate::device::scoped;
 
 /// No longer does anybody wait to see the loss, or to hear of a device that failed.
 const LONGEST: Duration = Duration::from_secs(2);
@@ -87,7 +86,7 @@ impl Readout {
     /// Reads what is unread. After an error the weights are not what they should be, and `snapshot` is the last that are.
     pub(super) fn settle(
         &mut self,
-        device: &Device,
+        trainer: &Trainer,
         watch: &mut Watch,
         snapshot: Option<PathBuf>,
     ) -> Result<(), TrainError> {
@@ -95,7 +94,7 @@ impl Readout {
             return Ok(());
         }
         let halfway = |error: TrainError| TrainError::Halfway { source: Box::new(error) };
-        scoped(|| device.synchronize()).and_then(|()| watch.look()).map_err(|error| halfway(error.into()))?;
+        trainer.wait().and_then(|()| watch.look()).map_err(|error| halfway(error.into()))?;
         for (taken, unread) in std::mem::take(&mut self.unread) {
             let stepped = unread.read().map_err(|error| match error {
                 // By now the weights hold no numbers either, so that nobody can tell where it began.

@@ -10,7 +10,7 @@ use rayon::ThreadPool;
 
 use super::TrainError;
 use crate::data::{Batch, EpochOrder, Loader};
-use crate::device::scoped;
+use crate::device::completed;
 use crate::models::Network;
 use crate::worker::{JobContext, Progress};
 
@@ -105,7 +105,7 @@ impl Features {
             return Ok(());
         }
         let (values, shape) = frozen.compute.install(|| {
-            scoped(|| {
+            completed(frozen.device, || {
                 let pixels = Tensor::from_vec(batch.pixels, (count, batch.size, batch.size, 3), frozen.device)?;
                 let features = frozen.network.features(frozen.blocks, &pixels)?;
                 Ok::<_, TrainError>((features.flatten_all()?.to_vec1::<f32>()?, features.dims()[1..].to_vec()))

@@ -12,7 +12,7 @@ use super::optimizer::{Optimizer, OptimizerSettings};
 use super::segments::{Judge, Paths, Segments};
 use super::similarity;
 use super::teacher::Lesson;
-use crate::device::scoped;
+use crate::device::{Witness, completed, scoped};
 use crate::models::{Network, Parameter, Phase};
 use crate::ops;
 
@@ -113,7 +113,7 @@ pub struct Unread {
 }
 
 impl Unread {
-    /// Waits for the device. What failed there is told by [`Device::synchronize`] alone, which has to come first.
+    /// Waits for the device. What failed there is told by [`Trainer::wait`] alone, which has to come first.
     pub fn read(&self) -> Result<Stepped, TrainError> {
         let found = scoped(|| self.found.to_vec1::<f32>())?;
         let (scores, norm) = found.split_at(found.len() - 1);
@@ -136,6 +136,7 @@ pub struct Trainer {
     average: Option<(Vec<Var>, f64)>,
     /// Where the network computes.
     device: Device,
+    witness: Witness,
 }
 
 impl Trainer {
@@ -148,7 +149,8 @@ impl Trainer {
         device: &Device,
     ) -> Result<Self, TrainError> {
         let optimizer = Optimizer::new(&network, settings)?;
-        Ok(Self { network, optimizer, segments, loss, average: None, device: device.clone() })
+        let (device, witness) = (device.clone(), Witness::of(device));
+        Ok(Self { network, optimizer, segments, loss, average: None, device, witness })
     }
 
     /// From now on keeps a moving average of the weights, and of the batch norms' statistics that belong to them; it is
@@ -189,14 +191,16 @@ impl Trainer {
         rate: f64,
         paths: impl Fn(usize, usize) -> Result<Paths, TrainError>,
     ) -> Result<Stepped, TrainError> {
+        self.witness.start();
         let (computed, stepped) = self.or_as_it_was(|trainer| {
             let computed = trainer.gradients(examples, pace, paths)?;
-            // What failed on the device must be known before the weights move.
-            scoped(|| trainer.device.synchronize())?;
+            trainer.wait()?;
             let stepped = computed.unread.read()?;
             Ok((computed, stepped))
         })?;
         self.descend(&computed, rate)?;
+        // Else the next step would be done once more for what failed here.
+        self.wait().map_err(|error| TrainError::Halfway { source: Box::new(error.into()) })?;
         Ok(stepped)
     }
 
@@ -212,6 +216,12 @@ impl Trainer {
         let computed = self.or_as_it_was(|trainer| trainer.gradients(examples, pace, paths))?;
         self.descend(&computed, rate)?;
         Ok(computed.unread)
+    }
+
+    /// Waits until all that was begun on the device is done. Fails if something failed there since the last wait, or since a
+    /// step began that waits.
+    pub(super) fn wait(&self) -> candle_core::Result<()> {
+        self.witness.wait()
     }
 
     /// Computes what leaves the running statistics as they were if it fails.
@@ -235,9 +245,12 @@ impl Trainer {
     /// The gradients of a batch that nothing is learned from: running statistics stay as they are too.
     pub fn look(&mut self, examples: Examples, pace: impl Pace) -> Result<Gradients, TrainError> {
         let statistics = self.statistics()?;
+        self.witness.start();
         let computed = self.gradients(examples, pace, |_, _| Ok(Paths::new()));
         self.put_back(&statistics)?;
-        Ok(computed?.gradients)
+        let gradients = computed?.gradients;
+        self.wait()?;
+        Ok(gradients)
     }
 
     /// The gradients of a whole batch, or the way to them, where a device is not waited for.
@@ -309,13 +322,15 @@ impl Trainer {
 
     /// Exchanges weights and averages, if there are any: before evaluating, and after.
     pub fn exchange_average(&self) -> Result<(), TrainError> {
-        for (parameter, average) in self.averaged() {
-            // candle's `copy` shares the memory on Metal, where the next line would overwrite it.
-            let weights = parameter.var.as_detached_tensor().force_contiguous()?;
-            parameter.var.set(&average.as_detached_tensor())?;
-            average.set(&weights)?;
-        }
-        Ok(())
+        completed(&self.device, || {
+            for (parameter, average) in self.averaged() {
+                // candle's `copy` shares the memory on Metal, where the next line would overwrite it.
+                let weights = parameter.var.as_detached_tensor().force_contiguous()?;
+                parameter.var.set(&average.as_detached_tensor())?;
+                average.set(&weights)?;
+            }
+            Ok(())
+        })
     }
 
     /// The first layer that holds or makes a number that is none, in words.
@@ -345,7 +360,7 @@ impl Trainer {
     /// What the network makes of photos without learning from them; also the logits, a row per photo.
     pub fn evaluate(&self, examples: Examples) -> Result<(Score, Vec<Vec<f32>>), TrainError> {
         let count = examples.labels.len();
-        scoped(|| {
+        completed(&self.device, || {
             let pixels = examples.tensor(0, count, &self.device)?;
             // Not in lanes: how they share photos out changes the last bit of products with weights that train.
             let (frozen, trained) = self.network.blocks.split_at(self.segments.first);

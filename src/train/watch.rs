@@ -171,7 +171,7 @@ impl Pace for Watch {
 /// The memory of this process and its device now.
 fn sense(allowance: Option<Allowance>, device: &Device) -> candle_core::Result<Sample> {
     // Else the reading would be of work that is only queued.
-    device::scoped(|| device.synchronize())?;
+    device::wait(device)?;
     let (reading, strain) = (memory::read_often(), memory::strain());
     let of_device = device::memory(device);
     // What was freed since the last reading was needed, and will be again. Where the allocator keeps freed memory until it

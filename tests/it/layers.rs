@@ -134,6 +134,8 @@ fn front_ends_see_no_tensor_and_only_they_speak() {
         forbid("thread::spawn", &[]);
         forbid("candle", &["device", "checkpoint", "ops", "models", "train", "predict", "compress", "lib"]);
         forbid("Builder::new().name(", &["worker", "jobs", "data"]);
+        // Whoever waits is told of what failed, which others must learn too.
+        forbid(".synchronize()", &["device"]);
     }
     assert!(broken.is_empty(), "{broken:#?}");
 }
