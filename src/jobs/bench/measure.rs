@@ -13,7 +13,7 @@ use crate::jobs::doctor::{self, Prepared};
 use crate::jobs::inference::Inference;
 use crate::jobs::{Places, train};
 use crate::memory::{self, heap};
-use crate::models::{self, Architecture, BlockCost, Network, RandomWeights, Trial, Weights};
+use crate::models::{self, Architecture, BlockCost, InitialWeights, Network, Trial, Weights};
 use crate::ops::work;
 use crate::predict::{self, Loading, ModelSource, Precision, Strictness, TransformOverrides};
 use crate::worker::{BoxError, JobContext};
@@ -171,7 +171,7 @@ fn network(case: &Case, chosen: &Chosen) -> Result<(Network, Transform), BoxErro
     match &case.network {
         BenchNetwork::Arch(name) => {
             let architecture = models::named(name, CLASSES)?;
-            let weights = RandomWeights::of(&architecture)?;
+            let weights = InitialWeights::of(&architecture, 0)?;
             let (network, _) = models::build(&weights, &architecture, loading, &chosen.device)?;
             Ok((network, architecture.default_transform()))
         }
@@ -195,7 +195,7 @@ fn trainable(case: &Case, chosen: &Chosen) -> Result<(Network, Transform), BoxEr
     match &case.network {
         BenchNetwork::Arch(name) => {
             let architecture = models::named(name, CLASSES)?;
-            let (network, _) = build(&RandomWeights::of(&architecture)?, &architecture)?;
+            let (network, _) = build(&InitialWeights::of(&architecture, 0)?, &architecture)?;
             Ok((network, architecture.default_transform()))
         }
         BenchNetwork::File(path) => {

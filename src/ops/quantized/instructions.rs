@@ -150,6 +150,11 @@ impl Instructions {
         }
     }
 
+    /// Whether it adds products in 16 bits where these suffice.
+    pub fn adds_narrow(self) -> bool {
+        self.largest_byte() < 255
+    }
+
     /// Whether the registers have room for several rows of two panels: else one panel at a time lets more rows share it.
     pub fn take_pairs(self) -> bool {
         match self {

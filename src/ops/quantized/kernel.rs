@@ -24,6 +24,8 @@ pub struct Block<'a, const PANELS: usize> {
     pub codes: *const Code,
     /// The panels' bytes and scales from the first step of this depth on.
     pub bytes: [*const Bytes; PANELS],
+    /// For every two lines of a panel whether products with both may be added in 16 bits.
+    pub narrow: [Option<*const bool>; PANELS],
     pub scales: [*const Line; PANELS],
     /// Sums of the weights of this depth, per column.
     pub weight_sums: [&'a Line; PANELS],
@@ -137,6 +139,8 @@ pub struct Run<const PANELS: usize> {
     /// Steps of these rows, each with a line of its own.
     pub steps: usize,
     pub lines: [*const Bytes; PANELS],
+    /// As in a [`Block`].
+    pub narrow: [Option<*const bool>; PANELS],
     pub read: Read,
 }
 
@@ -194,6 +198,7 @@ pub unsafe fn multiply<D: Dot, const ROWS: usize, const PANELS: usize, const VEC
                 row_stride: block.row_stride,
                 steps: block.segment_length.div_ceil(STEP),
                 lines: block.bytes.map(|lines| lines.add(segment * block.segment_lines)),
+                narrow: block.narrow.map(|narrow| narrow.map(|narrow| narrow.add(segment * block.segment_lines / 2))),
                 read: Read::Bytes,
             };
             dot.add_run(&mut sums, &run);
@@ -260,6 +265,7 @@ pub unsafe fn multiply_blocks<
                     row_stride: block.row_stride,
                     steps: lines,
                     lines: block.bytes.map(|bytes| bytes.add(index * lines)),
+                    narrow: [None; PANELS],
                     read: if HALVES { Read::LowHalves } else { Read::Bytes },
                 };
                 dot.add_run(&mut sums, &run);

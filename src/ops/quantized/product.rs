@@ -131,6 +131,7 @@ impl Product<'_> {
             segment_lines: weight.segment_lines(),
             codes: codes.as_ptr(),
             bytes: std::array::from_fn(|index| weight.panel_bytes(first + index, depth.start).as_ptr()),
+            narrow: std::array::from_fn(|index| weight.narrow(first + index, depth.start).map(<[bool]>::as_ptr)),
             scales: std::array::from_fn(|index| weight.scales(first + index, depth.start).as_ptr()),
             weight_sums: weight_sums.each_ref(),
             // SAFETY: `column` is a column of the result's first row.
@@ -212,31 +213,42 @@ mod tests {
         random(&[length], seed).unwrap().to_vec1().unwrap()
     }
 
-    /// Also of the largest bytes, one more than which rounding may make, with the weights that are furthest from zero.
+    /// Also of the largest bytes, one more than which rounding may make, with the weights that are furthest from zero, and
+    /// with those that just fit where products are added in 16 bits, among some that do not.
     #[test]
     fn sums_of_the_furthest_bytes_and_weights_are_exact() {
-        let (rows, depth) = (7, 96);
-        for weight in [-128_i8, 127] {
-            let block = [&half::f16::ONE.to_le_bytes()[..], &[weight as u8; BLOCK]].concat();
-            let stored = block.repeat(depth / BLOCK * PANEL);
-            let matrix = QuantizedMatrix::from_blocks(BlockType::Q8_0, &stored, [1, depth], PANEL, |_| 1.0).unwrap();
-            for instructions in Instructions::all() {
-                let byte = instructions.largest_byte().saturating_add(1);
-                let bytes = vec![byte; rows * depth + SLACK];
-                let mut result = vec![f32::NAN; rows * PANEL];
-                let product = Product {
-                    rows: Rows::dense(&bytes, rows, depth),
-                    codes: &vec![Code { scale: 1.0, offset: 0.0 }; rows],
-                    weight: &matrix,
-                    depth: 0..depth,
-                    panels: 0..1,
-                    start: Start::Bias(&lines(&[0.0; PANEL])),
-                    residual: Residual::None,
-                    activation: Activation::None,
+        let just_fits = |step: usize| [127, 0, 5, 5, 127, 1, -100, -2][step % 8];
+        let weights: [&dyn Fn(usize) -> i8; 5] = [&|_| -128, &|_| 127, &just_fits, &|step| -just_fits(step), &|step| {
+            if step / 8 % 9 == 3 { 127 } else { just_fits(step) }
+        }];
+        for (rows, depth) in [(7, 96), (5, 164), (1, 4)] {
+            for weight in weights {
+                let block = |index: usize| {
+                    let steps = BLOCK * index..BLOCK * (index + 1);
+                    let values = steps.map(|step| if step < depth { weight(step) as u8 } else { 0 });
+                    half::f16::ONE.to_le_bytes().into_iter().chain(values)
                 };
-                product.write_with(Target::holding(&mut result, PANEL), instructions);
-                let sum = depth as f32 * f32::from(byte) * f32::from(weight);
-                assert_eq!(result, vec![sum; rows * PANEL], "{instructions:?}");
+                let stored = (0..depth.div_ceil(BLOCK)).flat_map(block).collect::<Vec<u8>>().repeat(PANEL);
+                let matrix =
+                    QuantizedMatrix::from_blocks(BlockType::Q8_0, &stored, [1, depth], PANEL, |_| 1.0).unwrap();
+                for instructions in Instructions::all() {
+                    let byte = instructions.largest_byte().saturating_add(1);
+                    let bytes = vec![byte; rows * depth + SLACK];
+                    let mut result = vec![f32::NAN; rows * PANEL];
+                    let product = Product {
+                        rows: Rows::dense(&bytes, rows, depth),
+                        codes: &vec![Code { scale: 1.0, offset: 0.0 }; rows],
+                        weight: &matrix,
+                        depth: 0..depth,
+                        panels: 0..1,
+                        start: Start::Bias(&lines(&[0.0; PANEL])),
+                        residual: Residual::None,
+                        activation: Activation::None,
+                    };
+                    product.write_with(Target::holding(&mut result, PANEL), instructions);
+                    let sum: i32 = (0..depth).map(|step| i32::from(byte) * i32::from(weight(step))).sum();
+                    assert_eq!(result, vec![sum as f32; rows * PANEL], "{instructions:?}, {rows} rows");
+                }
             }
         }
     }

@@ -1,5 +1,5 @@
 //! Byte products of x86-64: VNNI in 512 and 256 bits, and AVX2, whose byte product adds pairs in 16 bits and saturates: it is
-//! exact for rows of seven bits.
+//! exact for rows of seven bits. Where the weights let it, two of its products are added before they become sums of 32 bits.
 
 use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::*;
@@ -8,8 +8,8 @@ use pulp::x86::{V3, V4};
 use pulp::{f32x8, f32x16};
 
 use super::compile_kernel;
-use crate::ops::quantized::kernel::Dot;
-use crate::ops::quantized::matrix::Bytes;
+use crate::ops::quantized::kernel::{Dot, Each, Run, add_step};
+use crate::ops::quantized::matrix::{Bytes, STEP};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Avx512Vnni(V4);
@@ -226,9 +226,72 @@ impl Dot for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn add_run<const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
+        self,
+        sums: &mut Each<__m256i, ROWS, PANELS, VECTORS>,
+        run: &Run<PANELS>,
+    ) {
+        // SAFETY: see above; a panel says of every two lines whether they are narrow.
+        unsafe {
+            let [Some(narrow)] = run.narrow[..] else {
+                for step in 0..run.steps {
+                    add_step(self, sums, run, step);
+                }
+                return;
+            };
+            for pair in 0..run.steps / 2 {
+                if *narrow.add(pair) {
+                    add_two_steps(self, sums, run, 2 * pair);
+                } else {
+                    add_step(self, sums, run, 2 * pair);
+                    add_step(self, sums, run, 2 * pair + 1);
+                }
+            }
+            if !run.steps.is_multiple_of(2) {
+                add_step(self, sums, run, run.steps - 1);
+            }
+        }
+    }
+
+    #[inline(always)]
     unsafe fn floats(self, sums: __m256i) -> f32x8 {
         // SAFETY: see above; both are eight floats.
         unsafe { std::mem::transmute(_mm256_cvtepi32_ps(sums)) }
+    }
+}
+
+/// Adds the products of two steps of a run whose lines are narrow.
+///
+/// # Safety
+/// As for [`Dot`], with lines whose products may be added in 16 bits.
+#[inline(always)]
+unsafe fn add_two_steps<const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
+    dot: Avx2,
+    sums: &mut Each<__m256i, ROWS, PANELS, VECTORS>,
+    run: &Run<PANELS>,
+    step: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut weights = [[[run.weights(dot, step, 0, 0); 2]; VECTORS]; PANELS];
+        for (panel, weights) in weights.iter_mut().enumerate() {
+            for (vector, weights) in weights.iter_mut().enumerate() {
+                *weights = [run.weights(dot, step, panel, vector), run.weights(dot, step + 1, panel, vector)];
+            }
+        }
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let values = run.rows.add(row * run.row_stride + step * STEP);
+            let values = [dot.values(values), dot.values(values.add(STEP))];
+            for (sums, weights) in sums.iter_mut().zip(&weights) {
+                for (sums, weights) in sums.iter_mut().zip(weights) {
+                    let pairs = _mm256_add_epi16(
+                        _mm256_maddubs_epi16(values[0], weights[0]),
+                        _mm256_maddubs_epi16(values[1], weights[1]),
+                    );
+                    *sums = _mm256_add_epi32(*sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+                }
+            }
+        }
     }
 }
 
