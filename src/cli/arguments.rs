@@ -157,7 +157,7 @@ pub struct EvaluateArguments {
 }
 
 const BENCH_NOTES: &str = "\
-Networks by name have random weights: speed and memory do not depend on their values. Each configuration runs in a
+Networks by name have random weights, those that a training begins with. Each configuration runs in a
 process of its own, and rounds alternate between them. With --json there is one JSON object per configuration.";
 
 /// Measure images per second, time per block and peak memory

@@ -1,5 +1,7 @@
 //! Weights before any training: what a network begins with that has no checkpoint.
 
+use std::ops::Range;
+
 use super::named::{fnv1a, uniform};
 use super::source::Weights;
 use super::{Architecture, ModelError, RandomWeights};
@@ -26,27 +28,41 @@ impl Weights for InitialWeights {
     }
 
     fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
-        let info = self.tensors.iter().find(|info| info.name == name).expect("only tensors of the table are asked for");
-        let count = info.elements();
-        let is_placed = name.contains("token") || name.contains("pos_embed");
-        Ok(match info.shape.as_slice() {
-            _ if name.ends_with("running_var") => vec![1.0; count],
-            _ if name.ends_with("gamma") && !name.contains("grn") || name.contains("layer_scale") => vec![1e-6; count],
-            [_] if name.ends_with("weight") && !name.contains("grn") => vec![1.0; count],
-            // One input per output: depthwise.
-            [outputs, inputs, height, width] => {
-                let outputs = if *inputs == 1 { 1 } else { *outputs };
-                self.normal(name, count, (2.0 / (outputs * height * width) as f64).sqrt())
-            }
-            shape if shape.len() > 1 && !name.contains("grn") || is_placed => self.normal(name, count, 0.02),
-            _ => vec![0.0; count],
-        })
+        Ok(self.values(name, 0..self.info(name).elements()))
+    }
+
+    fn read_rows(&self, name: &str, rows: Range<usize>) -> Result<Option<Vec<f32>>, CheckpointError> {
+        let row = self.info(name).shape[1..].iter().product::<usize>();
+        Ok(Some(self.values(name, rows.start * row..rows.end * row)))
     }
 }
 
 impl InitialWeights {
+    fn info(&self, name: &str) -> &TensorInfo {
+        self.tensors.iter().find(|info| info.name == name).expect("only tensors of the table are asked for")
+    }
+
+    /// Some of a tensor's elements, row-major.
+    fn values(&self, name: &str, elements: Range<usize>) -> Vec<f32> {
+        let is_placed = name.contains("token") || name.contains("pos_embed");
+        match self.info(name).shape.as_slice() {
+            _ if name.ends_with("running_var") => vec![1.0; elements.len()],
+            _ if name.ends_with("gamma") && !name.contains("grn") || name.contains("layer_scale") => {
+                vec![1e-6; elements.len()]
+            }
+            [_] if name.ends_with("weight") && !name.contains("grn") => vec![1.0; elements.len()],
+            // One input per output: depthwise.
+            [outputs, inputs, height, width] => {
+                let outputs = if *inputs == 1 { 1 } else { *outputs };
+                self.normal(name, elements, (2.0 / (outputs * height * width) as f64).sqrt())
+            }
+            shape if shape.len() > 1 && !name.contains("grn") || is_placed => self.normal(name, elements, 0.02),
+            _ => vec![0.0; elements.len()],
+        }
+    }
+
     /// Numbers of a normal distribution (Box and Muller), from the seed and the tensor's name.
-    fn normal(&self, name: &str, count: usize, deviation: f64) -> Vec<f32> {
+    fn normal(&self, name: &str, elements: Range<usize>, deviation: f64) -> Vec<f32> {
         let seed = fnv1a(name) ^ self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         // From −1 to 1 in steps of 2⁻²³: the smallest distance from a bound keeps the logarithm finite.
         let share = |index: usize| (f64::from(uniform(seed, index as u64)) + 1.0) / 2.0 + f64::from(f32::EPSILON) / 8.0;
@@ -54,7 +70,7 @@ impl InitialWeights {
             let radius = (-2.0 * share(2 * index).ln()).sqrt();
             (deviation * radius * (std::f64::consts::TAU * share(2 * index + 1)).cos()) as f32
         };
-        (0..count).map(value).collect()
+        elements.map(value).collect()
     }
 }
 
@@ -81,6 +97,8 @@ mod tests {
         assert!(read("features.0.1.weight").iter().all(|value| *value == 1.0));
         assert!(read("features.0.1.bias").iter().all(|value| *value == 0.0));
         assert!(read("features.0.1.running_var").iter().all(|value| *value == 1.0));
+        let rows = weights.read_rows("features.9.block.0.0.weight", 2..5).unwrap().unwrap();
+        assert_eq!(rows, convolution[2 * 24..5 * 24]);
         let again = InitialWeights::of(&architecture, 7).unwrap();
         assert_eq!(convolution, again.read_f32("features.9.block.0.0.weight").unwrap());
         let other = InitialWeights::of(&architecture, 8).unwrap();
