@@ -194,7 +194,7 @@ pub fn scoped<R>(compute: impl FnOnce() -> R) -> R {
     compute()
 }
 
-/// Waits until all that was begun on a device is done, whoever began it. Fails if something of it failed.
+/// Waits until all that was begun on a device is done, whoever began it. Fails if something failed of which nobody was told.
 pub fn wait(device: &Device) -> TensorResult<()> {
     Witness::of(device).wait()
 }
@@ -231,7 +231,8 @@ impl Witness {
         self.heard.store(WAITS.failures(), Relaxed);
     }
 
-    /// Waits until all that was begun on the device is done. Fails if something failed since this was called last.
+    /// Waits until all that was begun on the device is done. Fails if something failed since the last wait or start, whoever
+    /// was told.
     pub fn wait(&self) -> TensorResult<()> {
         if self.device.is_cpu() {
             return Ok(());

@@ -92,6 +92,8 @@ pub struct Finished {
 impl Session {
     /// Trains until the end, a pause or a cancel. What was done until then is in the run's folder.
     pub fn fit(&mut self, ctx: &JobContext, tell: &mut dyn FnMut(FitEvent)) -> Result<Ended, TrainError> {
+        // What failed while it was set up is not the first step's.
+        self.trainer.wait()?;
         while self.position.epoch < self.config.epochs as u64 {
             if self.is_exhausted() {
                 return Ok(self.finished(true));
@@ -170,10 +172,11 @@ impl Session {
             });
             let minutes = self.config.snapshot_minutes;
             let is_to_save = minutes > 0.0 && last_snapshot.elapsed().as_secs_f64() > 60.0 * minutes;
-            let is_to_end = ctx.is_canceled() || ctx.is_paused() || held.is_some();
             let is_to_flush = is_due(self.config.flush_train, done);
+            let mut is_to_end = ctx.is_canceled() || ctx.is_paused() || held.is_some();
             if is_to_flush || is_to_end || is_to_save {
-                self.settle(tell)?;
+                held = held.or(self.settle(tell)?);
+                is_to_end |= held.is_some();
             }
             if is_to_flush {
                 ops::release(&self.device)?;
@@ -187,15 +190,19 @@ impl Session {
                 return Ok(Passed::Until(held.map_or(Ended::Paused, Ended::Held)));
             }
         }
-        self.settle(tell)?;
+        if let Some(held) = self.settle(tell)? {
+            self.snapshot()?;
+            return Ok(Passed::Until(Ended::Held(held)));
+        }
         Ok(Passed::Whole(waited))
     }
 
-    /// Reads what all steps so far found, and writes it down.
-    fn settle(&mut self, tell: &mut dyn FnMut(FitEvent)) -> Result<(), TrainError> {
+    /// Reads what all steps so far found, and writes it down. Returns what the run is to be held for, if it is.
+    fn settle(&mut self, tell: &mut dyn FnMut(FitEvent)) -> Result<Option<GuardRecord>, TrainError> {
         let read = self.read_out();
         self.note_steps(tell)?;
-        read
+        read?;
+        self.note_acts(tell)
     }
 
     fn read_out(&mut self) -> Result<(), TrainError> {
@@ -425,7 +432,7 @@ impl Session {
     fn save(&self, path: &Path) -> Result<(), TrainError> {
         assert!(self.readout.is_settled(), "weights of steps that may have failed are not saved");
         scoped(|| {
-            // A device tells only here that it failed at what it was given before: nothing of that may be kept.
+            // Nothing may be kept of what a device failed at.
             self.trainer.wait()?;
             let position = Position { metrics_bytes: self.folder.sync()?, ..self.position.clone() };
             snapshot::save(path, &self.trainer, self.base.as_ref(), &self.about, &position)

@@ -296,7 +296,7 @@ mod tests {
         let gpu = Place { is_metal: true, ..place };
         let on_metal = at(&never, 8, false, gpu);
         assert!(on_metal.peak.bytes() > at(&never, 8, false, place).peak.bytes());
-        // The photos of all parts of a step, each rounded to a mebibyte, lie on a GPU until its end.
+        // The photos of all parts of a step, each rounded to a mebibyte, lie on a GPU until it is read.
         let of_batch =
             |batch, place| step(&outline, StepShape { batch, ..shape(&never, 8, false) }, place).unwrap().peak;
         assert_eq!(of_batch(48, gpu).bytes() - of_batch(16, gpu).bytes(), 32 << 20);

@@ -2,7 +2,7 @@
 //! prepared meanwhile, and several are read at once.
 //!
 //! A step that is not read by itself moves the weights before anybody knows that it went well. Until it is read, no weights
-//! are saved; when it went badly, the run goes on from its last snapshot.
+//! are saved; when the device failed at it, the run goes on from its last snapshot.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -95,14 +95,16 @@ impl Readout {
         }
         let halfway = |error: TrainError| TrainError::Halfway { source: Box::new(error) };
         trainer.wait().and_then(|()| watch.look()).map_err(|error| halfway(error.into()))?;
-        for (taken, unread) in std::mem::take(&mut self.unread) {
-            let stepped = unread.read().map_err(|error| match error {
-                // By now the weights hold no numbers either, so that nobody can tell where it began.
-                TrainError::LossNotFinite | TrainError::GradientNotFinite => {
-                    taken.diverged(error, None, snapshot.clone())
-                }
+        // What could not be read stays unread.
+        while let Some((taken, unread)) = self.unread.first() {
+            let (taken, stepped) = (*taken, unread.read());
+            // By now the weights hold no numbers either, so that nobody can tell where it began.
+            let stepped = stepped.map_err(|error| match error {
+                TrainError::LossNotFinite => taken.diverged(error, None, snapshot.clone()),
+                TrainError::GradientNotFinite => taken.diverged(error, Some("a gradient".to_owned()), snapshot.clone()),
                 error => halfway(error),
             })?;
+            self.unread.remove(0);
             self.note(taken, stepped);
         }
         Ok(())

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::TrainError;
 use super::trainer::{Score, Trainer};
 use crate::checkpoint::{Checkpoint, Planned, save_safetensors};
+use crate::device::completed;
 use crate::models::{Parameter, Weights};
 
 /// What the names of an optimizer's memory, and of the weights that an average stands for, begin with.
@@ -90,7 +91,7 @@ pub fn save(
     about.insert(POSITION.to_owned(), serde_json::to_string(position).map_err(io::Error::other)?);
     save_safetensors(path, &about, &tensors, |index| {
         let name = &tensors[index].name;
-        let values = held[index].values(base, name)?;
+        let values = completed(&trainer.device, || held[index].values(base, name))?;
         match values.iter().all(|value| value.is_finite()) {
             true => Ok(values),
             false => Err(TrainError::NotFinite { tensor: name.clone() }),

@@ -62,7 +62,8 @@ impl Score {
 pub trait Pace {
     fn at_once(&self) -> usize;
 
-    /// Hears of a micro-batch of so many photos that is done. An error ends the step.
+    /// Hears of a micro-batch of so many photos that is done, or on its way where a device is not waited for. An error ends
+    /// the step.
     fn computed(&mut self, photos: usize) -> candle_core::Result<()>;
 }
 
@@ -135,7 +136,7 @@ pub struct Trainer {
     /// The moving average of every parameter and running statistic, and the share of the old in the new.
     average: Option<(Vec<Var>, f64)>,
     /// Where the network computes.
-    device: Device,
+    pub(super) device: Device,
     witness: Witness,
 }
 
@@ -148,9 +149,9 @@ impl Trainer {
         settings: OptimizerSettings,
         device: &Device,
     ) -> Result<Self, TrainError> {
+        let witness = Witness::of(device);
         let optimizer = Optimizer::new(&network, settings)?;
-        let (device, witness) = (device.clone(), Witness::of(device));
-        Ok(Self { network, optimizer, segments, loss, average: None, device, witness })
+        Ok(Self { network, optimizer, segments, loss, average: None, device: device.clone(), witness })
     }
 
     /// From now on keeps a moving average of the weights, and of the batch norms' statistics that belong to them; it is
@@ -192,7 +193,7 @@ impl Trainer {
         paths: impl Fn(usize, usize) -> Result<Paths, TrainError>,
     ) -> Result<Stepped, TrainError> {
         self.witness.start();
-        let (computed, stepped) = self.or_as_it_was(|trainer| {
+        let (computed, stepped) = self.or_as_it_was(true, |trainer| {
             let computed = trainer.gradients(examples, pace, paths)?;
             trainer.wait()?;
             let stepped = computed.unread.read()?;
@@ -213,23 +214,33 @@ impl Trainer {
         rate: f64,
         paths: impl Fn(usize, usize) -> Result<Paths, TrainError>,
     ) -> Result<Unread, TrainError> {
-        let computed = self.or_as_it_was(|trainer| trainer.gradients(examples, pace, paths))?;
+        let computed = self.or_as_it_was(false, |trainer| trainer.gradients(examples, pace, paths))?;
         self.descend(&computed, rate)?;
         Ok(computed.unread)
     }
 
-    /// Waits until all that was begun on the device is done. Fails if something failed there since the last wait, or since a
-    /// step began that waits.
+    /// Waits until all that was begun on the device is done. Fails if something failed there since the last wait, the trainer
+    /// was made, or a step began that waits.
     pub(super) fn wait(&self) -> candle_core::Result<()> {
         self.witness.wait()
     }
 
-    /// Computes what leaves the running statistics as they were if it fails.
-    fn or_as_it_was<R>(&mut self, compute: impl FnOnce(&mut Self) -> Result<R, TrainError>) -> Result<R, TrainError> {
+    /// Computes what leaves the running statistics as they were if it fails; when it `waits` these are known to be kept, and
+    /// to be back.
+    fn or_as_it_was<R>(
+        &mut self,
+        waits: bool,
+        compute: impl FnOnce(&mut Self) -> Result<R, TrainError>,
+    ) -> Result<R, TrainError> {
+        let wait = |trainer: &Self| if waits { trainer.wait() } else { Ok(()) };
         let statistics = self.statistics()?;
+        wait(self)?;
         let computed = compute(self);
         if computed.is_err() {
-            self.put_back(&statistics).map_err(|source| TrainError::Halfway { source: Box::new(source) })?;
+            // What it failed at, if that was not told before.
+            drop(wait(self));
+            let back = self.put_back(&statistics).and_then(|()| Ok(wait(self)?));
+            back.map_err(|source| TrainError::Halfway { source: Box::new(source) })?;
         }
         computed
     }

@@ -1,5 +1,5 @@
-//! Watches over a run's memory from micro-batch to micro-batch, and does what the guard decides. A run in which it decides
-//! nothing is, to the last bit, the run without it.
+//! Watches over a run's memory from micro-batch to micro-batch, or where steps of a GPU are read together, and does what the
+//! guard decides. A run in which it decides nothing is, to the last bit, the run without it.
 
 use std::time::{Duration, Instant};
 
@@ -143,7 +143,7 @@ impl Watch {
     }
 
     fn act(&mut self, Decision { act, cause }: Decision) {
-        // A device that cannot even do this fails again where the failure is dealt with.
+        // What fails here each job learns of where it waits itself.
         drop(ops::release(&self.device));
         heap::release();
         heap::take_recent_peak();

@@ -68,6 +68,8 @@ pub(super) fn plan(case: &Case, architecture: &Architecture, side: usize, chosen
                 batches_ahead: 0,
                 recompute: if case.recompute { Recompute::All } else { Recompute::None },
                 drop_path: 0.0,
+                // Each step is read by itself.
+                flush_train: 1,
                 ..TrainConfig::default()
             };
             Ok(Forecast::new(architecture, 0, side, place)?.plan(&config, 0, u64::MAX).memory)
