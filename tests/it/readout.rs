@@ -118,15 +118,7 @@ fn what_failed_behind_unread_steps_is_done_again_from_the_last_snapshot() {
 #[test]
 fn a_loss_that_is_no_number_is_found_at_its_step_however_late_it_is_read() {
     let kitchen = Kitchen::new(12);
-    let wild = TrainConfig {
-        optimizer: Method::Sgd,
-        lr: 100.0,
-        clip_norm: None,
-        warmup_epochs: 0.0,
-        epochs: 20,
-        flush_train: 0,
-        ..kitchen.config()
-    };
+    let wild = TrainConfig { flush_train: 0, ..kitchen.wild_config() };
     let astray = |run: &str, most: usize| {
         let error = fit(&mut session(&kitchen, &wild, run, most)).unwrap_err();
         let TrainError::Diverged { step, snapshot, .. } = error else { panic!("{error:?}") };

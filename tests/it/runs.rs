@@ -69,6 +69,18 @@ impl Kitchen {
         }
     }
 
+    /// With steps so large that the weights soon are no numbers.
+    pub fn wild_config(&self) -> TrainConfig {
+        TrainConfig {
+            optimizer: Method::Sgd,
+            lr: 100.0,
+            clip_norm: None,
+            warmup_epochs: 0.0,
+            epochs: 20,
+            ..self.config()
+        }
+    }
+
     pub fn begin(&self, config: TrainConfig, run: &str) -> TrainTask {
         TrainTask::Begin { config: Box::new(config), folder: self.at(run) }
     }
@@ -390,15 +402,7 @@ fn what_cannot_be_trained_is_refused_with_the_next_step() {
 #[test]
 fn a_run_that_goes_astray_stops_and_names_the_layer() {
     let kitchen = Kitchen::new(8);
-    let wild = TrainConfig {
-        optimizer: Method::Sgd,
-        lr: 100.0,
-        clip_norm: None,
-        warmup_epochs: 0.0,
-        epochs: 20,
-        ..kitchen.config()
-    };
-    let text = kitchen.train(&kitchen.begin(wild, "run")).unwrap_err();
+    let text = kitchen.train(&kitchen.begin(kitchen.wild_config(), "run")).unwrap_err();
     assert!(text.contains("went astray") && text.contains("is the first that is no longer a number"), "{text}");
     // Whatever was saved before is whole.
     if kitchen.at("run/last.safetensors").exists() {

@@ -209,6 +209,24 @@ mod tests {
         numbers(1).map(|number| (number % values) as u8).take(length).collect()
     }
 
+    /// Rows of bytes times a weight, as they are: without scales of the rows, and without a bias.
+    fn sums(bytes: &[u8], rows: usize, weight: &QuantizedMatrix, instructions: Instructions) -> Vec<f32> {
+        let columns = weight.columns();
+        let mut result = vec![f32::NAN; rows * columns];
+        let product = Product {
+            rows: Rows::dense(bytes, rows, weight.depth()),
+            codes: &vec![Code { scale: 1.0, offset: 0.0 }; rows],
+            weight,
+            depth: 0..weight.depth(),
+            panels: 0..weight.panels(),
+            start: Start::Bias(&lines(&vec![0.0; columns])),
+            residual: Residual::None,
+            activation: Activation::None,
+        };
+        product.write_with(Target::holding(&mut result, columns), instructions);
+        result
+    }
+
     fn floats(length: usize, seed: u64) -> Vec<f32> {
         random(&[length], seed).unwrap().to_vec1().unwrap()
     }
@@ -234,20 +252,12 @@ mod tests {
                 for instructions in Instructions::all() {
                     let byte = instructions.largest_byte().saturating_add(1);
                     let bytes = vec![byte; rows * depth + SLACK];
-                    let mut result = vec![f32::NAN; rows * PANEL];
-                    let product = Product {
-                        rows: Rows::dense(&bytes, rows, depth),
-                        codes: &vec![Code { scale: 1.0, offset: 0.0 }; rows],
-                        weight: &matrix,
-                        depth: 0..depth,
-                        panels: 0..1,
-                        start: Start::Bias(&lines(&[0.0; PANEL])),
-                        residual: Residual::None,
-                        activation: Activation::None,
-                    };
-                    product.write_with(Target::holding(&mut result, PANEL), instructions);
                     let sum: i32 = (0..depth).map(|step| i32::from(byte) * i32::from(weight(step))).sum();
-                    assert_eq!(result, vec![sum as f32; rows * PANEL], "{instructions:?}, {rows} rows");
+                    assert_eq!(
+                        sums(&bytes, rows, &matrix, instructions),
+                        vec![sum as f32; rows * PANEL],
+                        "{instructions:?}, {rows} rows"
+                    );
                 }
             }
         }
@@ -264,22 +274,9 @@ mod tests {
                 0 => 127.0,
                 _ => weights[row * columns + column] as f32,
             });
-            let bias = lines(&vec![0.0; columns]);
             for instructions in Instructions::all() {
                 let bytes = row_bytes(rows * depth + SLACK, instructions);
-                let mut result = vec![f32::NAN; rows * columns];
-                let product = Product {
-                    rows: Rows::dense(&bytes, rows, depth),
-                    codes: &vec![Code { scale: 1.0, offset: 0.0 }; rows],
-                    weight: &weight,
-                    depth: 0..depth,
-                    panels: 0..weight.panels(),
-                    start: Start::Bias(&bias),
-                    residual: Residual::None,
-                    activation: Activation::None,
-                };
-                product.write_with(Target::holding(&mut result, columns), instructions);
-                for (index, value) in result.iter().enumerate() {
+                for (index, value) in sums(&bytes, rows, &weight, instructions).iter().enumerate() {
                     let (row, column) = (index / columns, index % columns);
                     let weight = |step: usize| if step == 0 { 127 } else { weights[step * columns + column] };
                     let sum: i64 = (0..depth).map(|step| i64::from(bytes[row * depth + step]) * weight(step)).sum();
