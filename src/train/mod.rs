@@ -15,6 +15,7 @@ pub mod outline;
 mod readout;
 mod run;
 mod schedule;
+mod score;
 mod segments;
 mod similarity;
 pub mod snapshot;
@@ -36,12 +37,13 @@ pub use run::{
     EpochRecord, GuardRecord, Record, RunError, RunFolder, RunRecord, StepRecord, read_metrics, read_record,
 };
 pub use schedule::{Course, Schedule};
+pub use score::{Score, Stepped, Unread};
 pub use segments::{Judge, Paths, Segments};
 pub use similarity::pooled;
 pub use snapshot::{Best, Position};
 pub use supply::Supply;
 pub use teacher::{Lesson, Teacher};
-pub use trainer::{Examples, Pace, Score, Stepped, Trainer, Unread};
+pub use trainer::{Examples, Pace, Trainer};
 pub use watch::{Source, Watch};
 
 use crate::checkpoint::CheckpointError;

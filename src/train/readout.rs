@@ -12,7 +12,8 @@ use candle_core::Device;
 use super::TrainError;
 use super::config::TrainConfig;
 use super::run::StepRecord;
-use super::trainer::{Score, Stepped, Trainer, Unread};
+use super::score::{Score, Stepped, Unread};
+use super::trainer::Trainer;
 use super::watch::Watch;
 
 /// No longer does anybody wait to see the loss, or to hear of a device that failed.

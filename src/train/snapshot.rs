@@ -8,7 +8,8 @@ use candle_core::{Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
-use super::trainer::{Score, Trainer};
+use super::score::Score;
+use super::trainer::Trainer;
 use crate::checkpoint::{Checkpoint, Planned, save_safetensors};
 use crate::device::completed;
 use crate::models::{Parameter, Weights};

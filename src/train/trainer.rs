@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor, Var};
-use serde::{Deserialize, Serialize};
 
 use super::TrainError;
 use super::gradients::Gradients;
 use super::loss::{Loss, Wanted};
 use super::optimizer::{Optimizer, OptimizerSettings};
+use super::score::{Score, Stepped, Unread};
 use super::segments::{Judge, Paths, Segments};
 use super::similarity;
 use super::teacher::Lesson;
@@ -29,33 +29,6 @@ pub struct Examples<'a> {
     pub labels: &'a [u32],
     /// What a teacher says of them, if there is one.
     pub lesson: Option<&'a Lesson>,
-}
-
-/// What a network made of some photos.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Score {
-    pub photos: u64,
-    /// The sum of every photo's share.
-    pub loss: f64,
-    pub correct: u64,
-}
-
-impl Score {
-    pub fn add(&mut self, other: Self) {
-        self.photos += other.photos;
-        self.loss += other.loss;
-        self.correct += other.correct;
-    }
-
-    /// Per photo.
-    pub fn mean_loss(&self) -> f64 {
-        self.loss / self.photos.max(1) as f64
-    }
-
-    /// From 0 to 1.
-    pub fn accuracy(&self) -> f64 {
-        self.correct as f64 / self.photos.max(1) as f64
-    }
 }
 
 /// Decides from micro-batch to micro-batch how many photos are computed at once. A number is always the same.
@@ -84,46 +57,6 @@ impl Pace for usize {
 
     fn computed(&mut self, _photos: usize) -> candle_core::Result<()> {
         Ok(())
-    }
-}
-
-/// What a step did.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Stepped {
-    pub score: Score,
-    /// The length of the gradients as one vector, before clipping.
-    pub gradient_norm: f64,
-}
-
-impl Stepped {
-    fn check(self) -> Result<Self, TrainError> {
-        match (self.score.loss.is_finite(), self.gradient_norm.is_finite()) {
-            (false, _) => Err(TrainError::LossNotFinite),
-            (true, false) => Err(TrainError::GradientNotFinite),
-            (true, true) => Ok(self),
-        }
-    }
-}
-
-/// What a step did, on its device until somebody wants to know.
-#[derive(Debug)]
-pub struct Unread {
-    photos: u64,
-    /// Each part's loss and how many are right, then the length of the gradients before clipping.
-    found: Tensor,
-}
-
-impl Unread {
-    /// Waits for the device. What failed there is told by [`Trainer::wait`] alone, which has to come first.
-    pub fn read(&self) -> Result<Stepped, TrainError> {
-        let found = scoped(|| self.found.to_vec1::<f32>())?;
-        let (scores, norm) = found.split_at(found.len() - 1);
-        let mut score = Score { photos: self.photos, ..Score::default() };
-        for part in scores.chunks_exact(2) {
-            score.loss += f64::from(part[0]) * self.photos as f64;
-            score.correct += part[1] as u64;
-        }
-        Stepped { score, gradient_norm: f64::from(norm[0]) }.check()
     }
 }
 
@@ -301,7 +234,7 @@ impl Trainer {
         scoped(|| {
             let norm = gradients.norm()?;
             found.push(norm.to_dtype(DType::F32)?);
-            let unread = Unread { photos: count as u64, found: Tensor::stack(&found, 0)? };
+            let unread = Unread::new(count, Tensor::stack(&found, 0)?);
             Ok(Computed { gradients, norm, unread })
         })
     }

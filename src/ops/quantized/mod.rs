@@ -17,6 +17,7 @@ mod kernel;
 mod linear;
 mod matrix;
 mod mlp;
+mod narrow;
 mod product;
 mod row_bytes;
 mod stem;
