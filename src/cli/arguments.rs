@@ -182,6 +182,9 @@ pub struct BenchArguments {
     /// Measure steps of training: forward, loss, backward, and an update of every parameter
     #[arg(long)]
     pub train: bool,
+    /// With int8 or int4: as if the network had been compressed with photos, which tell in what ranges its values lie
+    #[arg(long, conflicts_with_all = ["train", "model"])]
+    pub calibrated: bool,
     /// With --train: compute every block twice, for less memory
     #[arg(long, requires = "train")]
     pub recompute: bool,
@@ -189,7 +192,7 @@ pub struct BenchArguments {
     #[arg(long, requires = "train", value_name = "N", value_parser = |text: &str| whole(text, 1..=1024))]
     pub micro_batch: Option<usize>,
     /// Measure how well peaks of memory are predicted instead: six networks on the CPU, in inference and training
-    #[arg(long = "memory", conflicts_with_all = ["model", "arch", "image", "batch", "precision", "train", "device", "rounds", "seconds"])]
+    #[arg(long = "memory", conflicts_with_all = ["model", "arch", "image", "batch", "precision", "calibrated", "train", "device", "rounds", "seconds"])]
     pub predictions: bool,
     /// Threads that compute [default: one per core]
     #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, 1..=1024))]

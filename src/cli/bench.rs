@@ -124,6 +124,7 @@ fn config(arguments: BenchArguments) -> BenchConfig {
         image: arguments.image,
         batches: arguments.batch,
         precisions: arguments.precision.into_iter().map(Precision::from).collect(),
+        calibrated: arguments.calibrated,
         work: if arguments.train { Work::Training } else { Work::Inference },
         recompute: arguments.recompute,
         micro_batch: arguments.micro_batch,

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::rounding::round_row;
 use crate::checkpoint::{Checkpoint, CheckpointError, GgufTensor, GgufType, Unnamed, gguf_bytes, write_gguf};
-use crate::models::{self, Architecture, LayerWeight, ModelError, Shift};
+use crate::models::{self, Architecture, InputRanges, LayerWeight, ModelError, Shift};
 use crate::ops::InputMeans;
 use crate::worker::{Canceled, JobContext, Progress};
 
@@ -91,8 +91,13 @@ pub struct BlockNoise {
     pub decibels: Option<f64>,
 }
 
-/// What the layers of a network are given on average, by the names of their weights.
+/// What the layers of a network are given, by the names of their weights.
 pub type Calibration = HashMap<String, InputMeans>;
+
+/// What the file says of that.
+pub fn input_ranges(calibration: &Calibration) -> InputRanges {
+    calibration.iter().map(|(name, means)| (name.clone(), means.range)).collect()
+}
 
 impl Plan {
     /// `bits` gives the type of each block's weights.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::input_ranges::InputRanges;
 use super::named::{fnv1a, uniform};
 use super::source::Weights;
 use super::{Architecture, ModelError, RandomWeights};
@@ -14,11 +15,18 @@ use crate::checkpoint::{CheckpointError, TensorInfo};
 pub struct InitialWeights {
     tensors: Vec<TensorInfo>,
     seed: u64,
+    /// What a network of them is given, where that is known.
+    input_ranges: InputRanges,
 }
 
 impl InitialWeights {
     pub fn of(architecture: &Architecture, seed: u64) -> Result<Self, ModelError> {
-        Ok(Self { tensors: RandomWeights::of(architecture)?.0, seed })
+        Ok(Self { tensors: RandomWeights::of(architecture)?.0, seed, input_ranges: InputRanges::default() })
+    }
+
+    /// The same with what a network of them is given.
+    pub fn knowing(self, input_ranges: InputRanges) -> Self {
+        Self { input_ranges, ..self }
     }
 }
 
@@ -34,6 +42,10 @@ impl Weights for InitialWeights {
     fn read_rows(&self, name: &str, rows: Range<usize>) -> Result<Option<Vec<f32>>, CheckpointError> {
         let row = self.info(name).shape[1..].iter().product::<usize>();
         Ok(Some(self.values(name, rows.start * row..rows.end * row)))
+    }
+
+    fn input_ranges(&self) -> InputRanges {
+        self.input_ranges.clone()
     }
 }
 

@@ -6,6 +6,7 @@ mod outline;
 use candle_core::{DType, Tensor};
 
 use super::features::Features;
+use super::input_ranges::InputRanges;
 use super::layers::{Conv, DEFAULT_MOMENTUM, Head, HeadStep, Layer, PooledHead};
 use super::learn::{Learn, TrainedConv};
 use super::outline::LearnOutline;
@@ -13,7 +14,7 @@ use super::source::{BatchNorm, Source};
 use super::{Block, ModelError, Phase};
 use crate::memory::Outline;
 use crate::ops::outline as told;
-use crate::ops::{self, Activation, Bottleneck, Narrow, Padding, Window};
+use crate::ops::{self, Activation, Bottleneck, KnownRanges, Narrow, Padding, Window};
 
 const EPSILON: f32 = 1e-5;
 
@@ -40,7 +41,10 @@ impl ResNet {
             for index in 0..self.depths[stage] {
                 let name = format!("layer{}.{index}", stage + 1);
                 let stride = if stage > 0 && index == 0 { 2 } else { 1 };
-                let block = self.block(&name, stage, stride, inputs, source)?;
+                let mut block = self.block(&name, stage, stride, inputs, source)?;
+                let next = if index + 1 < self.depths[stage] { (stage + 1, index + 1) } else { (stage + 2, 0) };
+                block.known =
+                    block.known_ranges(&source.input_ranges, &name, &format!("layer{}.{}", next.0, next.1))?;
                 inputs = self.outputs(stage);
                 blocks.push(source.block(name, block));
             }
@@ -85,7 +89,7 @@ impl ResNet {
         } else {
             None
         };
-        Ok(Residual { convs, shortcut })
+        Ok(Residual { convs, shortcut, known: None })
     }
 }
 
@@ -138,6 +142,7 @@ impl Layer for Stem {
 struct Residual {
     convs: Vec<Conv>,
     shortcut: Option<Conv>,
+    known: Option<KnownRanges>,
 }
 
 impl Layer for Residual {
@@ -152,7 +157,7 @@ impl Layer for Residual {
         };
         let (first, images) = (&self.convs[0], features.into_coded()?);
         let narrow = match first.in_bytes() {
-            Some(layer) => ops::linear_coded(&images, layer)?,
+            Some(layer) => ops::narrow(&images, layer, &block)?,
             None => Narrow::new(first.forward(&images.tensor()?, Phase::Evaluate)?)?,
         };
         Ok(Features::Coded(ops::bottleneck(images, narrow, block)?))
@@ -192,6 +197,16 @@ impl Layer for Residual {
 }
 
 impl Residual {
+    /// What is known of a bottleneck's images beforehand, where `name` is what the block is called, and `next` the one after
+    /// it. Nothing where a sum might overflow, which no byte would tell.
+    fn known_ranges(&self, ranges: &InputRanges, name: &str, next: &str) -> candle_core::Result<Option<KnownRanges>> {
+        let (Some(block), Some(first)) = (self.bottleneck(), self.convs[0].in_bytes()) else { return Ok(None) };
+        let most = |block: &str, conv: &str| ranges.most(&format!("{block}.{conv}.weight"));
+        let (Some(narrow), Some(middle)) = (most(name, "conv2"), most(name, "conv3")) else { return Ok(None) };
+        let known = KnownRanges { narrow, middle, result: most(next, "conv1") };
+        Ok(known.suit([first, block.windows, block.widening].into_iter().chain(block.shortcut))?.then_some(known))
+    }
+
     /// What follows a bottleneck's first convolution, where that computes with bytes.
     fn bottleneck(&self) -> Option<Bottleneck<'_>> {
         let [_, windows, widening] = self.convs.as_slice() else { return None };
@@ -199,6 +214,88 @@ impl Residual {
             Some(shortcut) => Some(shortcut.in_bytes()?),
             None => None,
         };
-        Some(Bottleneck { windows: windows.in_bytes()?, widening: widening.in_bytes()?, shortcut })
+        Some(Bottleneck { windows: windows.in_bytes()?, widening: widening.in_bytes()?, shortcut, known: self.known })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Result};
+
+    use super::*;
+    use crate::checkpoint::{ElementType, TensorInfo, TensorKind};
+    use crate::models::{Precision, RandomWeights};
+
+    /// A block of each stage, and two of the second.
+    fn blocks(source: &mut Source) -> Vec<Block> {
+        let network = ResNet { depths: [1, 2, 1, 1], bottleneck: true, width: 64 };
+        let classes = HeadStep::Linear { name: "fc".to_owned(), inputs: 2048, outputs: 10, bias: true };
+        network.blocks(&[classes], source).unwrap()
+    }
+
+    fn weights() -> RandomWeights {
+        let mut source = Source::asking().unwrap();
+        blocks(&mut source);
+        let info = |(name, shape): (String, Vec<usize>)| {
+            let bytes = 4 * shape.iter().product::<usize>() as u64;
+            TensorInfo { name, element: ElementType::F32, shape, kind: TensorKind::Weight, bytes }
+        };
+        RandomWeights(source.asked().tensors.into_iter().map(info).collect())
+    }
+
+    /// Values of images of 64 pixels' sides.
+    fn pixels() -> Result<Tensor> {
+        Tensor::from_vec(crate::models::made_up_pixels(3, 64), (3, 64, 64, 3), &Device::Cpu)
+    }
+
+    fn logits(blocks: &[Block]) -> Vec<f32> {
+        let mut features = Features::Plain(pixels().unwrap());
+        for block in blocks {
+            features = block.pass(features).unwrap();
+        }
+        features.into_tensor().unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    /// Off by what rounding costs, which is about what it costs with the range of each image.
+    #[test]
+    fn with_known_ranges_the_answers_are_nearly_the_same() {
+        let weights = weights();
+        let mut watching = Source::watching(&weights, &Device::Cpu).unwrap();
+        let exact = logits(&blocks(&mut watching));
+        let ranges = InputRanges::watched(&watching.layers, &watching.inputs.unwrap());
+        let rounded = |input_ranges: InputRanges| {
+            let mut source = Source::new(&weights, Precision::Int8, &Device::Cpu).unwrap();
+            source.input_ranges = input_ranges;
+            logits(&blocks(&mut source))
+        };
+        let (own, known) = (rounded(InputRanges::default()), rounded(ranges));
+        let off = |logits: &[f32]| logits.iter().zip(&exact).map(|(one, other)| (one - other).powi(2)).sum::<f32>();
+        let scale = exact.iter().map(|logit| logit.powi(2)).sum::<f32>();
+        assert!(own != known, "ranges change what bytes stand for");
+        assert!(off(&own) < 1e-3 * scale && off(&known) < 4e-3 * scale, "{} {} {scale}", off(&own), off(&known));
+    }
+
+    /// Half of what a layer gives becomes the largest byte where the file says that it is half as large.
+    #[test]
+    fn ranges_are_those_of_the_layers_that_files_name() {
+        let weights = weights();
+        let mut source = Source::new(&weights, Precision::Int8, &Device::Cpu).unwrap();
+        let name = |block: &str, conv: &str| format!("layer2.{block}.{conv}.weight");
+        source.input_ranges = [
+            (name("0", "conv2"), [0.0, 1.0]),
+            (name("0", "conv3"), [0.0, 2.0]),
+            (name("1", "conv1"), [0.0, 3.0]),
+            (name("1", "conv2"), [0.0, 4.0]),
+        ]
+        .into_iter()
+        .collect();
+        let network = ResNet { depths: [1, 2, 1, 1], bottleneck: true, width: 64 };
+        let mut block = |name: &str| network.block(name, 1, 1, 512, &mut source).unwrap();
+        let [first, second] = ["layer2.0", "layer2.1"].map(&mut block);
+        let known = |block: &Residual, name, next| block.known_ranges(&source.input_ranges, name, next).unwrap();
+        let expected = KnownRanges { narrow: 1.0, middle: 2.0, result: Some(3.0) };
+        assert_eq!(known(&first, "layer2.0", "layer2.1"), Some(expected));
+        assert_eq!(known(&first, "layer2.0", "layer3.0"), Some(KnownRanges { result: None, ..expected }));
+        assert_eq!(known(&second, "layer2.1", "layer3.0"), None, "one range alone");
     }
 }

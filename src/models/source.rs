@@ -12,13 +12,14 @@ use std::ops::Range;
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::inner::{InnerLayer, Widths};
+use super::input_ranges::InputRanges;
 use super::layer_weight::{LayerWeight, Shift};
 use super::layers::Layer;
 use super::parameter::{Parameter, TrainableNorm};
 use super::{Block, ModelError, Precision, is_learnable};
 use crate::checkpoint::{Blocks, Checkpoint, CheckpointError, TensorInfo, TensorKind};
 use crate::memory::F32;
-use crate::ops::{LayerInputs, WatchedWeight, Weight};
+use crate::ops::{self, LayerInputs, WatchedWeight, Weight};
 
 /// Tensors by name.
 pub trait Weights {
@@ -35,6 +36,11 @@ pub trait Weights {
     /// The same as they are stored, when that is in blocks.
     fn read_blocks(&self, _name: &str) -> Result<Option<Blocks>, CheckpointError> {
         Ok(None)
+    }
+
+    /// What is known of the inputs of layers.
+    fn input_ranges(&self) -> InputRanges {
+        InputRanges::default()
     }
 }
 
@@ -53,6 +59,10 @@ impl Weights for Checkpoint {
 
     fn read_blocks(&self, name: &str) -> Result<Option<Blocks>, CheckpointError> {
         self.read_blocks(name)
+    }
+
+    fn input_ranges(&self) -> InputRanges {
+        self.metadata().get(InputRanges::KEY).and_then(|text| text.as_str()).map(InputRanges::parse).unwrap_or_default()
     }
 }
 
@@ -118,6 +128,8 @@ pub struct Source<'a> {
     pub layers: Vec<LayerWeight>,
     /// What these are given, where that is watched.
     pub inputs: Option<Vec<LayerInputs>>,
+    /// What is known of the inputs of layers.
+    pub input_ranges: InputRanges,
     /// Of what does not train.
     precision: Precision,
     /// Where tensors are made.
@@ -126,7 +138,13 @@ pub struct Source<'a> {
 
 impl<'a> Source<'a> {
     pub fn new(weights: &'a dyn Weights, precision: Precision, device: &Device) -> Result<Self, ModelError> {
-        Ok(Self { weights: Some(weights), ..Self::outlining(weights.tensors(), None, precision, device)? })
+        // In seven bits a range of all photos would be too coarse for one.
+        let input_ranges = if ops::codes_in_8_bits() { weights.input_ranges() } else { InputRanges::default() };
+        Ok(Self {
+            weights: Some(weights),
+            input_ranges,
+            ..Self::outlining(weights.tensors(), None, precision, device)?
+        })
     }
 
     /// A source for the outline of a network that computes on `device`, from block `first_trained` on trained, of these tensors
@@ -172,6 +190,7 @@ impl<'a> Source<'a> {
             running: Vec::new(),
             layers: Vec::new(),
             inputs: None,
+            input_ranges: InputRanges::default(),
             precision: Precision::F32,
             device: Device::Cpu,
         })

@@ -106,6 +106,18 @@ fn fewer_bits_take_less_memory() {
     assert!(peaks[1] < 0.5 * peaks[0] && peaks[2] < 0.9 * peaks[1], "{peaks:?}");
 }
 
+/// The ranges are found outside of the process that measures, whose memory has no network in f32.
+#[test]
+fn a_calibrated_network_is_measured_like_one_that_is_not() {
+    let arguments = ["--arch", "resnet50", "--image", "32", "--batch", "1", "--precision", "int8", "--json"];
+    let of = |more: &[&str]| rows(&bench(&[&arguments, more].concat())).remove(0);
+    let [plain, calibrated] = [of(&[]), of(&["--calibrated"])];
+    let [before, after] = [&plain, &calibrated].map(|row| number(&row["memory"], "heap_bytes"));
+    assert!(number(&calibrated, "images_per_second") > 0.0);
+    assert!(after < 1.02 * before, "{before} {after}");
+    assert_eq!(bench(&["--calibrated", "--model", &starter()]).status.code(), Some(2));
+}
+
 #[test]
 fn what_cannot_be_measured_is_said() {
     for (arguments, reason) in

@@ -1,5 +1,6 @@
 //! Smaller models: what they hold, what they lose, and what is left when something goes wrong.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
@@ -190,6 +191,27 @@ fn a_calibrated_layer_keeps_the_averages_of_its_outputs() {
         let (plain, calibrated) = (off(None, block), off(Some(&calibration), block));
         assert!(calibrated < 0.01 * plain, "{block}: {calibrated} and {plain}");
     }
+}
+
+/// The first layer is given the photos themselves, and what follows a ReLU is not below zero.
+#[test]
+fn a_file_says_between_what_the_inputs_of_its_layers_lie() {
+    let kitchen = Kitchen::new();
+    let config = CompressConfig { calibrate: Some(sample_photos()), ..kitchen.config(Size::Bits(Bits::Q8_0)) };
+    kitchen.compress(&config).unwrap();
+    let small = Checkpoint::open(&config.output).unwrap();
+    let text = small.metadata()["galley.input_ranges"].as_str().unwrap();
+    let ranges: HashMap<String, [f32; 2]> = serde_json::from_str(text).unwrap();
+    let architecture = models::detect(small.tensors()).unwrap();
+    let layers = architecture.layers().unwrap();
+    assert_eq!(ranges.len(), layers.len());
+    let (transform, ends) = (architecture.default_transform(), &ranges[&layers[0].name]);
+    let end = |value: f32| (0..3).map(move |channel| (value - transform.mean[channel]) / transform.std[channel]);
+    let [least, most] = *ends;
+    let (darkest, brightest) = (end(0.0).fold(0.0, f32::min), end(1.0).fold(0.0, f32::max));
+    assert!(darkest <= least && least < 0.8 * darkest, "{least} {darkest}");
+    assert!(brightest >= most && most > 0.8 * brightest, "{most} {brightest}");
+    assert!(ranges.values().all(|[least, most]| *least <= 0.0 && *most > 0.0));
 }
 
 /// What a batch norm takes from a layer's outputs follows the layer's weights.

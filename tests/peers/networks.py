@@ -71,7 +71,9 @@ class Galley:
             "device": "cpu", "rounds": 1,
         }
         flags = [f"--{key}={value}" for key, value in settings.items()]
-        self.command = [options.galley, "bench", "--json", *flags]
+        # As the peers' networks are.
+        calibrated = ["--calibrated"] if precision == "int8" else []
+        self.command = [options.galley, "bench", "--json", *flags, *calibrated]
 
     def measure(self, seconds):
         done = subprocess.run([*self.command, f"--seconds={seconds}"], capture_output=True, text=True)

@@ -6,7 +6,7 @@ use super::measure::{FEWEST_PASSES, STACK_BYTES};
 use super::steps::Steps;
 use super::{BenchNetwork, Case, Work, median};
 use crate::device::Chosen;
-use crate::models::{self, Precision, RandomWeights};
+use crate::models::{self, InputRanges, Precision, RandomWeights};
 use crate::ops;
 use crate::predict::Strictness;
 use crate::train::TrainConfig;
@@ -57,6 +57,7 @@ fn steps(chosen: &Chosen) -> Result<Steps, BoxError> {
         image: Some(SIDE),
         batch: BATCH,
         precision: Precision::F32,
+        input_ranges: InputRanges::default(),
         work: Work::Training,
         recompute: false,
         micro_batch: None,

@@ -7,13 +7,13 @@ use rayon::ThreadPool;
 use super::steps::Steps;
 use super::{BenchError, BenchNetwork, BlockTime, Case, Measurement, MemoryCheck, Work, median};
 use crate::checkpoint::Checkpoint;
-use crate::device::Chosen;
+use crate::device::{self, Chosen, DeviceChoice};
 use crate::images::transform::Transform;
 use crate::jobs::doctor::{self, Prepared};
 use crate::jobs::inference::Inference;
 use crate::jobs::{Places, train};
 use crate::memory::{self, heap};
-use crate::models::{self, Architecture, BlockCost, InitialWeights, Network, Trial, Weights};
+use crate::models::{self, Architecture, BlockCost, InitialWeights, InputRanges, Network, Trial, Weights};
 use crate::ops::work;
 use crate::predict::{self, Loading, ModelSource, Precision, Strictness, TransformOverrides};
 use crate::worker::{BoxError, JobContext};
@@ -171,7 +171,7 @@ fn network(case: &Case, chosen: &Chosen) -> Result<(Network, Transform), BoxErro
     match &case.network {
         BenchNetwork::Arch(name) => {
             let architecture = models::named(name, CLASSES)?;
-            let weights = InitialWeights::of(&architecture, 0)?;
+            let weights = InitialWeights::of(&architecture, 0)?.knowing(case.input_ranges.clone());
             let (network, _) = models::build(&weights, &architecture, loading, &chosen.device)?;
             Ok((network, architecture.default_transform()))
         }
@@ -182,6 +182,16 @@ fn network(case: &Case, chosen: &Chosen) -> Result<(Network, Transform), BoxErro
             Ok((classifier.network, classifier.description.transform))
         }
     }
+}
+
+/// What the layers of a network are given that has only a name.
+pub fn input_ranges(name: &str, image: Option<usize>) -> Result<InputRanges, BoxError> {
+    let architecture = models::named(name, CLASSES)?;
+    let usual = architecture.default_transform().output_size().map_or(224, |(height, width)| height.max(width));
+    let device = device::choose(DeviceChoice::Cpu)?.device;
+    let (network, inputs) = models::build_watched(&InitialWeights::of(&architecture, 0)?, &architecture, &device)?;
+    Trial::new(network, 1, image.unwrap_or(usual), &device)?.pass()?;
+    Ok(InputRanges::watched(&architecture.layers()?, &inputs))
 }
 
 /// The same with every parameter a variable.

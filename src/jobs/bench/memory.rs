@@ -5,7 +5,7 @@ use crate::device::{Chosen, DeviceChoice};
 use crate::jobs::admission::MemoryChoice;
 use crate::jobs::train::Forecast;
 use crate::memory::{Place, Plan};
-use crate::models::{Architecture, Precision};
+use crate::models::{Architecture, InputRanges, Precision};
 use crate::train::{Recompute, TrainConfig};
 use crate::worker::BoxError;
 
@@ -30,6 +30,7 @@ pub(super) fn cases(threads: usize) -> Vec<Case> {
                     image: Some(side),
                     batch,
                     precision,
+                    input_ranges: InputRanges::default(),
                     work,
                     recompute,
                     micro_batch: None,

@@ -18,7 +18,7 @@ use crate::device::DeviceChoice;
 use crate::jobs::admission::MemoryChoice;
 use crate::jobs::doctor;
 use crate::memory::Plan;
-use crate::models::Precision;
+use crate::models::{InputRanges, Precision};
 use crate::worker::{BoxError, JobContext, Progress};
 
 pub use flushing::flush_cost;
@@ -36,6 +36,9 @@ pub struct BenchConfig {
     pub image: Option<usize>,
     pub batches: Vec<usize>,
     pub precisions: Vec<Precision>,
+    /// Whether the ranges of what layers are given are known, as in files that were compressed with photos. A file says that
+    /// itself.
+    pub calibrated: bool,
     pub work: Work,
     /// While training, every block is computed twice: less memory, more time.
     pub recompute: bool,
@@ -75,6 +78,8 @@ pub struct Case {
     pub image: Option<usize>,
     pub batch: usize,
     pub precision: Precision,
+    #[serde(default)]
+    pub input_ranges: InputRanges,
     pub work: Work,
     /// While training, every block is computed twice: less memory, more time.
     pub recompute: bool,
@@ -146,7 +151,11 @@ pub enum BenchError {
 pub fn bench(config: &BenchConfig, verdicts: &Path, ctx: &JobContext) -> Result<Vec<Measurement>, BoxError> {
     // Here, so that no child has the memory of a comparison in its peak.
     doctor::prepare(config.device, verdicts, ctx)?;
-    let cases = cases(config);
+    let input_ranges = match &config.network {
+        BenchNetwork::Arch(name) if config.calibrated => measure::input_ranges(name, config.image)?,
+        _ => InputRanges::default(),
+    };
+    let cases = cases(config, &input_ranges);
     let mut rounds: Vec<Vec<Measurement>> = vec![Vec::new(); cases.len()];
     let total = (cases.len() * config.rounds) as u64;
     for done in 0..config.rounds * cases.len() {
@@ -172,7 +181,7 @@ pub fn memory(threads: usize, verdicts: &Path, ctx: &JobContext) -> Result<Vec<M
     cases.iter().enumerate().map(measure).collect()
 }
 
-fn cases(config: &BenchConfig) -> Vec<Case> {
+fn cases(config: &BenchConfig, input_ranges: &InputRanges) -> Vec<Case> {
     let pairs =
         config.batches.iter().flat_map(|batch| config.precisions.iter().map(move |precision| (batch, precision)));
     pairs
@@ -181,6 +190,7 @@ fn cases(config: &BenchConfig) -> Vec<Case> {
             image: config.image,
             batch,
             precision,
+            input_ranges: input_ranges.clone(),
             work: config.work,
             recompute: config.recompute,
             micro_batch: config.micro_batch,

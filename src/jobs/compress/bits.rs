@@ -43,7 +43,7 @@ impl Work<'_> {
             Size::Fit(most) => most,
             Size::Mixed => models::parameters(self.checkpoint.tensors()) * PLAIN_BYTES / MIXED_SHARE,
         };
-        let plan = self.fitting(most, sample)?;
+        let plan = self.fitting(most, calibration, sample)?;
         self.attempt(&plan, format!("mixed, to fit in {}", bytes(most)), calibration, before)
     }
 
@@ -52,8 +52,8 @@ impl Work<'_> {
     }
 
     /// The plan of the least error whose file takes so many bytes at most.
-    fn fitting(&mut self, most: u64, sample: &[Input]) -> Result<Plan, BoxError> {
-        let metadata = self.metadata("mixed", false)?;
+    fn fitting(&mut self, most: u64, calibration: Option<&Calibration>, sample: &[Input]) -> Result<Plan, BoxError> {
+        let metadata = self.metadata("mixed", calibration)?;
         let least = self.plan(&|_| LADDER[0])?;
         let weights: u64 = (0..least.block_names.len()).map(|block| least.block_bytes(block)).sum();
         let besides = least.file_bytes(&metadata) - weights;

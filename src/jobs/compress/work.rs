@@ -25,7 +25,7 @@ use crate::jobs::models::ModelLoan;
 use crate::jobs::peaks;
 use crate::journal::Journal;
 use crate::memory::{self, F32, heap};
-use crate::models::{self, Architecture, Precision};
+use crate::models::{self, Architecture, InputRanges, Precision};
 use crate::ops;
 use crate::predict::{self, Classifier, Description, Loading, ModelSource, PredictError, TransformOverrides};
 use crate::report;
@@ -279,7 +279,7 @@ impl<'a> Work<'a> {
         };
         let (predicted, _) = asked.admit(self.config.memory, &self.chosen, &self.places.journal, &|_| Vec::new())?;
         self.ctx.expect(&predicted.items);
-        let metadata = self.metadata(step, calibration.is_some())?;
+        let metadata = self.metadata(step, calibration)?;
         let Self { checkpoint, config, ctx, .. } = self;
         let written = quantize::write(checkpoint, plan, &metadata, calibration, &config.output, ctx)?;
         predicted.record(None, &self.places.journal)?;
@@ -296,7 +296,7 @@ impl<'a> Work<'a> {
     }
 
     /// What the file says of itself.
-    pub fn metadata(&self, step: &str, is_calibrated: bool) -> Result<Map<String, Value>, BoxError> {
+    pub fn metadata(&self, step: &str, calibration: Option<&Calibration>) -> Result<Map<String, Value>, BoxError> {
         let Self { architecture, description, .. } = self;
         let labels: Vec<&str> = description.labels.iter().map(|label| &**label).collect();
         let source = match &self.config.model {
@@ -311,10 +311,13 @@ impl<'a> Work<'a> {
             ("galley.source", json!(source.unwrap_or_else(|| self.config.model.name()))),
             ("galley.source.sha256", json!(self.original.sha256)),
             ("galley.compressed", json!(self.with_steps(step).join(", then "))),
-            ("galley.calibrated", json!(is_calibrated)),
+            ("galley.calibrated", json!(calibration.is_some())),
         ];
         let named = description.has_names.then(|| ("labels", json!(labels)));
-        Ok(values.into_iter().chain(named).map(|(key, value)| (key.to_owned(), value)).collect())
+        let ranges =
+            calibration.map(quantize::input_ranges).map(|ranges| serde_json::to_string(&ranges)).transpose()?;
+        let ranges = ranges.map(|ranges| (InputRanges::KEY, json!(ranges)));
+        Ok(values.into_iter().chain(named).chain(ranges).map(|(key, value)| (key.to_owned(), value)).collect())
     }
 
     /// All that was done, with the last step.

@@ -71,6 +71,8 @@ pub struct Coder {
     pub code: Code,
     per_scale: f32,
     zero: f32,
+    /// The largest byte that values become.
+    largest: f32,
 }
 
 /// Smallest and largest of some values and zero, and the sum of all times zero: NaN if one was not finite.
@@ -122,7 +124,7 @@ impl Range {
         let (scale, per_scale) = if scale >= f32::MIN_POSITIVE { (scale, 1.0 / scale) } else { (0.0, 0.0) };
         let zero = (-least * per_scale).round_ties_even();
         let scale = scale + taint;
-        Coder { code: Code { scale, offset: -scale * zero }, per_scale, zero }
+        Coder { code: Code { scale, offset: -scale * zero }, per_scale, zero, largest: 255.0 }
     }
 }
 
@@ -181,36 +183,59 @@ impl Coder {
     /// Adding 1.5·2²³ rounds to an integer and leaves it in the low bits.
     const ROUND: f32 = 12_582_912.0;
 
+    /// Bytes per value.
+    #[inline(always)]
+    pub fn per_scale(self) -> f32 {
+        self.per_scale
+    }
+
     /// The byte of 0.
     pub fn zero(self) -> u8 {
         self.zero as u8
+    }
+
+    /// For values between zero and `most`: what is larger becomes as large as that.
+    pub fn up_to(most: f32) -> Self {
+        let largest = f32::from(Instructions::best().largest_byte());
+        Self { largest, ..Range { most, ..Range::ZERO }.coder() }
+    }
+
+    /// The largest place in 8 bits, and in 16.
+    #[inline(always)]
+    pub fn largest(self) -> [f32; 2] {
+        [self.largest, self.largest * FINE + (FINE - 1.0)]
+    }
+
+    /// Whether nothing below zero has a byte.
+    pub fn begins_with_zero(self) -> bool {
+        self.zero == 0.0
     }
 
     /// Rounds to the nearest byte, halves to the even one.
     #[inline(always)]
     pub fn encode<B: Byte>(self, values: &[f32], bytes: &mut [B]) {
         for (byte, value) in bytes.iter_mut().zip(values) {
-            let place = lesser(greater(value * self.per_scale + self.zero, 0.0), 255.0);
+            let place = lesser(greater(value * self.per_scale + self.zero, 0.0), self.largest);
             byte.put((place + Self::ROUND).to_bits() as u8);
         }
     }
 
     /// The same in 16 bits: the nearest 256th of a step, and the byte nearest to that.
     #[inline(always)]
-    fn encode_finely(self, values: &[f32], bytes: &mut [MaybeUninit<u8>], rests: &mut [MaybeUninit<u8>]) {
-        let (per_scale, half_below_zero) = self.fine();
+    pub fn encode_finely<B: Byte>(self, values: &[f32], bytes: &mut [B], rests: &mut [B]) {
+        let ((per_scale, half_below_zero), [_, largest]) = (self.fine(), self.largest());
         for ((byte, rest), value) in bytes.iter_mut().zip(rests).zip(values) {
             // As zero lies on a byte, the range may reach half a step beyond the first or last one: just what 16 bits hold.
-            let place = lesser(greater(value * per_scale + half_below_zero, 0.0), 65_535.0);
+            let place = lesser(greater(value * per_scale + half_below_zero, 0.0), largest);
             let [first, second] = ((place + Self::ROUND).to_bits() as u16).to_be_bytes();
-            byte.write(first);
-            rest.write(second);
+            byte.put(first);
+            rest.put(second);
         }
     }
 
     /// 256ths of a step per value, and the place of zero among them.
     #[inline(always)]
-    fn fine(self) -> (f32, f32) {
+    pub fn fine(self) -> (f32, f32) {
         (self.per_scale * FINE, (self.zero + 0.5) * FINE)
     }
 }
@@ -224,6 +249,14 @@ pub fn encode<B: Byte>(coder: Coder, values: &[f32], bytes: &mut [B]) {
     vectorized(
         #[inline(always)]
         || coder.encode(values, bytes),
+    );
+}
+
+/// The same of [`Coder::encode_finely`].
+pub fn encode_finely<B: Byte>(coder: Coder, values: &[f32], bytes: &mut [B], rests: &mut [B]) {
+    vectorized(
+        #[inline(always)]
+        || coder.encode_finely(values, bytes, rests),
     );
 }
 
@@ -284,10 +317,7 @@ fn encode_portable_finely(
     let rows = bytes.chunks_exact_mut(length).zip(rests.chunks_exact_mut(length)).zip(codes);
     for (values, ((bytes, rests), code)) in values.chunks_exact(length).zip(rows) {
         let coder = range(values).coder();
-        vectorized(
-            #[inline(always)]
-            || coder.encode_finely(values, bytes, rests),
-        );
+        encode_finely(coder, values, bytes, rests);
         *code = coder.code;
     }
 }

@@ -1,21 +1,24 @@
 //! A residual block of three convolutions (1×1, windows, 1×1) on coded images. In f32 there are only the narrow image, which
-//! must be known before its windows are coded, and one tile of what follows: neither leaves the cache.
+//! must be known before its windows are coded, and one tile of what follows: neither leaves the cache. Nor are these there in
+//! f32 where their ranges are known beforehand.
 
-use std::mem::MaybeUninit;
-use std::sync::{Mutex, PoisonError};
+mod first;
 
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::activations::{Code, Range, encode_rows, range};
+use super::activations::{Code, Coder, encode_rows};
 use super::conv::Coded;
 use super::images::{CodedImages, Pixels};
 use super::matrix::QuantizedMatrix;
+use super::output::CodedTarget;
 use super::product::{Product, Residual};
 use super::row_bytes::SLACK;
-use crate::ops::packed::{FEW_ROWS, ImageTile, Line, Rows, Start, Target, lines, tile_rows, tiles_within};
+use crate::ops::packed::{ImageTile, Line, Rows, Start, Target, lines, tiles_within};
 use crate::ops::window::Geometry;
-use crate::ops::{Activation, Padding, Window, filled, scratch, with_elements, work};
+use crate::ops::{Activation, Padding, Window, scratch, with_elements, work};
+
+pub use first::{Narrow, narrow};
 
 /// Positions of the result that are computed together: more would leave the second-level cache, fewer read weights too often.
 const TILE: usize = 256;
@@ -33,88 +36,62 @@ pub struct Bottleneck<'a> {
     pub widening: CodedLayer<'a>,
     /// What the block's input passes before it is added, if anything: a window of one pixel.
     pub shortcut: Option<CodedLayer<'a>>,
+    /// None where images are coded by what they hold.
+    pub known: Option<KnownRanges>,
 }
 
-/// What a block's first convolution gives, and the range of each image.
-pub struct Narrow {
-    values: Tensor,
-    ranges: Vec<Range>,
+/// The largest values of a block's images, each behind a ReLU, where they are known before the images are: what is larger
+/// becomes as large as that. With them products leave the kernel as bytes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KnownRanges {
+    /// Of what the first convolution gives.
+    pub narrow: f32,
+    /// Of what the windows give.
+    pub middle: f32,
+    /// Of the block's result.
+    pub result: Option<f32>,
 }
 
-impl Narrow {
-    /// Of a tensor of shape `(n, h, w, channels)`.
-    pub fn new(values: Tensor) -> Result<Self> {
-        let (batch, ..) = values.dims4()?;
-        let image = (values.elem_count() / batch.max(1)).max(1);
-        let ranges = with_elements([&values], |elements| Ok(elements[0].par_chunks(image).map(range).collect()))?;
-        Ok(Self { values, ranges })
+/// Numbers from here on lie so far out that sums of their products may overflow.
+pub const FAR: f32 = 1e15;
+
+impl KnownRanges {
+    /// Whether no layer's weights or biases lie so far out that sums of products with what is not [`FAR`] overflow.
+    pub fn suit<'a>(&self, layers: impl IntoIterator<Item = CodedLayer<'a>>) -> Result<bool> {
+        for (weight, bias, ..) in layers {
+            let biases = bias.to_vec1::<f32>()?.into_iter().map(f32::abs);
+            if !biases.chain([weight.reach()]).all(|reach| reach < FAR) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
-}
-
-/// `activation(x · weight + bias)`: a convolution with a window of one pixel, as [`super::conv`] computes it.
-pub fn linear_coded(x: &CodedImages, layer: CodedLayer) -> Result<Narrow> {
-    let ([batch, height, width, inputs], outputs) = (x.shape(), layer.0.columns());
-    if layer.0.depth() != inputs || layer.2 != Window::centered(1, 1) || layer.1.elem_count() != outputs {
-        candle_core::bail!("a layer of {} inputs was given images of {:?}", layer.0.depth(), x.shape());
-    }
-    let rows = x.codes().len();
-    work::product(rows, inputs, outputs);
-    let (image, ranges) = (height * width, Mutex::new(vec![Range::ZERO; batch]));
-    let values = with_elements([layer.1], |elements| {
-        let bias = lines(elements[0]);
-        let is_shared = rows <= FEW_ROWS;
-        let tile = if is_shared { rows } else { tile_rows(rows, usize::MAX) };
-        let write = |space: &mut [MaybeUninit<f32>]| {
-            space.par_chunks_mut((tile * outputs).max(1)).enumerate().for_each(|(index, space)| {
-                let (first, target) = (index * tile, Target::new(&mut *space, outputs));
-                let rows = Rows::dense(&x.bytes()[first * inputs..], target.rows, inputs);
-                let codes = &x.codes()[first..][..target.rows];
-                let last = first + target.rows;
-                multiply(layer, (rows, codes), Start::Bias(&bias), Residual::None, target, is_shared);
-                // SAFETY: the product has filled its target.
-                let values = unsafe { space.assume_init_ref() };
-                // While they are in the cache.
-                for index in first / image..last.div_ceil(image) {
-                    let part = first.max(index * image)..last.min((index + 1) * image);
-                    let seen = range(&values[(part.start - first) * outputs..(part.end - first) * outputs]);
-                    let mut ranges = ranges.lock().unwrap_or_else(PoisonError::into_inner);
-                    ranges[index] = ranges[index].and(seen);
-                }
-            });
-        };
-        // SAFETY: the products fill their targets, which are all of the space.
-        unsafe { filled((batch, height, width, outputs), write) }
-    })?;
-    Ok(Narrow { values, ranges: ranges.into_inner().unwrap_or_else(PoisonError::into_inner) })
 }
 
 /// `activation(widening(windows(narrow)) + shortcut(x))`, each layer as a convolution of its own computes it; `narrow` is what
 /// the block's first convolution makes of `x`. Where `x` is added as it is, the result takes its place in memory: then it is
 /// still in the cache.
 pub fn bottleneck(x: CodedImages, narrow: Narrow, block: Bottleneck) -> Result<CodedImages> {
-    let geometry = block.windows.2.over(narrow.values.dims())?;
+    let (coded, geometry) = narrow.coded(block.windows.2)?;
     let Geometry { batch, out_height, out_width, .. } = geometry;
     let shape = [batch, out_height, out_width, block.widening.0.columns()];
     if !block.fits(&x, &geometry, shape) {
-        candle_core::bail!("the layers of a block do not fit {:?} and {:?}", x.shape(), narrow.values.dims());
+        candle_core::bail!("the layers of a block do not fit {:?} and {geometry:?}", x.shape());
     }
     let layers = [block.windows, block.widening].into_iter().chain(block.shortcut);
     for (weight, ..) in layers.clone() {
         work::product(geometry.positions(), weight.depth(), weight.columns());
     }
-    let coded = with_elements([&narrow.values], |elements| {
-        Ok(Coded::images_within(&geometry, elements[0], |image, _| narrow.ranges[image]))
-    })?;
-    drop(narrow);
-    with_elements(layers.map(|layer| layer.1), |biases| {
-        let mut last_bias = biases[1].to_vec();
-        if let Some(bias) = biases.get(2) {
-            last_bias.iter_mut().zip(*bias).for_each(|(sum, bias)| *sum += bias);
-        }
-        let (bias, last_bias) = (lines(biases[0]), lines(&last_bias));
+    let are_near = if block.known.is_some() { x.are_near() } else { vec![] };
+    let mut result = with_elements(layers.map(|layer| layer.1), |biases| {
+        // With a shortcut the sums begin with its product, and with both biases.
+        let of_shortcut =
+            biases.get(2).map(|bias| lines(&biases[1].iter().zip(*bias).map(|(a, b)| a + b).collect::<Vec<_>>()));
+        let of_widening = if of_shortcut.is_some() { vec![0.0; biases[1].len()] } else { biases[1].to_vec() };
+        let biases = [lines(biases[0]), lines(&of_widening)];
         let tiles = tiles_within(&geometry, TILE, rayon::current_num_threads());
         let is_shared = tiles.len() < rayon::current_num_threads();
-        let pass = Pass { block, bias, last_bias, coded, geometry, is_shared };
+        let pass = Pass { block, biases, coded, geometry, is_shared };
         let fill = |shortcut: Option<Shortcut>, mut pixels: Pixels| {
             let mut parts = Vec::new();
             for tile in tiles {
@@ -124,13 +101,16 @@ pub fn bottleneck(x: CodedImages, narrow: Narrow, block: Bottleneck) -> Result<C
             }
             parts.into_par_iter().for_each(|(tile, pixels)| pass.write(&tile, shortcut.as_ref(), pixels));
         };
-        let Some(layer) = block.shortcut else {
+        let Some((layer, bias)) = block.shortcut.zip(of_shortcut) else {
             return Ok(x.recoded(|pixels| fill(None, pixels)));
         };
-        let shortcut = Shortcut { x: &x, layer, geometry: layer.2.over(&x.shape())? };
+        let shortcut = Shortcut { x: &x, layer, bias, geometry: layer.2.over(&x.shape())? };
         // SAFETY: the tiles are all pixels.
         Ok(unsafe { CodedImages::filled(shape, |pixels| fill(Some(shortcut), pixels)) })
-    })
+    })?;
+    // No byte says that its value is not finite.
+    are_near.iter().enumerate().filter(|(_, is_near)| !**is_near).for_each(|(image, _)| result.spoil(image));
+    Ok(result)
 }
 
 impl Bottleneck<'_> {
@@ -152,6 +132,7 @@ impl Bottleneck<'_> {
             None => Some(x.shape()),
         };
         fits(self.windows, geometry.channels)
+            && self.windows.2 == geometry.window
             && self.windows.2.padding != Padding::Ceil
             && fits(self.widening, self.windows.0.columns())
             && self.widening.2 == Window::centered(1, 1)
@@ -159,34 +140,34 @@ impl Bottleneck<'_> {
     }
 }
 
-/// `target = activation(start + rows · weight + residual)`.
-pub fn multiply(
-    (weight, _, _, activation): CodedLayer,
-    (rows, codes): (Rows<u8>, &[Code]),
-    start: Start,
-    residual: Residual,
+/// `activation(start + rows · weight + residual)`.
+fn product<'a>(
+    (weight, _, _, activation): CodedLayer<'a>,
+    (rows, codes): (Rows<'a, u8>, &'a [Code]),
+    start: Start<'a>,
+    residual: Residual<'a>,
+) -> Product<'a> {
+    Product { rows, codes, weight, depth: 0..weight.depth(), panels: 0..weight.panels(), start, residual, activation }
+}
+
+/// Computes that for `target`.
+pub fn multiply<'a>(
+    layer: CodedLayer<'a>,
+    rows: (Rows<'a, u8>, &'a [Code]),
+    start: Start<'a>,
+    residual: Residual<'a>,
     target: Target,
     is_shared: bool,
 ) {
-    let product = Product {
-        rows,
-        codes,
-        weight,
-        depth: 0..weight.depth(),
-        panels: 0..weight.panels(),
-        start,
-        residual,
-        activation,
-    };
+    let product = product(layer, rows, start, residual);
     if is_shared { product.write_shared(target) } else { product.write(target) }
 }
 
 /// A block over its images.
 struct Pass<'a> {
     block: Bottleneck<'a>,
-    bias: Vec<Line>,
-    /// That of the widening, and of the shortcut's convolution.
-    last_bias: Vec<Line>,
+    /// Of the windows, and of the widening where there is no shortcut.
+    biases: [Vec<Line>; 2],
     /// What the windows read.
     coded: Coded,
     geometry: Geometry,
@@ -197,51 +178,72 @@ struct Pass<'a> {
 struct Shortcut<'a> {
     x: &'a CodedImages,
     layer: CodedLayer<'a>,
+    /// With that of the widening.
+    bias: Vec<Line>,
     geometry: Geometry,
 }
 
 impl Pass<'_> {
     /// Computes the pixels of a tile, which hold the block's input where it has no shortcut.
     fn write(&self, tile: &ImageTile, shortcut: Option<&Shortcut>, pixels: Pixels) {
-        let Bottleneck { windows, widening, .. } = self.block;
-        let (inner, outputs) = (windows.0.columns(), widening.0.columns());
+        let Bottleneck { widening, known, .. } = self.block;
+        let (inner, outputs) = (self.block.windows.0.columns(), widening.0.columns());
         let rows = tile.positions(&self.geometry);
         let together = if shortcut.is_some() || self.is_shared { rows } else { WIDENED };
-        scratch::with_bytes(rows * inner + together * outputs, rows * inner + SLACK, |floats, bytes| {
-            let (middle, sums) = floats.split_at_mut(rows * inner);
-            let target = Target::holding(middle, inner);
-            multiply(
-                windows,
-                self.coded.windows(tile),
-                Start::Bias(&self.bias),
-                Residual::None,
-                target,
-                self.is_shared,
-            );
-            let mut codes = vec![Code::default(); rows];
-            encode_rows(middle, inner, bytes, &mut codes);
+        let middle = if known.is_some() { 0 } else { rows * inner };
+        let result = known.and_then(|known| known.result).map(Coder::up_to);
+        let sums = if shortcut.is_some() || result.is_none() { together * outputs } else { 0 };
+        scratch::with_bytes(middle + sums, rows * inner + SLACK, |floats, bytes| {
+            let (middle, sums) = floats.split_at_mut(middle);
+            let codes = self.middle(tile, middle, &mut bytes[..rows * inner]);
             for (index, pixels) in pixels.chunks(together).enumerate() {
                 let (first, count) = (index * together, pixels.count());
-                let sums = &mut sums[..count * outputs];
-                let (start, residual) = match shortcut {
-                    Some(shortcut) => {
-                        shortcut.write(tile, &self.last_bias, sums, self.is_shared);
-                        (Start::Result, Residual::None)
-                    }
-                    None => (Start::Bias(&self.last_bias), pixels.held().map_or(Residual::None, Residual::Coded)),
-                };
                 let middle = (Rows::dense(&bytes[first * inner..], count, inner), &codes[first..][..count]);
-                multiply(widening, middle, start, residual, Target::holding(sums, outputs), self.is_shared);
-                pixels.encode(sums);
+                if let Some(shortcut) = shortcut {
+                    shortcut.write(tile, sums, self.is_shared);
+                }
+                let bias = Start::Bias(&self.biases[1]);
+                match result {
+                    Some(coder) => {
+                        let residual = Residual::floats(shortcut.map(|_| &*sums));
+                        let target = pixels.coded_alike(coder);
+                        product(widening, middle, bias, residual).write_coded(target, self.is_shared);
+                    }
+                    None => {
+                        let sums = &mut sums[..count * outputs];
+                        let (start, residual) = match shortcut {
+                            Some(_) => (Start::Result, Residual::None),
+                            None => (bias, pixels.held().map_or(Residual::None, Residual::Coded)),
+                        };
+                        multiply(widening, middle, start, residual, Target::holding(sums, outputs), self.is_shared);
+                        pixels.encode(sums);
+                    }
+                }
             }
         });
+    }
+
+    /// The windows' product as bytes: its codes.
+    fn middle(&self, tile: &ImageTile, values: &mut [f32], bytes: &mut [u8]) -> Vec<Code> {
+        let (windows, bias) = (self.block.windows, Start::Bias(&self.biases[0]));
+        let (rows, inner) = (self.coded.windows(tile), windows.0.columns());
+        if let Some(known) = self.block.known {
+            let coder = Coder::up_to(known.middle);
+            let target = CodedTarget::bytes(bytes, inner, coder);
+            product(windows, rows, bias, Residual::None).write_coded(target, self.is_shared);
+            return vec![coder.code; tile.positions(&self.geometry)];
+        }
+        let mut codes = vec![Code::default(); tile.positions(&self.geometry)];
+        multiply(windows, rows, bias, Residual::None, Target::holding(values, inner), self.is_shared);
+        encode_rows(values, inner, bytes, &mut codes);
+        codes
     }
 }
 
 impl Shortcut<'_> {
-    /// What the sums of a tile begin with.
-    fn write(&self, tile: &ImageTile, bias: &[Line], sums: &mut [f32], is_shared: bool) {
-        let Self { x: images, layer, geometry } = self;
+    /// The product of a tile.
+    fn write(&self, tile: &ImageTile, sums: &mut [f32], is_shared: bool) {
+        let Self { x: images, layer, bias, geometry } = self;
         let [_, height, width, channels] = images.shape();
         let stride = layer.2.stride;
         let pixel = |row: usize| {
@@ -260,6 +262,8 @@ impl Shortcut<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::conv as convolution;
+    use crate::ops::quantized::activations::SHARE;
     use crate::ops::quantized::conv::conv;
     use crate::ops::testing::random;
 
@@ -288,19 +292,42 @@ mod tests {
         }
 
         /// What all layers make of the images.
-        fn apply(&self, x: CodedImages) -> Result<CodedImages> {
-            let (weight, bias, window, activation) = &self.0[0];
-            let narrow = linear_coded(&x, (weight, bias, *window, *activation))?;
-            bottleneck(x, narrow, self.block())
+        fn apply(&self, x: CodedImages, known: Option<KnownRanges>) -> Result<CodedImages> {
+            let block = Bottleneck { known, ..self.block() };
+            let narrow = narrow(&x, self.layer(0), &block)?;
+            bottleneck(x, narrow, block)
+        }
+
+        fn layer(&self, index: usize) -> CodedLayer<'_> {
+            let (weight, bias, window, activation) = &self.0[index];
+            (weight, bias, *window, *activation)
         }
 
         fn block(&self) -> Bottleneck<'_> {
-            let layer = |index: usize| {
-                let (weight, bias, window, activation) = &self.0[index];
-                (weight, bias, *window, *activation)
-            };
-            Bottleneck { windows: layer(1), widening: layer(2), shortcut: (self.0.len() > 3).then(|| layer(3)) }
+            let shortcut = (self.0.len() > 3).then(|| self.layer(3));
+            Bottleneck { windows: self.layer(1), widening: self.layer(2), shortcut, known: None }
         }
+
+        /// A layer's convolution of images as they are.
+        fn plain(&self, index: usize, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+            let (weight, bias, window, activation) = self.layer(index);
+            let shape = (window.kernel, window.kernel, x.dim(3)?, weight.columns());
+            convolution(x, &weight.dequantized()?.reshape(shape)?, bias, window, activation, residual)
+        }
+    }
+
+    /// What the bytes of the images stand for, which is all that products see of them.
+    fn of_bytes(coded: &CodedImages) -> Result<Tensor> {
+        let bytes = coded.bytes().chunks(coded.shape()[3]).zip(coded.codes());
+        let x: Vec<_> = bytes
+            .flat_map(|(bytes, code)| bytes.iter().map(|byte| code.offset + code.scale * f32::from(*byte)))
+            .collect();
+        Tensor::from_vec(x, &coded.shape(), &candle_core::Device::Cpu)
+    }
+
+    /// Ranges of which some values are out.
+    fn ranges(result: Option<f32>) -> KnownRanges {
+        KnownRanges { narrow: 1.2, middle: 3.0, result }
     }
 
     #[test]
@@ -310,19 +337,15 @@ mod tests {
             // Several images per tile, and several tiles per image; few of them are shared.
             for shape in [[3, 5, 6, inputs], [2, 23, 17, inputs], [1, 4, 5, inputs]] {
                 let coded = CodedImages::new(&random(&shape, 1)?)?;
-                // The products see the bytes alone.
-                let bytes = coded.bytes().chunks(inputs).zip(coded.codes());
-                let x: Vec<_> = bytes
-                    .flat_map(|(bytes, code)| bytes.iter().map(|byte| code.offset + code.scale * f32::from(*byte)))
-                    .collect();
-                let x = Tensor::from_vec(x, &shape, &candle_core::Device::Cpu)?;
+                let x = of_bytes(&coded)?;
                 let layer = |x: &Tensor, index: usize, residual: Option<&Tensor>| {
                     let (weight, bias, window, activation) = &layers.0[index];
                     conv(x, weight, bias, *window, *activation, residual)
                 };
                 let passed = if layers.0.len() > 3 { layer(&x, 3, None)? } else { coded.tensor()? };
                 let oracle = layer(&layer(&layer(&x, 0, None)?, 1, None)?, 2, Some(&passed))?;
-                let differences = (layers.apply(coded)?.tensor()? - oracle)?.abs()?.flatten_all()?.to_vec1::<f32>()?;
+                let differences =
+                    (layers.apply(coded, None)?.tensor()? - oracle)?.abs()?.flatten_all()?.to_vec1::<f32>()?;
                 // The last bit of a sum decides to which byte a value halfway between two goes: that is rare.
                 let far = differences.iter().filter(|difference| **difference > 1e-2).count();
                 assert!(far <= differences.len() / 20, "{far} of {} differ", differences.len());
@@ -331,15 +354,77 @@ mod tests {
         Ok(())
     }
 
+    /// Each layer is given what the one before gives, in steps of its known range.
+    #[test]
+    fn with_known_ranges_it_equals_convolutions_of_values_that_end_there() -> Result<()> {
+        let rounded = |x: &Tensor, most: f32, steps: f64| {
+            let step = f64::from(most) / steps;
+            (x.clamp(0.0, most)? / step)?.round()? * step
+        };
+        let bytes = f64::from(*SHARE).recip();
+        for (inputs, outputs, stride) in [(37, 37, 1), (37, 50, 1), (32, 32, 2)] {
+            let layers = Layers::new(inputs, outputs, stride)?;
+            for shape in [[3, 5, 6, inputs], [2, 23, 17, inputs], [1, 4, 5, inputs]] {
+                let coded = CodedImages::new(&random(&shape, 1)?)?;
+                let x = of_bytes(&coded)?;
+                let narrow = layers.plain(0, &x, None)?;
+                assert!(narrow.max_all()?.to_scalar::<f32>()? > ranges(None).narrow, "some are out of range");
+                let middle = layers.plain(1, &rounded(&narrow, ranges(None).narrow, bytes)?, None)?;
+                assert!(middle.max_all()?.to_scalar::<f32>()? > ranges(None).middle, "some are out of range");
+                let passed = if layers.0.len() > 3 { layers.plain(3, &x, None)? } else { coded.tensor()? };
+                let oracle = layers.plain(2, &rounded(&middle, ranges(None).middle, bytes)?, Some(&passed))?;
+                for result in [None, Some(5.0)] {
+                    let coded = CodedImages::new(&random(&shape, 1)?)?;
+                    let ours = layers.apply(coded, Some(ranges(result)))?;
+                    // Half a step beyond the largest byte, in 16 bits.
+                    let most = result.map_or(f32::MAX, |most| most * (1.0 + 0.5 / bytes as f32));
+                    let oracle = oracle.clamp(0.0, most)?;
+                    if let Some(most) = result {
+                        assert!(ours.codes().iter().all(|code| *code == Coder::up_to(most).code));
+                        assert!(oracle.max_all()?.to_scalar::<f32>()? > most, "some are out of range");
+                    }
+                    let differences = (ours.tensor()? - oracle)?.abs()?.flatten_all()?.to_vec1::<f32>()?;
+                    // The last bit of a sum decides to which byte a value halfway between two goes: that is rare.
+                    let far = differences.iter().filter(|difference| **difference > 1e-3).count();
+                    assert!(far <= differences.len() / 100, "{far} of {} differ", differences.len());
+                }
+            }
+        }
+        Ok(())
+    }
+
     #[test]
     fn an_image_has_the_same_result_in_any_company() -> Result<()> {
-        let layers = Layers::new(37, 50, 2)?;
-        let x = random(&[7, 9, 8, 37], 1)?;
-        let together = layers.apply(CodedImages::new(&x)?)?.tensor()?;
-        for image in 0..7 {
-            let alone = layers.apply(CodedImages::new(&x.narrow(0, image, 1)?)?)?.tensor()?;
-            let [alone, together] = [alone, together.narrow(0, image, 1)?].map(|x| x.flatten_all()?.to_vec1::<f32>());
-            assert_eq!(alone?, together?);
+        for outputs in [37, 50] {
+            let layers = Layers::new(37, outputs, 1)?;
+            let x = random(&[7, 9, 8, 37], 1)?;
+            for known in [None, Some(ranges(None)), Some(ranges(Some(5.0)))] {
+                let apply = |x: &Tensor| layers.apply(CodedImages::new(x)?, known)?.tensor();
+                let together = apply(&x)?;
+                for image in 0..7 {
+                    let [alone, together] = [apply(&x.narrow(0, image, 1)?)?, together.narrow(0, image, 1)?]
+                        .map(|x| x.flatten_all()?.to_vec1::<f32>());
+                    assert!(alone? == together?, "{outputs} {known:?} {image}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_not_finite_stays_visible_in_its_image() -> Result<()> {
+        let mut values = random(&[3, 6, 5, 37], 1)?.flatten_all()?.to_vec1::<f32>()?;
+        values[6 * 5 * 37 + 100] = f32::NAN;
+        let x = Tensor::from_vec(values, (3, 6, 5, 37), &candle_core::Device::Cpu)?;
+        for (outputs, stride) in [(37, 1), (50, 2)] {
+            let layers = Layers::new(37, outputs, stride)?;
+            for result in [None, Some(5.0)] {
+                let result = layers.apply(CodedImages::new(&x)?, Some(ranges(result)))?.tensor()?;
+                for image in 0..3 {
+                    let values = result.narrow(0, image, 1)?.flatten_all()?.to_vec1::<f32>()?;
+                    assert!(values.iter().all(|value| value.is_nan() == (image == 1)), "image {image}");
+                }
+            }
         }
         Ok(())
     }
@@ -347,11 +432,14 @@ mod tests {
     #[test]
     fn layers_that_do_not_fit_are_an_error() -> Result<()> {
         let layers = Layers::new(37, 50, 1)?;
-        assert!(layers.apply(CodedImages::new(&random(&[1, 4, 5, 36], 1)?)?).is_err());
+        assert!(layers.apply(CodedImages::new(&random(&[1, 4, 5, 36], 1)?)?, None).is_err());
         let (x, narrow) = (|| CodedImages::new(&random(&[1, 4, 5, 37], 1)?), random(&[1, 4, 5, 9], 1)?);
         let without = Bottleneck { shortcut: None, ..layers.block() };
         assert!(bottleneck(x()?, Narrow::new(narrow.clone())?, without).is_err());
         assert!(bottleneck(x()?, Narrow::new(narrow.narrow(1, 0, 3)?)?, layers.block()).is_err());
+        let other = Bottleneck { windows: layers.layer(2), known: Some(ranges(None)), ..layers.block() };
+        let coded = first::narrow(&x()?, layers.layer(0), &other)?;
+        assert!(bottleneck(x()?, coded, layers.block()).is_err(), "coded for another window");
         Ok(())
     }
 }

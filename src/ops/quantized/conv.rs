@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::activations::{Code, Range, encode, encode_rows, range};
+use super::activations::{Code, Coder, Range, encode, encode_rows, range};
 use super::linear::linear;
 use super::matrix::QuantizedMatrix;
 use super::product::{Product, Residual};
@@ -86,6 +86,10 @@ pub struct Coded {
 }
 
 impl Coded {
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
     /// The windows of a tile, and their codes.
     pub fn windows(&self, tile: &Tile) -> (Rows<'_, u8>, &[Code]) {
         let read = &self.geometry;
@@ -103,33 +107,61 @@ impl Coded {
 
     /// The same with the range that `range_of` gives for an image's number and values.
     pub fn images_within(geometry: &Geometry, x: &[f32], range_of: impl Fn(usize, &[f32]) -> Range + Sync) -> Self {
+        let (height, row) = (geometry.height, geometry.width * geometry.channels);
+        let image = (height * row).max(1);
+        let coder_of = |index: usize| range_of(index, &x[index * image..][..image]).coder();
+        Self::framed(geometry, 1, coder_of, |index, y, coder, rows| {
+            for (values, bytes) in x[index * image + y * row..].chunks(row).zip(rows) {
+                encode(coder, &values[..bytes.len()], bytes);
+            }
+        })
+    }
+
+    /// Images of bytes, a coder for each, within as many zeros as windows see. `fill` is called with an image's number, that
+    /// of the first of up to `band` of its rows, the coder, and of those rows what windows see.
+    pub fn framed(
+        geometry: &Geometry,
+        band: usize,
+        coder_of: impl Fn(usize) -> Coder + Sync,
+        fill: impl Fn(usize, usize, Coder, &mut [&mut [MaybeUninit<u8>]]) + Sync,
+    ) -> Self {
         let Geometry { window: Window { kernel, stride, .. }, batch, height, width, channels, top, left, .. } =
             *geometry;
         let (out_height, out_width) = (geometry.out_height, geometry.out_width);
         let reach = |outputs: usize| (outputs - 1) * stride + kernel;
         let (padded_height, padded_width) = (reach(out_height), reach(out_width));
-        let (row, padded_row) = (width * channels, padded_width * channels);
+        let padded_row = padded_width * channels;
+        let (left, inside) = (left * channels, (width * channels).min(padded_row - left * channels));
         let mut codes = vec![Code::default(); batch * out_height * out_width];
-        let fill = |bytes: &mut [MaybeUninit<u8>]| {
+        let write = |bytes: &mut [MaybeUninit<u8>]| {
             let images = bytes.par_chunks_mut((padded_height * padded_row).max(1));
-            let images = images.zip(codes.par_chunks_mut(out_height * out_width));
-            images.zip(x.par_chunks((height * row).max(1))).enumerate().for_each(|(image, ((bytes, codes), x))| {
-                let coder = range_of(image, x).coder();
+            let images = images.zip(codes.par_chunks_mut(out_height * out_width)).enumerate();
+            images.for_each(|(image, (bytes, codes))| {
+                let coder = coder_of(image);
                 let zero = MaybeUninit::new(coder.zero());
                 codes.fill(coder.code);
-                bytes.par_chunks_mut(padded_row).enumerate().for_each(|(y, bytes)| {
-                    let Some(y) = y.checked_sub(top).filter(|y| *y < height) else { return bytes.fill(zero) };
-                    let inside = row.min(padded_row - left * channels);
-                    let (before, rest) = bytes.split_at_mut(left * channels);
-                    let (middle, after) = rest.split_at_mut(inside);
-                    before.fill(zero);
-                    after.fill(zero);
-                    encode(coder, &x[y * row..][..inside], middle);
+                bytes.par_chunks_mut(band * padded_row).enumerate().for_each(|(index, bytes)| {
+                    let first = index * band;
+                    let mut rows = Vec::with_capacity(band);
+                    for (y, bytes) in (first..).zip(bytes.chunks_exact_mut(padded_row)) {
+                        if y < top || y >= top + height {
+                            bytes.fill(zero);
+                            continue;
+                        }
+                        let (before, rest) = bytes.split_at_mut(left);
+                        let (row, after) = rest.split_at_mut(inside);
+                        before.fill(zero);
+                        after.fill(zero);
+                        rows.push(row);
+                    }
+                    if !rows.is_empty() {
+                        fill(image, first.max(top) - top, coder, &mut rows);
+                    }
                 });
             });
         };
         // SAFETY: each row of each image is filled.
-        let bytes = unsafe { RowBytes::filled(batch * padded_height * padded_row, fill) };
+        let bytes = unsafe { RowBytes::filled(batch * padded_height * padded_row, write) };
         let geometry = Geometry { height: padded_height, width: padded_width, top: 0, left: 0, ..*geometry };
         Self { bytes, codes, geometry }
     }

@@ -6,7 +6,9 @@ use std::mem::MaybeUninit;
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
-use super::activations::{Code, encode_rows_finely};
+use super::activations::{Code, Coder, encode_rows_finely};
+use super::bottleneck::FAR;
+use super::output::CodedTarget;
 use super::product::CodedRows;
 use super::row_bytes::RowBytes;
 use crate::ops::{vectorized, with_elements};
@@ -103,6 +105,22 @@ impl CodedImages {
         })
     }
 
+    /// Whether all values of each image are finite, and none is [`FAR`].
+    pub fn are_near(&self) -> Vec<bool> {
+        let pixels = self.shape[1] * self.shape[2];
+        let is_near = |code: &Code| 255.0 * code.scale < FAR;
+        self.codes.chunks(pixels.max(1)).map(|codes| codes.iter().all(is_near)).collect()
+    }
+
+    /// Makes an image such that all that is computed from it is not finite.
+    pub fn spoil(&mut self, image: usize) {
+        let pixels = self.shape[1] * self.shape[2];
+        let nothing = Code { scale: f32::NAN, offset: f32::NAN };
+        for codes in [&mut self.codes, &mut self.fine] {
+            codes[image * pixels..][..pixels].fill(nothing);
+        }
+    }
+
     /// The values that the codes stand for.
     pub fn tensor(&self) -> Result<Tensor> {
         let mut values = vec![0.0; self.length()];
@@ -197,6 +215,13 @@ impl<'a> Pixels<'a> {
         // SAFETY: they hold values.
         let [bytes, rests] = [&*self.bytes, &*self.rests].map(|bytes| unsafe { bytes.assume_init_ref() });
         Some(CodedRows { bytes, rests, codes: self.held })
+    }
+
+    /// The place for rows that are all coded alike, to which what these pixels hold is added, if anything.
+    pub fn coded_alike(self, coder: Coder) -> CodedTarget<'a> {
+        let Self { channels, bytes, rests, codes, held } = self;
+        codes.fill(coder.code);
+        CodedTarget::finely(bytes, rests, channels, coder, (!held.is_empty()).then_some(held))
     }
 
     /// Codes as many pixels, each by its own range.

@@ -7,6 +7,8 @@ mod arm;
 mod finish;
 mod portable;
 #[cfg(target_arch = "x86_64")]
+mod store;
+#[cfg(target_arch = "x86_64")]
 mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -2,9 +2,12 @@
 //! at the end of the depth, or of each block of it. One code for every instruction set, which says how bytes are
 //! multiplied and how many sums fit.
 
+mod coded;
+
+use coded::{encode, line_of, places, write_coded};
 use pulp::Simd;
 
-use super::activations::Code;
+use super::activations::{Code, Coder};
 use super::matrix::{BLOCK, Bytes, STEP};
 use crate::ops::Activation;
 use crate::ops::packed::{Line, PANEL, Place, each, write};
@@ -31,6 +34,8 @@ pub struct Block<'a, const PANELS: usize> {
     pub weight_sums: [&'a Line; PANELS],
     pub result: *mut f32,
     pub result_stride: usize,
+    /// Where the result goes instead, if it is coded.
+    pub coded: Option<CodedPlace>,
     /// Columns of the result, at most `PANELS * PANEL`.
     pub columns: usize,
     /// What the sums begin with: a bias per column (padded to whole panels), or what `result` holds.
@@ -41,6 +46,28 @@ pub struct Block<'a, const PANELS: usize> {
     pub passed: Option<Passed>,
     /// What follows, where it is immediate.
     pub activation: Activation,
+}
+
+/// Rows that become bytes, as far apart as those of a result. They are what follows a ReLU.
+#[derive(Clone, Copy)]
+pub struct CodedPlace {
+    pub bytes: *mut u8,
+    /// What is beyond the bytes, of rows in 16 bits.
+    pub rests: Option<*mut u8>,
+    pub coder: Coder,
+}
+
+impl CodedPlace {
+    /// So many places further on.
+    ///
+    /// # Safety
+    /// They must be there.
+    #[inline(always)]
+    pub unsafe fn at(self, places: usize) -> Self {
+        // SAFETY: the caller's promise.
+        let at = |bytes: *mut u8| unsafe { bytes.add(places) };
+        Self { bytes: at(self.bytes), rests: self.rests.map(at), ..self }
+    }
 }
 
 /// Rows coded in 16 bits, as far apart as those of the result.
@@ -63,7 +90,8 @@ impl<const PANELS: usize> Block<'_, PANELS> {
             Self {
                 rows: self.rows.add(rows * self.row_stride),
                 codes: self.codes.add(rows),
-                result: self.result.add(rows * self.result_stride),
+                result: self.result.wrapping_add(rows * self.result_stride),
+                coded: self.coded.map(|coded| coded.at(rows * self.result_stride)),
                 residual: self.residual.map(|residual| residual.add(rows * self.result_stride)),
                 passed: self.passed.map(|passed| Passed {
                     bytes: passed.bytes.add(rows * self.result_stride),
@@ -72,6 +100,14 @@ impl<const PANELS: usize> Block<'_, PANELS> {
                 }),
                 ..*self
             }
+        }
+    }
+
+    /// Begins to fetch what follows the sums.
+    #[inline(always)]
+    fn fetch<const ROWS: usize>(&self) {
+        if self.coded.is_none() {
+            self.place().fetch::<ROWS, PANELS>();
         }
     }
 
@@ -113,6 +149,14 @@ pub trait Dot: Copy {
     unsafe fn values(self, bytes: *const u8) -> Self::Values;
     unsafe fn add_products(self, sums: Self::Sums, values: Self::Values, weights: Self::Weights) -> Self::Sums;
     unsafe fn floats(self, sums: Self::Sums) -> Floats<Self>;
+
+    /// Writes a panel's values as bytes, those below zero as zero: as [`Coder::encode`], or [`Coder::encode_finely`] where
+    /// there are rests.
+    #[inline(always)]
+    unsafe fn store<const VECTORS: usize>(self, values: [Floats<Self>; VECTORS], place: CodedPlace) {
+        // SAFETY: the caller's promise.
+        unsafe { encode(&mut line_of::<Self, VECTORS>(values).0, place) }
+    }
 
     /// Adds the products of `length` bytes of each row, in whole steps, with the lines from `lines` on.
     ///
@@ -189,7 +233,7 @@ pub unsafe fn multiply<D: Dot, const ROWS: usize, const PANELS: usize, const VEC
     dot: D,
     block: &Block<PANELS>,
 ) {
-    block.place().fetch::<ROWS, PANELS>();
+    block.fetch::<ROWS>();
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [[[dot.zero(); VECTORS]; PANELS]; ROWS];
@@ -252,7 +296,7 @@ pub unsafe fn multiply_blocks<
 ) {
     let simd = dot.simd();
     let lines = if HALVES { BLOCK / STEP / 2 } else { BLOCK / STEP };
-    block.place().fetch::<ROWS, PANELS>();
+    block.fetch::<ROWS>();
     // SAFETY: the caller's promise.
     unsafe {
         let mut totals: Each<_, ROWS, PANELS, VECTORS> = [[[simd.splat_f32s(0.0); VECTORS]; PANELS]; ROWS];
@@ -392,26 +436,9 @@ unsafe fn finish<D: Dot, const ROWS: usize, const PANELS: usize, const VECTORS: 
                 },
             );
         }
-        write(simd, totals, &block.place());
+        match block.coded {
+            Some(coded) => write_coded(dot, totals, block, coded),
+            None => write(simd, totals, &block.place()),
+        }
     }
-}
-
-/// A vector of `256 · byte + rest`, as far as there are columns.
-///
-/// # Safety
-/// So many bytes and rests must be readable.
-#[inline(always)]
-unsafe fn places<D: Dot>(bytes: *const u8, rests: *const u8, columns: usize) -> Floats<D> {
-    let mut places = Line([0.0; PANEL]);
-    // SAFETY: the caller's promise.
-    let place = |lane: usize| unsafe { f32::from(u16::from(*bytes.add(lane)) << 8 | u16::from(*rests.add(lane))) };
-    let lanes = PANEL / D::VECTORS;
-    // So many at a time become vectors.
-    if columns >= lanes {
-        places.0[..lanes].iter_mut().enumerate().for_each(|(lane, value)| *value = place(lane));
-    } else {
-        places.0[..columns].iter_mut().enumerate().for_each(|(lane, value)| *value = place(lane));
-    }
-    // SAFETY: a line is `VECTORS` vectors long, and aligned to more than a vector.
-    unsafe { places.0.as_ptr().cast::<Floats<D>>().read() }
 }

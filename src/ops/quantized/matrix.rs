@@ -299,6 +299,13 @@ impl QuantizedMatrix {
         total
     }
 
+    /// What no column's weights are together, whatever their signs.
+    pub fn reach(&self) -> f32 {
+        let largest =
+            self.scales.iter().flat_map(|line| line.0).fold(0.0, |largest: f32, scale| largest.max(scale.abs()));
+        largest * 128.0 * self.depth() as f32
+    }
+
     /// Bytes held, by an outline those of the matrix.
     pub fn bytes(&self) -> usize {
         let narrow =

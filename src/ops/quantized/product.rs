@@ -9,6 +9,7 @@ use super::activations::Code;
 use super::instructions::Instructions;
 use super::kernel::{Block, Passed};
 use super::matrix::{PART, QuantizedMatrix};
+use super::output::Output;
 use crate::ops::packed::{PANEL, Rows, Start, Target};
 use crate::ops::{Activation, vectorized};
 
@@ -75,17 +76,22 @@ impl<'a> Residual<'a> {
 impl Product<'_> {
     /// Computes every value of `target`, whose first column is the first of `panels`.
     pub fn write(&self, target: Target) {
-        self.write_with(target, Instructions::best());
+        self.write_to(target.into());
     }
 
-    fn write_with(&self, target: Target, instructions: Instructions) {
+    /// The same of any output.
+    pub fn write_to(&self, output: Output) {
+        self.write_with(output, Instructions::best());
+    }
+
+    pub(super) fn write_with(&self, output: Output, instructions: Instructions) {
         let Self { rows, weight, depth, panels, .. } = self;
         let columns = (panels.end * PANEL).min(weight.columns()) - panels.start * PANEL;
-        assert_eq!((target.rows, target.columns), (rows.all(), columns), "the product fills its target");
+        assert_eq!((output.rows(), output.columns()), (rows.all(), columns), "the product fills its target");
         if rows.all() == 0 || columns == 0 {
             return;
         }
-        assert!(self.residual.covers(rows.all(), target.stride, columns), "the residual covers the result");
+        assert!(self.residual.covers(rows.all(), output.stride(), columns), "the residual covers the result");
         assert_eq!(rows.depth(), depth.len(), "inner lengths of a product");
         let is_part =
             depth.start.is_multiple_of(PART) && (depth.end.is_multiple_of(PART) || depth.end == weight.depth());
@@ -98,27 +104,39 @@ impl Product<'_> {
         assert_eq!(self.codes.len(), rows.all(), "a code per row");
         match self.start {
             Start::Bias(bias) => assert_eq!(bias.len(), weight.panels(), "a bias per column"),
-            Start::Result => assert!(target.holds_values, "a sum goes on from values"),
+            Start::Result => {
+                assert!(matches!(&output, Output::Floats(target) if target.holds_values), "a sum goes on from values")
+            }
         }
         let _configured = instructions.configure();
         let pairs = if instructions.take_pairs() { panels.len() / 2 } else { 0 };
         for panel in (panels.start..panels.start + 2 * pairs).step_by(2) {
-            self.write_panels::<2>(&target, panel, instructions);
+            self.write_panels::<2>(&output, panel, instructions);
         }
         for panel in panels.start + 2 * pairs..panels.end {
-            self.write_panels::<1>(&target, panel, instructions);
+            self.write_panels::<1>(&output, panel, instructions);
         }
     }
 
     /// All rows times `PANELS` panels from `first` on, while those are in the cache. The slices have been checked.
-    fn write_panels<const PANELS: usize>(&self, target: &Target, first: usize, instructions: Instructions) {
+    fn write_panels<const PANELS: usize>(&self, output: &Output, first: usize, instructions: Instructions) {
         let Self { rows, codes, weight, depth, panels, start, residual, activation } = self;
         let column = (first - panels.start) * PANEL;
-        let (residual, passed) = match residual.at_column(column) {
+        let (mut residual, mut passed) = match residual.at_column(column) {
             Residual::None => (None, None),
             Residual::Floats(values) => (Some(values.as_ptr()), None),
             Residual::Coded(CodedRows { bytes, rests, codes }) => {
                 (None, Some(Passed { bytes: bytes.as_ptr(), rests: rests.as_ptr(), codes: codes.as_ptr() }))
+            }
+        };
+        let (result, coded) = match output {
+            Output::Floats(target) => (target.first.wrapping_add(column), None),
+            Output::Coded(target) => {
+                let (place, held) = target.place(column);
+                if held.is_some() {
+                    (residual, passed) = (None, held);
+                }
+                (std::ptr::null_mut(), Some(place))
             }
         };
         let weight_sums: [_; PANELS] = std::array::from_fn(|index| weight.weight_sums(first + index, depth.clone()));
@@ -134,10 +152,10 @@ impl Product<'_> {
             narrow: std::array::from_fn(|index| weight.narrow(first + index, depth.start).map(<[bool]>::as_ptr)),
             scales: std::array::from_fn(|index| weight.scales(first + index, depth.start).as_ptr()),
             weight_sums: weight_sums.each_ref(),
-            // SAFETY: `column` is a column of the result's first row.
-            result: unsafe { target.first.add(column) },
-            result_stride: target.stride,
-            columns: (target.columns - column).min(PANELS * PANEL),
+            result,
+            coded,
+            result_stride: output.stride(),
+            columns: (output.columns() - column).min(PANELS * PANEL),
             bias: match start {
                 Start::Bias(bias) => Some(std::array::from_fn(|index| &bias[first + index])),
                 Start::Result => None,
@@ -149,6 +167,7 @@ impl Product<'_> {
         // SAFETY: `write` has checked rows, codes, result and residual, and configured the instructions; the weight has all
         // steps of its depth.
         unsafe { instructions.multiply(weight.form(), &block, rows) };
+        let Output::Floats(target) = output else { return };
         if activation.is_immediate() {
             return;
         }
@@ -185,29 +204,11 @@ impl Product<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::mem::MaybeUninit;
-
     use super::*;
     use crate::ops::packed::lines;
-    use crate::ops::quantized::activations::encode_rows_finely;
     use crate::ops::quantized::matrix::{BLOCK, BlockType, Form};
     use crate::ops::quantized::row_bytes::SLACK;
-    use crate::ops::testing::random;
-    use crate::ops::written;
-
-    /// A sequence of numbers without pattern.
-    fn numbers(seed: u64) -> impl Iterator<Item = u64> {
-        (0..).map(move |index: u64| {
-            let z = (index + seed * 77).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            (z ^ (z >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 33
-        })
-    }
-
-    /// Bytes of rows, up to the largest that the instructions take.
-    fn row_bytes(length: usize, instructions: Instructions) -> Vec<u8> {
-        let values = u64::from(instructions.largest_byte()) + 1;
-        numbers(1).map(|number| (number % values) as u8).take(length).collect()
-    }
+    use crate::ops::quantized::testing::{Fine, floats, numbers, row_bytes};
 
     /// Rows of bytes times a weight, as they are: without scales of the rows, and without a bias.
     fn sums(bytes: &[u8], rows: usize, weight: &QuantizedMatrix, instructions: Instructions) -> Vec<f32> {
@@ -223,12 +224,8 @@ mod tests {
             residual: Residual::None,
             activation: Activation::None,
         };
-        product.write_with(Target::holding(&mut result, columns), instructions);
+        product.write_with(Target::holding(&mut result, columns).into(), instructions);
         result
-    }
-
-    fn floats(length: usize, seed: u64) -> Vec<f32> {
-        random(&[length], seed).unwrap().to_vec1().unwrap()
     }
 
     /// Also of the largest bytes, one more than which rounding may make, with the weights that are furthest from zero, and
@@ -320,36 +317,6 @@ mod tests {
         }
     }
 
-    /// Rows in 16 bits.
-    struct Fine {
-        bytes: Vec<u8>,
-        rests: Vec<u8>,
-        codes: Vec<Code>,
-    }
-
-    impl Fine {
-        fn new(values: &[f32], length: usize) -> Self {
-            let [mut bytes, mut rests] = [(); 2].map(|()| vec![MaybeUninit::new(0); values.len()]);
-            let mut codes = vec![Code::default(); values.len() / length];
-            encode_rows_finely(values, length, &mut bytes, &mut rests, &mut codes);
-            // SAFETY: all have been zero from the beginning.
-            let [bytes, rests] = [bytes, rests].map(|bytes| unsafe { written(bytes) });
-            Self { bytes, rests, codes: codes.iter().map(|code| code.fine()).collect() }
-        }
-
-        fn rows(&self) -> CodedRows<'_> {
-            CodedRows { bytes: &self.bytes, rests: &self.rests, codes: &self.codes }
-        }
-
-        fn values(&self, length: usize) -> Vec<f32> {
-            let mut values = vec![0.0; self.codes.len() * length];
-            for (row, (values, code)) in values.chunks_exact_mut(length).zip(&self.codes).enumerate() {
-                code.decode(&self.bytes[row * length..], &self.rests[row * length..], values);
-            }
-            values
-        }
-    }
-
     fn check(counts: [usize; 3], weight: &QuantizedMatrix, depth: Range<usize>) {
         Instructions::all().for_each(|instructions| check_with(instructions, counts, weight, depth.clone()));
     }
@@ -409,7 +376,7 @@ mod tests {
                     activation: Activation::Relu,
                 };
                 let target = Target::holding(&mut result, stride).split_at_column(before_columns).1;
-                product.write_with(target, instructions);
+                product.write_with(target.into(), instructions);
                 for (index, &value) in result.iter().enumerate() {
                     let (row, column) = (index / stride, index % stride);
                     let Some(column) = column.checked_sub(before_columns) else {
@@ -460,8 +427,8 @@ mod tests {
                     residual: Residual::None,
                     activation,
                 };
-                product(None).write_with(Target::holding(&mut plain, columns), instructions);
-                product(activation).write_with(Target::holding(&mut ours, columns), instructions);
+                product(None).write_with(Target::holding(&mut plain, columns).into(), instructions);
+                product(activation).write_with(Target::holding(&mut ours, columns).into(), instructions);
                 activation.apply(&mut plain);
                 for (plain, ours) in plain.iter().zip(&ours) {
                     assert!((plain - ours).abs() < 5e-5, "{activation:?} {instructions:?}: {ours} instead of {plain}");

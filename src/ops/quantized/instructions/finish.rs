@@ -3,18 +3,21 @@
 
 use std::arch::x86_64::*;
 
+use super::store::{bytes_16, finely_16};
 use super::x86::Avx512Vnni;
 use crate::ops::Activation;
 use crate::ops::packed::{Line, PANEL};
-use crate::ops::quantized::kernel::{Block, finish_sums};
+use crate::ops::quantized::kernel::{Block, CodedPlace, finish_sums};
 
 /// Integer sums of a row and two panels.
 pub type RowSums = [[i32; PANEL]; 2];
 
-/// What is added to the rows.
+/// What is added to the rows, and what they become.
 const NOTHING: u8 = 0;
 const FLOATS: u8 = 1;
 const CODED: u8 = 2;
+const BYTES: u8 = 3;
+const FINE: u8 = 4;
 
 /// Writes rows whose sums are known.
 ///
@@ -28,24 +31,45 @@ pub unsafe fn finish<const PANELS: usize>(dot: Avx512Vnni, block: &Block<PANELS>
     };
     let floats = if block.bias.is_some() { block.residual } else { Some(block.result.cast_const()) };
     let is_held_and_added = block.bias.is_none() && block.residual.is_some();
+    let wanted = match block.coded {
+        None => FLOATS,
+        Some(coded) => {
+            if coded.rests.is_some() {
+                FINE
+            } else {
+                BYTES
+            }
+        }
+    };
+    let added = match (floats, block.passed) {
+        (None, None) => NOTHING,
+        (Some(_), None) => FLOATS,
+        (None, Some(_)) => CODED,
+        _ => u8::MAX,
+    };
     // SAFETY: the caller's promise.
     unsafe {
-        match (least, floats, block.passed) {
+        let Some(least) = least else { return finish_any(dot, block, sums) };
+        match (added, wanted) {
             _ if block.columns < PANELS * PANEL || is_held_and_added => finish_any(dot, block, sums),
-            (Some(least), None, None) => finish_rows::<PANELS, NOTHING>(block, None, least, sums),
-            (Some(least), Some(_), None) => finish_rows::<PANELS, FLOATS>(block, floats, least, sums),
-            (Some(least), None, Some(_)) => finish_rows::<PANELS, CODED>(block, None, least, sums),
+            (NOTHING, FLOATS) => finish_rows::<PANELS, NOTHING, FLOATS>(block, None, least, sums),
+            (FLOATS, FLOATS) => finish_rows::<PANELS, FLOATS, FLOATS>(block, floats, least, sums),
+            (CODED, FLOATS) => finish_rows::<PANELS, CODED, FLOATS>(block, None, least, sums),
+            (NOTHING, BYTES) => finish_rows::<PANELS, NOTHING, BYTES>(block, None, least, sums),
+            (FLOATS, FINE) => finish_rows::<PANELS, FLOATS, FINE>(block, floats, least, sums),
+            (CODED, FINE) => finish_rows::<PANELS, CODED, FINE>(block, None, least, sums),
             _ => finish_any(dot, block, sums),
         }
     }
 }
 
-/// The same for whole panels, to which nothing or one thing is `ADDED`, and whose values end at `least`.
+/// The same for whole panels, to which nothing or one thing is `ADDED`, and whose values, none below `least`, become what is
+/// `WANTED`.
 ///
 /// # Safety
 /// As for [`finish`]; `floats` as for the block's residual.
 #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,bmi1,bmi2,lzcnt,popcnt")]
-unsafe fn finish_rows<const PANELS: usize, const ADDED: u8>(
+unsafe fn finish_rows<const PANELS: usize, const ADDED: u8, const WANTED: u8>(
     block: &Block<PANELS>,
     floats: Option<*const f32>,
     least: f32,
@@ -86,8 +110,15 @@ unsafe fn finish_rows<const PANELS: usize, const ADDED: u8>(
                 }
             }
             for (panel, value) in values.into_iter().enumerate() {
-                // With a NaN in either place the instruction gives the second one.
-                _mm512_storeu_ps(block.result.add(at + panel * PANEL), _mm512_max_ps(least, value));
+                let at = at + panel * PANEL;
+                match block.coded {
+                    Some(CodedPlace { bytes, coder, .. }) if WANTED == BYTES => bytes_16(coder, value, bytes.add(at)),
+                    Some(CodedPlace { bytes, rests: Some(rests), coder }) if WANTED == FINE => {
+                        finely_16(coder, value, bytes.add(at), rests.add(at));
+                    }
+                    // With a NaN in either place the instruction gives the second one.
+                    _ => _mm512_storeu_ps(block.result.add(at), _mm512_max_ps(least, value)),
+                }
             }
         }
     }
@@ -140,6 +171,91 @@ unsafe fn finish_any<const PANELS: usize>(dot: Avx512Vnni, block: &Block<PANELS>
                 vector[0] = _mm512_loadu_si512(sums.as_ptr().cast());
             }
             finish_sums::<_, 1, PANELS, 1>(dot, &block.below(row), vectors);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::quantized::activations::{Code, Coder};
+    use crate::ops::quantized::kernel::Passed;
+    use crate::ops::testing::random;
+
+    const ROWS: usize = 5;
+    const COLUMNS: usize = 2 * PANEL;
+
+    /// What a block writes.
+    #[derive(Debug, Clone, PartialEq)]
+    struct Written {
+        floats: Vec<f32>,
+        bytes: [Vec<u8>; 2],
+    }
+
+    #[test]
+    fn rows_are_finished_as_sums_in_registers_are() {
+        let Some(dot) = Avx512Vnni::new() else { return eprintln!("skipped: this machine has no VNNI with AVX-512") };
+        let floats = |length: usize, seed| -> Vec<f32> { random(&[length], seed).unwrap().to_vec1().unwrap() };
+        let lines = |seed| -> [Line; 2] { [seed, seed + 1].map(|seed| Line(floats(PANEL, seed).try_into().unwrap())) };
+        let [scales, weight_sums, bias] = [1, 3, 5].map(lines);
+        let residual = floats(ROWS * COLUMNS, 7);
+        let codes: Vec<Code> = (0..ROWS).map(|row| Code { scale: 0.01 + row as f32 * 1e-3, offset: -0.5 }).collect();
+        let sums: Vec<RowSums> = floats(ROWS * COLUMNS, 8)
+            .chunks(COLUMNS)
+            .map(|row| {
+                let sums: Vec<i32> = row.iter().map(|value| (value * 1e4) as i32).collect();
+                [0, PANEL].map(|first| sums[first..][..PANEL].try_into().unwrap())
+            })
+            .collect();
+        let held = Written {
+            floats: floats(ROWS * COLUMNS, 9),
+            bytes: [0u8, 77].map(|seed| (0..ROWS * COLUMNS).map(|at| (at * 37) as u8 ^ seed).collect()),
+        };
+        let cases = [NOTHING, FLOATS, CODED].into_iter().flat_map(|added| [FLOATS, BYTES, FINE].map(|to| (added, to)));
+        for ((added, wanted), starts) in cases.flat_map(|case| [true, false].map(|starts| (case, starts))) {
+            if wanted != FLOATS && !starts {
+                continue;
+            }
+            let finished = |finish: fn(Avx512Vnni, &Block<2>, &[RowSums])| {
+                let mut written = held.clone();
+                let [bytes, rests] = written.bytes.each_mut().map(Vec::as_mut_ptr);
+                let place = |rests| CodedPlace { bytes, rests, coder: Coder::up_to(20.0) };
+                let block = Block::<2> {
+                    rows: std::ptr::null(),
+                    row_stride: 0,
+                    segments: 1,
+                    segment_stride: 0,
+                    segment_length: 0,
+                    segment_lines: 0,
+                    codes: codes.as_ptr(),
+                    bytes: [std::ptr::null(); 2],
+                    narrow: [None; 2],
+                    scales: scales.each_ref().map(std::ptr::from_ref),
+                    weight_sums: weight_sums.each_ref(),
+                    result: written.floats.as_mut_ptr(),
+                    result_stride: COLUMNS,
+                    coded: match wanted {
+                        BYTES => Some(place(None)),
+                        FINE => Some(place(Some(rests))),
+                        _ => None,
+                    },
+                    columns: COLUMNS,
+                    bias: starts.then(|| bias.each_ref()),
+                    residual: (added == FLOATS).then_some(residual.as_ptr()),
+                    passed: (added == CODED).then_some(Passed { bytes, rests, codes: codes.as_ptr() }),
+                    activation: Activation::Relu,
+                };
+                finish(dot, &block, &sums);
+                written
+            };
+            // SAFETY: all that blocks point at is there, and so are the instructions.
+            let ours = finished(|dot, block, sums| unsafe { finish(dot, block, sums) });
+            // SAFETY: the same.
+            let plain = finished(|dot, block, sums| unsafe { finish_any(dot, block, sums) });
+            let close = |(one, other): (&f32, &f32)| (one - other).abs() < 1e-4 * (1.0 + other.abs());
+            assert!(ours.floats.iter().zip(&plain.floats).all(close), "{added} {wanted} {starts}");
+            assert!(ours.bytes == plain.bytes, "{added} {wanted} {starts}");
+            assert!(ours != held, "something is written");
         }
     }
 }

@@ -8,7 +8,8 @@ use pulp::x86::{V3, V4};
 use pulp::{f32x8, f32x16};
 
 use super::compile_kernel;
-use crate::ops::quantized::kernel::{Dot, Each, Run, add_step};
+use super::store::{bytes_8_8, bytes_16, finely_8_8, finely_16};
+use crate::ops::quantized::kernel::{CodedPlace, Dot, Each, Run, add_step};
 use crate::ops::quantized::matrix::{Bytes, STEP};
 
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +73,22 @@ impl Dot for Avx512Vnni {
     unsafe fn floats(self, sums: __m512i) -> f32x16 {
         // SAFETY: see above; both are sixteen floats.
         unsafe { std::mem::transmute(_mm512_cvtepi32_ps(sums)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<const VECTORS: usize>(
+        self,
+        values: [f32x16; VECTORS],
+        CodedPlace { bytes, rests, coder }: CodedPlace,
+    ) {
+        // SAFETY: see above; both are sixteen floats.
+        unsafe {
+            let values = std::mem::transmute_copy(&values);
+            match rests {
+                None => bytes_16(coder, values, bytes),
+                Some(rests) => finely_16(coder, values, bytes, rests),
+            }
+        }
     }
 }
 
@@ -161,6 +178,22 @@ impl Dot for AvxVnni {
     unsafe fn floats(self, sums: __m256i) -> f32x8 {
         // SAFETY: see above; both are eight floats.
         unsafe { std::mem::transmute(_mm256_cvtepi32_ps(sums)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<const VECTORS: usize>(
+        self,
+        values: [f32x8; VECTORS],
+        CodedPlace { bytes, rests, coder }: CodedPlace,
+    ) {
+        // SAFETY: see above; both are two times eight floats.
+        unsafe {
+            let values = std::mem::transmute_copy(&values);
+            match rests {
+                None => bytes_8_8(coder, values, bytes),
+                Some(rests) => finely_8_8(coder, values, bytes, rests),
+            }
+        }
     }
 }
 
@@ -257,6 +290,22 @@ impl Dot for Avx2 {
     unsafe fn floats(self, sums: __m256i) -> f32x8 {
         // SAFETY: see above; both are eight floats.
         unsafe { std::mem::transmute(_mm256_cvtepi32_ps(sums)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<const VECTORS: usize>(
+        self,
+        values: [f32x8; VECTORS],
+        CodedPlace { bytes, rests, coder }: CodedPlace,
+    ) {
+        // SAFETY: see above; both are two times eight floats.
+        unsafe {
+            let values = std::mem::transmute_copy(&values);
+            match rests {
+                None => bytes_8_8(coder, values, bytes),
+                Some(rests) => finely_8_8(coder, values, bytes, rests),
+            }
+        }
     }
 }
 

@@ -1,0 +1,204 @@
+//! Where a product goes. It leaves the kernel as bytes where the code of its rows is known before its values are.
+
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+
+use super::activations::{Code, Coder};
+use super::kernel::{CodedPlace, Passed};
+use super::product::{CodedRows, Product, Residual};
+use crate::ops::packed::Target;
+use crate::ops::{Activation, scratch};
+
+/// Where a product goes.
+pub enum Output<'a> {
+    Floats(Target<'a>),
+    Coded(CodedTarget<'a>),
+}
+
+impl<'a> From<Target<'a>> for Output<'a> {
+    fn from(target: Target<'a>) -> Self {
+        Self::Floats(target)
+    }
+}
+
+impl<'a> From<CodedTarget<'a>> for Output<'a> {
+    fn from(target: CodedTarget<'a>) -> Self {
+        Self::Coded(target)
+    }
+}
+
+impl Output<'_> {
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Floats(target) => target.rows,
+            Self::Coded(target) => target.rows,
+        }
+    }
+
+    pub fn columns(&self) -> usize {
+        match self {
+            Self::Floats(target) => target.columns,
+            Self::Coded(target) => target.columns,
+        }
+    }
+
+    pub fn stride(&self) -> usize {
+        match self {
+            Self::Floats(target) => target.stride,
+            Self::Coded(target) => target.columns,
+        }
+    }
+}
+
+/// Rows of bytes, one after the other, all coded alike, with or without what is beyond the bytes.
+pub struct CodedTarget<'a> {
+    pub rows: usize,
+    pub columns: usize,
+    coder: Coder,
+    bytes: *mut u8,
+    rests: Option<*mut u8>,
+    /// Codes of rows in 16 bits that lie there already, and are added.
+    held: Option<&'a [Code]>,
+    slices: PhantomData<&'a mut [MaybeUninit<u8>]>,
+}
+
+impl<'a> CodedTarget<'a> {
+    /// Rows of `columns` bytes.
+    pub fn bytes(space: &'a mut [u8], columns: usize, coder: Coder) -> Self {
+        let rows = space.len() / columns.max(1);
+        Self { rows, columns, coder, bytes: space.as_mut_ptr(), rests: None, held: None, slices: PhantomData }
+    }
+
+    /// Rows in 16 bits; those that are `held` there, if any, are added to them.
+    pub fn finely(
+        bytes: &'a mut [MaybeUninit<u8>],
+        rests: &'a mut [MaybeUninit<u8>],
+        columns: usize,
+        coder: Coder,
+        held: Option<&'a [Code]>,
+    ) -> Self {
+        let rows = bytes.len() / columns.max(1);
+        assert!(rests.len() == bytes.len(), "two bytes for each value");
+        assert!(held.is_none_or(|codes| codes.len() == rows), "a code per row");
+        let (bytes, rests) = (bytes.as_mut_ptr().cast(), Some(rests.as_mut_ptr().cast()));
+        Self { rows, columns, coder, bytes, rests, held, slices: PhantomData }
+    }
+
+    /// What the kernel writes from `column` on, and what it adds, which lies in the same place.
+    pub fn place(&self, column: usize) -> (CodedPlace, Option<Passed>) {
+        let from = |bytes: *mut u8| bytes.wrapping_add(column);
+        let place = CodedPlace { bytes: from(self.bytes), rests: self.rests.map(from), coder: self.coder };
+        let passed = self.held.zip(place.rests).map(|(codes, rests)| Passed {
+            bytes: place.bytes.cast_const(),
+            rests: rests.cast_const(),
+            codes: codes.as_ptr(),
+        });
+        (place, passed)
+    }
+
+    /// What is added to the product.
+    fn held(&self) -> Residual<'_> {
+        let Some((codes, rests)) = self.held.zip(self.rests) else { return Residual::None };
+        let length = self.rows * self.columns;
+        // SAFETY: these are the slices that it was made of, which hold rows.
+        let slice = |bytes: *mut u8| unsafe { std::slice::from_raw_parts(bytes.cast_const(), length) };
+        Residual::Coded(CodedRows { bytes: slice(self.bytes), rests: slice(rests), codes })
+    }
+
+    /// Codes values as a product is coded that is written here.
+    fn encode(self, values: &[f32]) {
+        let length = self.rows * self.columns;
+        assert_eq!(values.len(), length, "values of all rows");
+        // SAFETY: these are the slices that it was made of.
+        let slice = |bytes: *mut u8| unsafe { std::slice::from_raw_parts_mut(bytes.cast::<MaybeUninit<u8>>(), length) };
+        match self.rests {
+            None => super::activations::encode(self.coder, values, slice(self.bytes)),
+            Some(rests) => super::activations::encode_finely(self.coder, values, slice(self.bytes), slice(rests)),
+        }
+    }
+}
+
+impl Product<'_> {
+    /// Computes every row of `target`, with what that holds; the activation is a ReLU, which begins where the code does.
+    ///
+    /// With `is_shared` on all threads.
+    pub fn write_coded(&self, target: CodedTarget, is_shared: bool) {
+        assert!(self.activation == Activation::Relu && target.coder.begins_with_zero(), "codes of a ReLU");
+        if !is_shared {
+            return self.write_to(target.into());
+        }
+        scratch::with_shared(target.rows * target.columns, true, |values| {
+            let mut product: Product = self.clone();
+            if target.held.is_some() {
+                product.residual = target.held();
+            }
+            product.write_shared(Target::holding(values, target.columns));
+            target.encode(values);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::packed::{Rows, Start, lines};
+    use crate::ops::quantized::QuantizedMatrix;
+    use crate::ops::quantized::instructions::Instructions;
+    use crate::ops::quantized::row_bytes::SLACK;
+    use crate::ops::quantized::testing::{Fine, floats, row_bytes};
+    use crate::ops::written;
+
+    /// Bytes that leave the kernel are those of the floats that would.
+    #[test]
+    fn coded_products_are_coded_values_with_every_instruction_set() {
+        let (rows, depth) = (17, 8);
+        for columns in [16, 37, 64] {
+            let weights = floats(depth * columns, 1);
+            let weight = QuantizedMatrix::new([1, depth], columns, |row, column| weights[row * columns + column]);
+            let (bias, residual) = (lines(&floats(columns, 3)), floats(rows * columns, 4));
+            let held = Fine::new(&residual, columns);
+            // Some values are out of range.
+            let coder = Coder::up_to(1.0);
+            for instructions in Instructions::all() {
+                let bytes = row_bytes(rows * depth + SLACK, instructions);
+                let product = |residual| Product {
+                    rows: Rows::dense(&bytes, rows, depth),
+                    codes: &[Code { scale: 0.01, offset: -1.0 }; 17],
+                    weight: &weight,
+                    depth: 0..depth,
+                    panels: 0..weight.panels(),
+                    start: Start::Bias(&bias),
+                    residual,
+                    activation: Activation::Relu,
+                };
+                for added in [Residual::None, Residual::Floats(&residual), Residual::Coded(held.rows())] {
+                    let mut values = vec![0.0; rows * columns];
+                    product(added).write_with(Target::holding(&mut values, columns).into(), instructions);
+                    assert!(values.iter().any(|value| *value > 1.1));
+                    let [mut plain, mut fine, mut rests] = [(); 3].map(|()| vec![7; rows * columns]);
+                    coder.encode(&values, &mut plain);
+                    coder.encode_finely(&values, &mut fine, &mut rests);
+                    let mut ours = vec![7; rows * columns];
+                    let target = CodedTarget::bytes(&mut ours, columns, coder);
+                    product(added).write_with(target.into(), instructions);
+                    assert!(ours == plain, "{instructions:?}");
+                    let [mut ours, mut our_rests] = match added {
+                        Residual::Coded(held) => [held.bytes, held.rests].map(<[u8]>::to_vec),
+                        _ => [(); 2].map(|()| vec![7; rows * columns]),
+                    }
+                    .map(|bytes| bytes.into_iter().map(MaybeUninit::new).collect::<Vec<_>>());
+                    // What is added may lie where the result goes.
+                    let (added, in_place) = match added {
+                        Residual::Coded(held) => (Residual::None, Some(held.codes)),
+                        _ => (added, None),
+                    };
+                    let target = CodedTarget::finely(&mut ours, &mut our_rests, columns, coder, in_place);
+                    product(added).write_with(target.into(), instructions);
+                    // SAFETY: all have been written from the beginning.
+                    let ours = [ours, our_rests].map(|bytes| unsafe { written(bytes) });
+                    assert!(ours == [fine, rests], "{instructions:?}");
+                }
+            }
+        }
+    }
+}
