@@ -182,7 +182,8 @@ pub struct BenchArguments {
     /// Measure steps of training: forward, loss, backward, and an update of every parameter
     #[arg(long)]
     pub train: bool,
-    /// With int8 or int4: as if the network had been compressed with photos, which tell in what ranges its values lie
+    /// With int8 or int4: as if the network had been compressed with photos, which tell in what ranges its values lie;
+    /// ResNet 50 to 152 are faster with that, on processors that code rows in eight bits
     #[arg(long, conflicts_with_all = ["train", "model"])]
     pub calibrated: bool,
     /// With --train: compute every block twice, for less memory

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::layer_weight::LayerWeight;
-use crate::ops::LayerInputs;
+use crate::ops::{FAR, LayerInputs};
 
 /// Least and most by the name of a layer's weight.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -28,10 +28,10 @@ impl InputRanges {
     }
 
     /// The most of a layer whose inputs are not below zero, as behind a ReLU. None beyond any that a network has: sums of
-    /// products could not be told from those of numbers that are not finite.
+    /// products could not be told from those of numbers that are not finite, nor bytes from zero.
     pub fn most(&self, layer: &str) -> Option<f32> {
         let [least, most] = *self.0.get(layer)?;
-        (least == 0.0 && most > 0.0 && most < crate::ops::FAR).then_some(most)
+        (least == 0.0 && most > 1.0 / FAR && most < FAR).then_some(most)
     }
 }
 
@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn only_ranges_of_a_relu_are_taken_and_text_that_says_none_is_none() {
         let all =
-            [("a", [0.0, 3.5]), ("b", [-0.1, 3.5]), ("c", [0.0, 0.0]), ("d", [0.0, 1e30]), ("e", [0.0, f32::NAN])];
+            [("a", [0.0, 3.5]), ("b", [-0.1, 3.5]), ("c", [0.0, 1e-30]), ("d", [0.0, 1e30]), ("e", [0.0, f32::NAN])];
         let ranges: InputRanges = all.map(|(name, range)| (name.to_owned(), range)).into_iter().collect();
         assert_eq!(
             ["a", "b", "c", "d", "e", "f"].map(|name| ranges.most(name)),

@@ -240,7 +240,7 @@ impl Coder {
     }
 }
 
-/// [`Coder::encode`] compiled for this machine.
+/// [`Coder::encode`] compiled for this machine, of a coder for the range of these values.
 pub fn encode<B: Byte>(coder: Coder, values: &[f32], bytes: &mut [B]) {
     #[cfg(target_arch = "x86_64")]
     if let Some(simd) = pulp::x86::V4::try_new() {

@@ -1,6 +1,6 @@
 //! A residual block of three convolutions (1×1, windows, 1×1) on coded images. In f32 there are only the narrow image, which
-//! must be known before its windows are coded, and one tile of what follows: neither leaves the cache. Nor are these there in
-//! f32 where their ranges are known beforehand.
+//! must be known before its windows are coded, and one tile of what follows: neither leaves the cache. Where their ranges are
+//! known beforehand these are bytes from the beginning, but for a tile of what a shortcut gives.
 
 mod first;
 
@@ -72,6 +72,8 @@ impl KnownRanges {
 /// the block's first convolution makes of `x`. Where `x` is added as it is, the result takes its place in memory: then it is
 /// still in the cache.
 pub fn bottleneck(x: CodedImages, narrow: Narrow, block: Bottleneck) -> Result<CodedImages> {
+    // Floats that are not finite show in the codes of what they give: only what was coded before has none.
+    let block = if narrow.is_coded() { block } else { Bottleneck { known: None, ..block } };
     let (coded, geometry) = narrow.coded(block.windows.2)?;
     let Geometry { batch, out_height, out_width, .. } = geometry;
     let shape = [batch, out_height, out_width, block.widening.0.columns()];
@@ -133,6 +135,10 @@ impl Bottleneck<'_> {
         };
         fits(self.windows, geometry.channels)
             && self.windows.2 == geometry.window
+            && self.known.is_none_or(|known| {
+                let behind_result = known.result.map(|_| self.widening.3);
+                [Some(self.windows.3), behind_result].into_iter().flatten().all(|act| act == Activation::Relu)
+            })
             && self.windows.2.padding != Padding::Ceil
             && fits(self.widening, self.windows.0.columns())
             && self.widening.2 == Window::centered(1, 1)
@@ -440,6 +446,11 @@ mod tests {
         let other = Bottleneck { windows: layers.layer(2), known: Some(ranges(None)), ..layers.block() };
         let coded = first::narrow(&x()?, layers.layer(0), &other)?;
         assert!(bottleneck(x()?, coded, layers.block()).is_err(), "coded for another window");
+        let (weight, bias, window, _) = layers.layer(1);
+        let known = Some(ranges(None));
+        let other = Bottleneck { windows: (weight, bias, window, Activation::None), known, ..layers.block() };
+        let coded = first::narrow(&x()?, layers.layer(0), &other)?;
+        assert!(bottleneck(x()?, coded, other).is_err(), "values below zero");
         Ok(())
     }
 }

@@ -110,16 +110,21 @@ impl Coded {
         let (height, row) = (geometry.height, geometry.width * geometry.channels);
         let image = (height * row).max(1);
         let coder_of = |index: usize| range_of(index, &x[index * image..][..image]).coder();
-        Self::framed(geometry, 1, coder_of, |index, y, coder, rows| {
+        let fill = |index: usize, y: usize, coder, rows: &mut [&mut [MaybeUninit<u8>]]| {
             for (values, bytes) in x[index * image + y * row..].chunks(row).zip(rows) {
                 encode(coder, &values[..bytes.len()], bytes);
             }
-        })
+        };
+        // SAFETY: every row is coded.
+        unsafe { Self::framed(geometry, 1, coder_of, fill) }
     }
 
     /// Images of bytes, a coder for each, within as many zeros as windows see. `fill` is called with an image's number, that
     /// of the first of up to `band` of its rows, the coder, and of those rows what windows see.
-    pub fn framed(
+    ///
+    /// # Safety
+    /// `fill` must write all that it is given.
+    pub unsafe fn framed(
         geometry: &Geometry,
         band: usize,
         coder_of: impl Fn(usize) -> Coder + Sync,
@@ -160,7 +165,7 @@ impl Coded {
                 });
             });
         };
-        // SAFETY: each row of each image is filled.
+        // SAFETY: the caller's promise; all around is zero.
         let bytes = unsafe { RowBytes::filled(batch * padded_height * padded_row, write) };
         let geometry = Geometry { height: padded_height, width: padded_width, top: 0, left: 0, ..*geometry };
         Self { bytes, codes, geometry }

@@ -1,5 +1,6 @@
-//! Images between two layers in 16 bits, half of what f32 takes: each pixel is coded by its own range, as a row of bytes that
-//! products read as they are, and beside it what each value has beyond its byte, for what the image is added to.
+//! Images between two layers in 16 bits, half of what f32 takes: each pixel is coded by its own range, or all by one that is
+//! known beforehand, as a row of bytes that products read as they are, and beside it what each value has beyond its byte, for
+//! what the image is added to.
 
 use std::mem::MaybeUninit;
 
@@ -221,7 +222,8 @@ impl<'a> Pixels<'a> {
     pub fn coded_alike(self, coder: Coder) -> CodedTarget<'a> {
         let Self { channels, bytes, rests, codes, held } = self;
         codes.fill(coder.code);
-        CodedTarget::finely(bytes, rests, channels, coder, (!held.is_empty()).then_some(held))
+        // SAFETY: pixels with codes hold values.
+        unsafe { CodedTarget::finely(bytes, rests, channels, coder, (!held.is_empty()).then_some(held)) }
     }
 
     /// Codes as many pixels, each by its own range.

@@ -226,8 +226,8 @@ pub type Each<T, const ROWS: usize, const PANELS: usize, const VECTORS: usize> =
 /// # Safety
 /// Must be inlined where `D`'s instructions are enabled. `ROWS` rows from `block.rows` on, each of all its segments rounded
 /// up to whole steps, must be readable, as many codes, and the panels' bytes and scales; `ROWS` rows of `block.columns`
-/// values must be writable from `block.result` on (and readable when there is no bias), and readable from `block.residual`;
-/// of what is passed, whole panels must be.
+/// values must be writable from `block.result` on (and readable when there is no bias), or as many bytes where the result is
+/// coded, and readable from `block.residual`; of what is passed, whole panels must be.
 #[inline(always)]
 pub unsafe fn multiply<D: Dot, const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
     dot: D,

@@ -299,11 +299,11 @@ impl QuantizedMatrix {
         total
     }
 
-    /// What no column's weights are together, whatever their signs.
+    /// More than a column's weights can be together, whatever their signs.
     pub fn reach(&self) -> f32 {
-        let largest =
-            self.scales.iter().flat_map(|line| line.0).fold(0.0, |largest: f32, scale| largest.max(scale.abs()));
-        largest * 128.0 * self.depth() as f32
+        let mut scales = self.scales.iter().flat_map(|line| line.0);
+        let largest = scales.clone().fold(0.0, |largest: f32, scale| largest.max(scale.abs()));
+        if scales.all(f32::is_finite) { largest * 128.0 * self.depth() as f32 } else { f32::INFINITY }
     }
 
     /// Bytes held, by an outline those of the matrix.

@@ -7,7 +7,7 @@ use super::activations::{Code, Coder};
 use super::kernel::{CodedPlace, Passed};
 use super::product::{CodedRows, Product, Residual};
 use crate::ops::packed::Target;
-use crate::ops::{Activation, scratch};
+use crate::ops::{scratch, vectorized};
 
 /// Where a product goes.
 pub enum Output<'a> {
@@ -70,7 +70,10 @@ impl<'a> CodedTarget<'a> {
     }
 
     /// Rows in 16 bits; those that are `held` there, if any, are added to them.
-    pub fn finely(
+    ///
+    /// # Safety
+    /// With codes of rows that are held, all of both slices must hold values.
+    pub unsafe fn finely(
         bytes: &'a mut [MaybeUninit<u8>],
         rests: &'a mut [MaybeUninit<u8>],
         columns: usize,
@@ -96,6 +99,11 @@ impl<'a> CodedTarget<'a> {
         (place, passed)
     }
 
+    /// Whether its code begins where a ReLU does.
+    pub fn begins_with_zero(&self) -> bool {
+        self.coder.begins_with_zero()
+    }
+
     /// What is added to the product.
     fn held(&self) -> Residual<'_> {
         let Some((codes, rests)) = self.held.zip(self.rests) else { return Residual::None };
@@ -105,25 +113,28 @@ impl<'a> CodedTarget<'a> {
         Residual::Coded(CodedRows { bytes: slice(self.bytes), rests: slice(rests), codes })
     }
 
-    /// Codes values as a product is coded that is written here.
+    /// Codes values as a product is coded that is written here: just as the kernel does, also those far out of range.
     fn encode(self, values: &[f32]) {
         let length = self.rows * self.columns;
         assert_eq!(values.len(), length, "values of all rows");
         // SAFETY: these are the slices that it was made of.
         let slice = |bytes: *mut u8| unsafe { std::slice::from_raw_parts_mut(bytes.cast::<MaybeUninit<u8>>(), length) };
-        match self.rests {
-            None => super::activations::encode(self.coder, values, slice(self.bytes)),
-            Some(rests) => super::activations::encode_finely(self.coder, values, slice(self.bytes), slice(rests)),
-        }
+        vectorized(
+            #[inline(always)]
+            || match self.rests {
+                None => self.coder.encode(values, slice(self.bytes)),
+                Some(rests) => self.coder.encode_finely(values, slice(self.bytes), slice(rests)),
+            },
+        );
     }
 }
 
 impl Product<'_> {
-    /// Computes every row of `target`, with what that holds; the activation is a ReLU, which begins where the code does.
+    /// Computes every row of `target`, with what that holds in place of a residual; the activation is a ReLU.
     ///
     /// With `is_shared` on all threads.
     pub fn write_coded(&self, target: CodedTarget, is_shared: bool) {
-        assert!(self.activation == Activation::Relu && target.coder.begins_with_zero(), "codes of a ReLU");
+        assert!(target.held.is_none() || matches!(self.residual, Residual::None), "one thing is added");
         if !is_shared {
             return self.write_to(target.into());
         }
@@ -146,7 +157,7 @@ mod tests {
     use crate::ops::quantized::instructions::Instructions;
     use crate::ops::quantized::row_bytes::SLACK;
     use crate::ops::quantized::testing::{Fine, floats, row_bytes};
-    use crate::ops::written;
+    use crate::ops::{Activation, written};
 
     /// Bytes that leave the kernel are those of the floats that would.
     #[test]
@@ -155,9 +166,11 @@ mod tests {
         for columns in [16, 37, 64] {
             let weights = floats(depth * columns, 1);
             let weight = QuantizedMatrix::new([1, depth], columns, |row, column| weights[row * columns + column]);
-            let (bias, residual) = (lines(&floats(columns, 3)), floats(rows * columns, 4));
+            // Some values are out of range, and some so far that no integer of 32 bits is their place.
+            let mut bias = floats(columns, 3);
+            (bias[1], bias[2]) = (1e10, 1e30);
+            let (bias, residual) = (lines(&bias), floats(rows * columns, 4));
             let held = Fine::new(&residual, columns);
-            // Some values are out of range.
             let coder = Coder::up_to(1.0);
             for instructions in Instructions::all() {
                 let bytes = row_bytes(rows * depth + SLACK, instructions);
@@ -182,6 +195,12 @@ mod tests {
                     let target = CodedTarget::bytes(&mut ours, columns, coder);
                     product(added).write_with(target.into(), instructions);
                     assert!(ours == plain, "{instructions:?}");
+                    // With the best instructions, whose bytes these may not be.
+                    if instructions.largest_byte() == Instructions::best().largest_byte() {
+                        let mut shared = vec![7; rows * columns];
+                        product(added).write_coded(CodedTarget::bytes(&mut shared, columns, coder), true);
+                        assert!(shared == plain, "on all threads");
+                    }
                     let [mut ours, mut our_rests] = match added {
                         Residual::Coded(held) => [held.bytes, held.rests].map(<[u8]>::to_vec),
                         _ => [(); 2].map(|()| vec![7; rows * columns]),
@@ -192,7 +211,8 @@ mod tests {
                         Residual::Coded(held) => (Residual::None, Some(held.codes)),
                         _ => (added, None),
                     };
-                    let target = CodedTarget::finely(&mut ours, &mut our_rests, columns, coder, in_place);
+                    // SAFETY: all hold values.
+                    let target = unsafe { CodedTarget::finely(&mut ours, &mut our_rests, columns, coder, in_place) };
                     product(added).write_with(target.into(), instructions);
                     // SAFETY: all have been written from the beginning.
                     let ours = [ours, our_rests].map(|bytes| unsafe { written(bytes) });

@@ -80,7 +80,7 @@ impl Product<'_> {
     }
 
     /// The same of any output.
-    pub fn write_to(&self, output: Output) {
+    pub(super) fn write_to(&self, output: Output) {
         self.write_with(output, Instructions::best());
     }
 
@@ -92,6 +92,9 @@ impl Product<'_> {
             return;
         }
         assert!(self.residual.covers(rows.all(), output.stride(), columns), "the residual covers the result");
+        if let Output::Coded(target) = &output {
+            assert!(self.activation == Activation::Relu && target.begins_with_zero(), "codes of a ReLU");
+        }
         assert_eq!(rows.depth(), depth.len(), "inner lengths of a product");
         let is_part =
             depth.start.is_multiple_of(PART) && (depth.end.is_multiple_of(PART) || depth.end == weight.depth());

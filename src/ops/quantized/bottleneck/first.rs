@@ -35,6 +35,11 @@ impl Narrow {
         Ok(Self(Images::Floats(values, ranges)))
     }
 
+    /// Whether it is bytes already.
+    pub(super) fn is_coded(&self) -> bool {
+        matches!(self.0, Images::Coded(_))
+    }
+
     /// What windows read of it.
     pub(super) fn coded(self, window: Window) -> Result<(Coded, Geometry)> {
         Ok(match self.0 {
@@ -107,22 +112,20 @@ fn narrow_coded(x: &CodedImages, layer: CodedLayer, bias: &[Line], geometry: &Ge
     let (inputs, outputs) = (layer.0.depth(), layer.0.columns());
     let &Geometry { height, width, .. } = geometry;
     let is_shared = x.codes().len() <= FEW_ROWS;
-    let band = TILE.div_ceil(width.max(1));
-    Coded::framed(
-        geometry,
-        band,
-        |_| coder,
-        |image, y, coder, places| {
-            let (first, count) = ((image * height + y) * width, places.len() * width);
-            let rows = Rows::dense(&x.bytes()[first * inputs..], count, inputs);
-            let rows = (rows, &x.codes()[first..][..count]);
-            scratch::with_bytes(0, count * outputs, |_, bytes| {
-                let target = CodedTarget::bytes(bytes, outputs, coder);
-                product(layer, rows, Start::Bias(bias), Residual::None).write_coded(target, is_shared);
-                for (bytes, place) in bytes.chunks_exact(width * outputs).zip(places) {
-                    place.write_copy_of_slice(&bytes[..place.len()]);
-                }
-            });
-        },
-    )
+    let share = (geometry.batch * height).div_ceil(rayon::current_num_threads()).max(1);
+    let band = if is_shared { height } else { TILE.div_ceil(width.max(1)).min(share) };
+    let fill = |image, y, coder, places: &mut [&mut [MaybeUninit<u8>]]| {
+        let (first, count) = ((image * height + y) * width, places.len() * width);
+        let rows = Rows::dense(&x.bytes()[first * inputs..], count, inputs);
+        let rows = (rows, &x.codes()[first..][..count]);
+        scratch::with_bytes(0, count * outputs, |_, bytes| {
+            let target = CodedTarget::bytes(bytes, outputs, coder);
+            product(layer, rows, Start::Bias(bias), Residual::None).write_coded(target, is_shared);
+            for (bytes, place) in bytes.chunks_exact(width * outputs).zip(places) {
+                place.write_copy_of_slice(&bytes[..place.len()]);
+            }
+        });
+    };
+    // SAFETY: every row is copied to its place.
+    unsafe { Coded::framed(geometry, band, |_| coder, fill) }
 }

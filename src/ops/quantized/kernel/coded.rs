@@ -10,7 +10,7 @@ use crate::ops::packed::{Line, PANEL};
 /// Writes the sums, with the residual added to them, as bytes.
 ///
 /// # Safety
-/// As for [`multiply`].
+/// As for [`super::multiply`].
 #[inline(always)]
 pub unsafe fn write_coded<D: Dot, const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
     dot: D,
