@@ -118,11 +118,16 @@ pub struct RandomWeights(pub Vec<TensorInfo>);
 
 impl RandomWeights {
     pub fn of(architecture: &Architecture) -> Result<Self, ModelError> {
+        Ok(Self::named(architecture.tensors()?))
+    }
+
+    /// Of tensors of these names and shapes.
+    pub fn named(tensors: Vec<(String, Vec<usize>)>) -> Self {
         let info = |(name, shape): (String, Vec<usize>)| {
             let bytes = 4 * shape.iter().product::<usize>() as u64;
             TensorInfo { name, element: ElementType::F32, shape, kind: TensorKind::Weight, bytes }
         };
-        Ok(Self(architecture.tensors()?.into_iter().map(info).collect()))
+        Self(tensors.into_iter().map(info).collect())
     }
 }
 

@@ -3,11 +3,12 @@
 //! have shapes and no memory, of which an outline of the network is made. A source for training folds nothing from some
 //! block on, and keeps a list of the variables that it hands out.
 
+mod fold;
 mod weighted;
+mod weights;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor, Var};
 
@@ -17,54 +18,12 @@ use super::layer_weight::{LayerWeight, Shift};
 use super::layers::Layer;
 use super::parameter::{Parameter, TrainableNorm};
 use super::{Block, ModelError, Precision, is_learnable};
-use crate::checkpoint::{Blocks, Checkpoint, CheckpointError, TensorInfo, TensorKind};
+use crate::checkpoint::{TensorInfo, TensorKind};
 use crate::memory::F32;
 use crate::ops::{self, LayerInputs, WatchedWeight, Weight};
 
-/// Tensors by name.
-pub trait Weights {
-    fn tensors(&self) -> &[TensorInfo];
-
-    /// The elements of `name`, row-major.
-    fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError>;
-
-    /// The same of some of its outermost rows; `None` where only the whole can be read.
-    fn read_rows(&self, _name: &str, _rows: Range<usize>) -> Result<Option<Vec<f32>>, CheckpointError> {
-        Ok(None)
-    }
-
-    /// The same as they are stored, when that is in blocks.
-    fn read_blocks(&self, _name: &str) -> Result<Option<Blocks>, CheckpointError> {
-        Ok(None)
-    }
-
-    /// What is known of the inputs of layers.
-    fn input_ranges(&self) -> InputRanges {
-        InputRanges::default()
-    }
-}
-
-impl Weights for Checkpoint {
-    fn tensors(&self) -> &[TensorInfo] {
-        self.tensors()
-    }
-
-    fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
-        self.read_f32(name)
-    }
-
-    fn read_rows(&self, name: &str, rows: Range<usize>) -> Result<Option<Vec<f32>>, CheckpointError> {
-        self.read_rows(name, rows)
-    }
-
-    fn read_blocks(&self, name: &str) -> Result<Option<Blocks>, CheckpointError> {
-        self.read_blocks(name)
-    }
-
-    fn input_ranges(&self) -> InputRanges {
-        self.metadata().get(InputRanges::KEY).and_then(|text| text.as_str()).map(InputRanges::parse).unwrap_or_default()
-    }
-}
+use fold::{Fold, scale_of};
+pub use weights::Weights;
 
 /// True for tensors that no network needs at inference: counters of batch norm and of PyTorch's `AveragedModel`.
 pub fn is_ignorable(name: &str) -> bool {
@@ -498,31 +457,7 @@ impl<'a> Source<'a> {
         watched.push(inputs.clone());
         (Weight::Watched(WatchedWeight { weight: Box::new(weight), inputs }), bias)
     }
-
-    /// What a convolution's outputs are multiplied by, and what is added then.
-    fn fold(&mut self, norm: Option<&BatchNorm>, conv: &str, channels: usize) -> Result<Option<Fold>, ModelError> {
-        let Some(norm) = norm else {
-            let bias = self.values(&format!("{conv}.bias"), &[channels], 0.0)?;
-            return Ok(bias.map(|bias| (None, bias)));
-        };
-        let mut part = |part: &str, neutral| self.values(&format!("{}.{part}", norm.name), &[channels], neutral);
-        let (weight, bias) = (part("weight", 1.0)?, part("bias", 0.0)?);
-        let (mean, variance) = (part("running_mean", 0.0)?, part("running_var", 1.0)?);
-        let (Some(mut scale), Some(mut shift), Some(mean), Some(variance)) = (weight, bias, mean, variance) else {
-            return Ok(None);
-        };
-        for (scale, variance) in scale.iter_mut().zip(variance) {
-            *scale /= (variance + norm.epsilon).sqrt();
-        }
-        for ((shift, scale), mean) in shift.iter_mut().zip(&scale).zip(mean) {
-            *shift -= mean * scale;
-        }
-        Ok(Some((Some(scale), shift)))
-    }
 }
-
-/// Scale (one when none) and shift per output.
-type Fold = (Option<Vec<f32>>, Vec<f32>);
 
 /// A weight of shape `[outputs, inputs, positions]` as `[positions, inputs, outputs]`, its outputs scaled.
 fn turned(weight: &[f32], [outputs, inputs, positions]: [usize; 3], scale: &Option<Vec<f32>>) -> Vec<f32> {
@@ -538,10 +473,6 @@ fn turned(weight: &[f32], [outputs, inputs, positions]: [usize; 3], scale: &Opti
 /// In place of a bias that the file does not have; it does not train.
 fn no_bias(outputs: usize, device: &Device) -> Result<Tensor, ModelError> {
     Ok(Tensor::zeros(outputs, DType::F32, device)?)
-}
-
-fn scale_of(scale: &Option<Vec<f32>>, output: usize) -> f32 {
-    scale.as_ref().map_or(1.0, |scale| scale[output])
 }
 
 /// Shapes are the same but for axes of length 1: a 1×1 convolution holds what a linear layer holds.

@@ -86,7 +86,7 @@ pub use packed::{PANEL, PackedMatrix};
 pub use pool::{global_average_pool, max_pool, max_pool_backward};
 pub use quantized::{
     BLOCK, BlockType, Bottleneck, CodedImages, CodedLayer, FAR, KnownRanges, Narrow, QuantizedMatrix, bottleneck,
-    codes_in_8_bits, conv_max_pool, narrow,
+    codes_in_8_bits, conv_max_pool, is_near, narrow,
 };
 pub use residual::{activate_sum, add, add_scaled};
 pub use seed::gradients_of;

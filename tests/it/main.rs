@@ -42,6 +42,7 @@ mod quantized;
 mod readout;
 mod runs;
 mod sample_data;
+mod searches;
 #[cfg(feature = "window")]
 mod settings_page;
 mod shelf;

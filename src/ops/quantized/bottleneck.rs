@@ -55,17 +55,10 @@ pub struct KnownRanges {
 /// Numbers from here on lie so far out that sums of their products may overflow.
 pub const FAR: f32 = 1e15;
 
-impl KnownRanges {
-    /// Whether no layer's weights or biases lie so far out that sums of products with what is not [`FAR`] overflow.
-    pub fn suit<'a>(&self, layers: impl IntoIterator<Item = CodedLayer<'a>>) -> Result<bool> {
-        for (weight, bias, ..) in layers {
-            let biases = bias.to_vec1::<f32>()?.into_iter().map(f32::abs);
-            if !biases.chain([weight.reach()]).all(|reach| reach < FAR) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
+/// Whether a layer's weights and biases lie so near that no sum of products overflows with what is not [`FAR`].
+pub fn is_near((weight, bias, ..): CodedLayer) -> Result<bool> {
+    let biases = bias.to_vec1::<f32>()?.into_iter().map(f32::abs);
+    Ok(biases.chain([weight.reach()]).all(|reach| reach < FAR))
 }
 
 /// `activation(widening(windows(narrow)) + shortcut(x))`, each layer as a convolution of its own computes it; `narrow` is what
@@ -153,7 +146,7 @@ fn product<'a>(
     start: Start<'a>,
     residual: Residual<'a>,
 ) -> Product<'a> {
-    Product { rows, codes, weight, depth: 0..weight.depth(), panels: 0..weight.panels(), start, residual, activation }
+    Product { residual, activation, ..Product::whole(rows, codes, weight, start) }
 }
 
 /// Computes that for `target`.

@@ -59,16 +59,9 @@ pub fn conv(
             tiles.into_par_iter().for_each(|(tile, target)| {
                 let first = tile.first_row(&geometry);
                 let (rows, codes) = coded.windows(&tile);
-                let product = Product {
-                    rows,
-                    codes,
-                    weight,
-                    depth: 0..weight.depth(),
-                    panels: 0..weight.panels(),
-                    start: Start::Bias(&bias),
-                    residual: Residual::floats(residual.map(|residual| &residual[first * outputs..])),
-                    activation,
-                };
+                let residual = Residual::floats(residual.map(|residual| &residual[first * outputs..]));
+                let whole = Product::whole(rows, codes, weight, Start::Bias(&bias));
+                let product = Product { residual, activation, ..whole };
                 if is_shared { product.write_shared(target) } else { product.write(target) }
             });
         };

@@ -82,16 +82,9 @@ impl Layer<'_> {
         let mut codes = vec![Code::default(); count];
         scratch::with_bytes(0, count * inputs + SLACK, |_, bytes| {
             encode_rows(&x[first_row * inputs..][..count * inputs], inputs, bytes, &mut codes);
-            compute(&Product {
-                rows: Rows::dense(bytes, count, inputs),
-                codes: &codes,
-                weight,
-                depth: 0..inputs,
-                panels: 0..weight.panels(),
-                start: Start::Bias(bias),
-                residual: Residual::floats(residual.map(|residual| &residual[first_row * outputs..])),
-                activation,
-            });
+            let residual = Residual::floats(residual.map(|residual| &residual[first_row * outputs..]));
+            let whole = Product::whole(Rows::dense(bytes, count, inputs), &codes, weight, Start::Bias(bias));
+            compute(&Product { residual, activation, ..whole });
         });
     }
 }

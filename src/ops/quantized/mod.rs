@@ -27,7 +27,7 @@ mod stem;
 mod testing;
 
 pub use activations::Code;
-pub use bottleneck::{Bottleneck, CodedLayer, FAR, KnownRanges, Narrow, bottleneck, narrow};
+pub use bottleneck::{Bottleneck, CodedLayer, FAR, KnownRanges, Narrow, bottleneck, is_near, narrow};
 pub use conv::conv;
 pub use images::CodedImages;
 pub use linear::linear;

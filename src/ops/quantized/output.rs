@@ -174,16 +174,9 @@ mod tests {
             let coder = Coder::up_to(1.0);
             for instructions in Instructions::all() {
                 let bytes = row_bytes(rows * depth + SLACK, instructions);
-                let product = |residual| Product {
-                    rows: Rows::dense(&bytes, rows, depth),
-                    codes: &[Code { scale: 0.01, offset: -1.0 }; 17],
-                    weight: &weight,
-                    depth: 0..depth,
-                    panels: 0..weight.panels(),
-                    start: Start::Bias(&bias),
-                    residual,
-                    activation: Activation::Relu,
-                };
+                let codes = [Code { scale: 0.01, offset: -1.0 }; 17];
+                let whole = Product::whole(Rows::dense(&bytes, rows, depth), &codes, &weight, Start::Bias(&bias));
+                let product = |residual| Product { residual, activation: Activation::Relu, ..whole.clone() };
                 for added in [Residual::None, Residual::Floats(&residual), Residual::Coded(held.rows())] {
                     let mut values = vec![0.0; rows * columns];
                     product(added).write_with(Target::holding(&mut values, columns).into(), instructions);

@@ -73,6 +73,14 @@ impl<'a> Residual<'a> {
     }
 }
 
+impl<'a> Product<'a> {
+    /// `start + rows · weight`, the whole of it.
+    pub fn whole(rows: Rows<'a, u8>, codes: &'a [Code], weight: &'a QuantizedMatrix, start: Start<'a>) -> Self {
+        let (depth, panels) = (0..weight.depth(), 0..weight.panels());
+        Self { rows, codes, weight, depth, panels, start, residual: Residual::None, activation: Activation::None }
+    }
+}
+
 impl Product<'_> {
     /// Computes every value of `target`, whose first column is the first of `panels`.
     pub fn write(&self, target: Target) {
@@ -420,16 +428,9 @@ mod tests {
             for instructions in Instructions::all() {
                 let bytes = row_bytes(rows * depth + SLACK, instructions);
                 let [mut plain, mut ours] = [vec![0.0; rows * columns], vec![0.0; rows * columns]];
-                let product = |activation| Product {
-                    rows: Rows::dense(&bytes, rows, depth),
-                    codes: &[Code { scale: 0.01, offset: -1.0 }; 17],
-                    weight: &weight,
-                    depth: 0..depth,
-                    panels: 0..weight.panels(),
-                    start: Start::Bias(&bias),
-                    residual: Residual::None,
-                    activation,
-                };
+                let codes = [Code { scale: 0.01, offset: -1.0 }; 17];
+                let whole = Product::whole(Rows::dense(&bytes, rows, depth), &codes, &weight, Start::Bias(&bias));
+                let product = |activation| Product { activation, ..whole.clone() };
                 product(None).write_with(Target::holding(&mut plain, columns).into(), instructions);
                 product(activation).write_with(Target::holding(&mut ours, columns).into(), instructions);
                 activation.apply(&mut plain);

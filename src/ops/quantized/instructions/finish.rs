@@ -3,21 +3,19 @@
 
 use std::arch::x86_64::*;
 
-use super::store::{bytes_16, finely_16};
+use super::store::store_16;
 use super::x86::Avx512Vnni;
 use crate::ops::Activation;
 use crate::ops::packed::{Line, PANEL};
-use crate::ops::quantized::kernel::{Block, CodedPlace, finish_sums};
+use crate::ops::quantized::kernel::{Block, finish_sums};
 
 /// Integer sums of a row and two panels.
 pub type RowSums = [[i32; PANEL]; 2];
 
-/// What is added to the rows, and what they become.
+/// What is added to the rows.
 const NOTHING: u8 = 0;
 const FLOATS: u8 = 1;
 const CODED: u8 = 2;
-const BYTES: u8 = 3;
-const FINE: u8 = 4;
 
 /// Writes rows whose sums are known.
 ///
@@ -31,45 +29,24 @@ pub unsafe fn finish<const PANELS: usize>(dot: Avx512Vnni, block: &Block<PANELS>
     };
     let floats = if block.bias.is_some() { block.residual } else { Some(block.result.cast_const()) };
     let is_held_and_added = block.bias.is_none() && block.residual.is_some();
-    let wanted = match block.coded {
-        None => FLOATS,
-        Some(coded) => {
-            if coded.rests.is_some() {
-                FINE
-            } else {
-                BYTES
-            }
-        }
-    };
-    let added = match (floats, block.passed) {
-        (None, None) => NOTHING,
-        (Some(_), None) => FLOATS,
-        (None, Some(_)) => CODED,
-        _ => u8::MAX,
-    };
     // SAFETY: the caller's promise.
     unsafe {
-        let Some(least) = least else { return finish_any(dot, block, sums) };
-        match (added, wanted) {
+        match (least, floats, block.passed) {
             _ if block.columns < PANELS * PANEL || is_held_and_added => finish_any(dot, block, sums),
-            (NOTHING, FLOATS) => finish_rows::<PANELS, NOTHING, FLOATS>(block, None, least, sums),
-            (FLOATS, FLOATS) => finish_rows::<PANELS, FLOATS, FLOATS>(block, floats, least, sums),
-            (CODED, FLOATS) => finish_rows::<PANELS, CODED, FLOATS>(block, None, least, sums),
-            (NOTHING, BYTES) => finish_rows::<PANELS, NOTHING, BYTES>(block, None, least, sums),
-            (FLOATS, FINE) => finish_rows::<PANELS, FLOATS, FINE>(block, floats, least, sums),
-            (CODED, FINE) => finish_rows::<PANELS, CODED, FINE>(block, None, least, sums),
+            (Some(least), None, None) => finish_rows::<PANELS, NOTHING>(block, None, least, sums),
+            (Some(least), Some(_), None) => finish_rows::<PANELS, FLOATS>(block, floats, least, sums),
+            (Some(least), None, Some(_)) => finish_rows::<PANELS, CODED>(block, None, least, sums),
             _ => finish_any(dot, block, sums),
         }
     }
 }
 
-/// The same for whole panels, to which nothing or one thing is `ADDED`, and whose values, none below `least`, become what is
-/// `WANTED`.
+/// The same for whole panels, to which nothing or one thing is `ADDED`, and whose values end at `least`.
 ///
 /// # Safety
 /// As for [`finish`]; `floats` as for the block's residual.
 #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,bmi1,bmi2,lzcnt,popcnt")]
-unsafe fn finish_rows<const PANELS: usize, const ADDED: u8, const WANTED: u8>(
+unsafe fn finish_rows<const PANELS: usize, const ADDED: u8>(
     block: &Block<PANELS>,
     floats: Option<*const f32>,
     least: f32,
@@ -112,12 +89,9 @@ unsafe fn finish_rows<const PANELS: usize, const ADDED: u8, const WANTED: u8>(
             for (panel, value) in values.into_iter().enumerate() {
                 let at = at + panel * PANEL;
                 match block.coded {
-                    Some(CodedPlace { bytes, coder, .. }) if WANTED == BYTES => bytes_16(coder, value, bytes.add(at)),
-                    Some(CodedPlace { bytes, rests: Some(rests), coder }) if WANTED == FINE => {
-                        finely_16(coder, value, bytes.add(at), rests.add(at));
-                    }
+                    Some(place) => store_16(value, place.at(at)),
                     // With a NaN in either place the instruction gives the second one.
-                    _ => _mm512_storeu_ps(block.result.add(at), _mm512_max_ps(least, value)),
+                    None => _mm512_storeu_ps(block.result.add(at), _mm512_max_ps(least, value)),
                 }
             }
         }
@@ -179,7 +153,7 @@ unsafe fn finish_any<const PANELS: usize>(dot: Avx512Vnni, block: &Block<PANELS>
 mod tests {
     use super::*;
     use crate::ops::quantized::activations::{Code, Coder};
-    use crate::ops::quantized::kernel::Passed;
+    use crate::ops::quantized::kernel::{CodedPlace, Passed};
     use crate::ops::testing::random;
 
     const ROWS: usize = 5;
@@ -211,15 +185,14 @@ mod tests {
             floats: floats(ROWS * COLUMNS, 9),
             bytes: [0u8, 77].map(|seed| (0..ROWS * COLUMNS).map(|at| (at * 37) as u8 ^ seed).collect()),
         };
-        let cases = [NOTHING, FLOATS, CODED].into_iter().flat_map(|added| [FLOATS, BYTES, FINE].map(|to| (added, to)));
-        for ((added, wanted), starts) in cases.flat_map(|case| [true, false].map(|starts| (case, starts))) {
-            if wanted != FLOATS && !starts {
-                continue;
-            }
+        // Floats that begin with a bias or with what is there, bytes, and bytes with rests.
+        let outputs = [(None, true), (None, false), (Some(false), true), (Some(true), true)];
+        let cases = [NOTHING, FLOATS, CODED].into_iter().flat_map(|added| outputs.map(|output| (added, output)));
+        for (added, (coded, starts)) in cases {
             let finished = |finish: fn(Avx512Vnni, &Block<2>, &[RowSums])| {
                 let mut written = held.clone();
                 let [bytes, rests] = written.bytes.each_mut().map(Vec::as_mut_ptr);
-                let place = |rests| CodedPlace { bytes, rests, coder: Coder::up_to(20.0) };
+                let coder = Coder::up_to(20.0);
                 let block = Block::<2> {
                     rows: std::ptr::null(),
                     row_stride: 0,
@@ -234,11 +207,7 @@ mod tests {
                     weight_sums: weight_sums.each_ref(),
                     result: written.floats.as_mut_ptr(),
                     result_stride: COLUMNS,
-                    coded: match wanted {
-                        BYTES => Some(place(None)),
-                        FINE => Some(place(Some(rests))),
-                        _ => None,
-                    },
+                    coded: coded.map(|finely| CodedPlace { bytes, rests: finely.then_some(rests), coder }),
                     columns: COLUMNS,
                     bias: starts.then(|| bias.each_ref()),
                     residual: (added == FLOATS).then_some(residual.as_ptr()),
@@ -253,8 +222,8 @@ mod tests {
             // SAFETY: the same.
             let plain = finished(|dot, block, sums| unsafe { finish_any(dot, block, sums) });
             let close = |(one, other): (&f32, &f32)| (one - other).abs() < 1e-4 * (1.0 + other.abs());
-            assert!(ours.floats.iter().zip(&plain.floats).all(close), "{added} {wanted} {starts}");
-            assert!(ours.bytes == plain.bytes, "{added} {wanted} {starts}");
+            assert!(ours.floats.iter().zip(&plain.floats).all(close), "{added} {coded:?} {starts}");
+            assert!(ours.bytes == plain.bytes, "{added} {coded:?} {starts}");
             assert!(ours != held, "something is written");
         }
     }

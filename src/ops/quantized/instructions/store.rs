@@ -3,14 +3,29 @@
 use std::arch::x86_64::*;
 
 use crate::ops::quantized::activations::Coder;
+use crate::ops::quantized::kernel::CodedPlace;
 
 /// With AVX-512.
 ///
 /// # Safety
+/// Sixteen places must be writable.
+#[target_feature(enable = "avx512f,avx512vl")]
+#[inline]
+pub unsafe fn store_16(values: __m512, CodedPlace { bytes, rests, coder }: CodedPlace) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match rests {
+            None => bytes_16(coder, values, bytes),
+            Some(rests) => finely_16(coder, values, bytes, rests),
+        }
+    }
+}
+
+/// # Safety
 /// Sixteen bytes must be writable.
 #[target_feature(enable = "avx512f,avx512vl")]
 #[inline]
-pub unsafe fn bytes_16(coder: Coder, values: __m512, bytes: *mut u8) {
+unsafe fn bytes_16(coder: Coder, values: __m512, bytes: *mut u8) {
     let values = _mm512_max_ps(values, _mm512_setzero_ps());
     let places = nearest_16(_mm512_mul_ps(values, _mm512_set1_ps(coder.per_scale())), coder.largest()[0]);
     // SAFETY: the caller's promise.
@@ -23,7 +38,7 @@ pub unsafe fn bytes_16(coder: Coder, values: __m512, bytes: *mut u8) {
 /// Sixteen bytes and rests must be writable.
 #[target_feature(enable = "avx512f,avx512vl")]
 #[inline]
-pub unsafe fn finely_16(coder: Coder, values: __m512, bytes: *mut u8, rests: *mut u8) {
+unsafe fn finely_16(coder: Coder, values: __m512, bytes: *mut u8, rests: *mut u8) {
     let (per_scale, half_below_zero) = coder.fine();
     let scaled = _mm512_mul_ps(_mm512_max_ps(values, _mm512_setzero_ps()), _mm512_set1_ps(per_scale));
     let places = nearest_16(_mm512_add_ps(scaled, _mm512_set1_ps(half_below_zero)), coder.largest()[1]);
@@ -44,10 +59,24 @@ fn nearest_16(places: __m512, most: f32) -> __m512i {
 /// With AVX2.
 ///
 /// # Safety
+/// Sixteen places must be writable.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub unsafe fn store_8_8(values: [__m256; 2], CodedPlace { bytes, rests, coder }: CodedPlace) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match rests {
+            None => bytes_8_8(coder, values, bytes),
+            Some(rests) => finely_8_8(coder, values, bytes, rests),
+        }
+    }
+}
+
+/// # Safety
 /// Sixteen bytes must be writable.
 #[target_feature(enable = "avx2")]
 #[inline]
-pub unsafe fn bytes_8_8(coder: Coder, values: [__m256; 2], bytes: *mut u8) {
+unsafe fn bytes_8_8(coder: Coder, values: [__m256; 2], bytes: *mut u8) {
     let (per_scale, zero) = (_mm256_set1_ps(coder.per_scale()), _mm256_setzero_ps());
     let scaled = values.map(|values| _mm256_mul_ps(_mm256_max_ps(values, zero), per_scale));
     let places = nearest_8_8(scaled, coder.largest()[0]);
@@ -62,7 +91,7 @@ pub unsafe fn bytes_8_8(coder: Coder, values: [__m256; 2], bytes: *mut u8) {
 /// Sixteen bytes and rests must be writable.
 #[target_feature(enable = "avx2")]
 #[inline]
-pub unsafe fn finely_8_8(coder: Coder, values: [__m256; 2], bytes: *mut u8, rests: *mut u8) {
+unsafe fn finely_8_8(coder: Coder, values: [__m256; 2], bytes: *mut u8, rests: *mut u8) {
     let (per_scale, half_below_zero) = coder.fine();
     let (per_scale, half_below_zero) = (_mm256_set1_ps(per_scale), _mm256_set1_ps(half_below_zero));
     let scaled = values.map(|values| {

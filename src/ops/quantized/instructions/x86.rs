@@ -8,7 +8,7 @@ use pulp::x86::{V3, V4};
 use pulp::{f32x8, f32x16};
 
 use super::compile_kernel;
-use super::store::{bytes_8_8, bytes_16, finely_8_8, finely_16};
+use super::store::{store_8_8, store_16};
 use crate::ops::quantized::kernel::{CodedPlace, Dot, Each, Run, add_step};
 use crate::ops::quantized::matrix::{Bytes, STEP};
 
@@ -76,19 +76,9 @@ impl Dot for Avx512Vnni {
     }
 
     #[inline(always)]
-    unsafe fn store<const VECTORS: usize>(
-        self,
-        values: [f32x16; VECTORS],
-        CodedPlace { bytes, rests, coder }: CodedPlace,
-    ) {
+    unsafe fn store<const VECTORS: usize>(self, values: [f32x16; VECTORS], place: CodedPlace) {
         // SAFETY: see above; both are sixteen floats.
-        unsafe {
-            let values = std::mem::transmute_copy(&values);
-            match rests {
-                None => bytes_16(coder, values, bytes),
-                Some(rests) => finely_16(coder, values, bytes, rests),
-            }
-        }
+        unsafe { store_16(std::mem::transmute_copy(&values), place) }
     }
 }
 
@@ -181,19 +171,9 @@ impl Dot for AvxVnni {
     }
 
     #[inline(always)]
-    unsafe fn store<const VECTORS: usize>(
-        self,
-        values: [f32x8; VECTORS],
-        CodedPlace { bytes, rests, coder }: CodedPlace,
-    ) {
+    unsafe fn store<const VECTORS: usize>(self, values: [f32x8; VECTORS], place: CodedPlace) {
         // SAFETY: see above; both are two times eight floats.
-        unsafe {
-            let values = std::mem::transmute_copy(&values);
-            match rests {
-                None => bytes_8_8(coder, values, bytes),
-                Some(rests) => finely_8_8(coder, values, bytes, rests),
-            }
-        }
+        unsafe { store_8_8(std::mem::transmute_copy(&values), place) }
     }
 }
 
@@ -293,19 +273,9 @@ impl Dot for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn store<const VECTORS: usize>(
-        self,
-        values: [f32x8; VECTORS],
-        CodedPlace { bytes, rests, coder }: CodedPlace,
-    ) {
+    unsafe fn store<const VECTORS: usize>(self, values: [f32x8; VECTORS], place: CodedPlace) {
         // SAFETY: see above; both are two times eight floats.
-        unsafe {
-            let values = std::mem::transmute_copy(&values);
-            match rests {
-                None => bytes_8_8(coder, values, bytes),
-                Some(rests) => finely_8_8(coder, values, bytes, rests),
-            }
-        }
+        unsafe { store_8_8(std::mem::transmute_copy(&values), place) }
     }
 }
 
