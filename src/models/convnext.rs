@@ -82,7 +82,7 @@ impl ConvNext {
         let mut conv = |index: usize, kernel, stride, padding, inputs, outputs| -> Result<Conv, ModelError> {
             let name = format!("{prefix}.{index}");
             let window = Window { kernel, stride, padding: Padding::Each(padding) };
-            let (weighted, norm) = source.conv(&name, None, kernel, inputs, outputs)?;
+            let (weighted, norm) = source.conv(&name, None, window, inputs, outputs)?;
             Ok(Conv { weighted, norm, window, activation: Activation::None })
         };
         let convs = match self.stem {
@@ -101,8 +101,8 @@ impl ConvNext {
         };
         let (inputs, outputs) = (self.channels[stage - 1], self.channels[stage]);
         let norm_first = LayerNorm::load(source, &format!("{prefix}.0"), inputs, EPSILON)?;
-        let (weighted, norm) = source.conv(&format!("{prefix}.1"), None, 2, inputs, outputs)?;
         let window = Window { kernel: 2, stride: 2, padding: Padding::Each(0) };
+        let (weighted, norm) = source.conv(&format!("{prefix}.1"), None, window, inputs, outputs)?;
         let conv = Conv { weighted, norm, window, activation: Activation::None };
         Ok(Downsample { norm_first: Some(norm_first), convs: vec![conv], norm: None })
     }

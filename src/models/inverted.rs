@@ -122,7 +122,7 @@ impl Inverted {
         outputs: usize,
         activation: Activation,
     ) -> Result<Conv, ModelError> {
-        let (weighted, norm) = source.conv(name, Some(&self.batch_norm(norm)), window.kernel, inputs, outputs)?;
+        let (weighted, norm) = source.conv(name, Some(&self.batch_norm(norm)), window, inputs, outputs)?;
         Ok(Conv { weighted, norm, window, activation })
     }
 

@@ -103,8 +103,9 @@ fn conv(
     activation: Activation,
 ) -> Result<Conv, ModelError> {
     let norm = BatchNorm { name: norm.to_owned(), epsilon: EPSILON, momentum: DEFAULT_MOMENTUM };
-    let (weighted, norm) = source.conv(name, Some(&norm), kernel, inputs, outputs)?;
-    Ok(Conv { weighted, norm, window: Window::centered(kernel, stride), activation })
+    let window = Window::centered(kernel, stride);
+    let (weighted, norm) = source.conv(name, Some(&norm), window, inputs, outputs)?;
+    Ok(Conv { weighted, norm, window, activation })
 }
 
 struct Stem {

@@ -20,7 +20,7 @@ use super::parameter::{Parameter, TrainableNorm};
 use super::{Block, ModelError, Precision, is_learnable};
 use crate::checkpoint::{TensorInfo, TensorKind};
 use crate::memory::F32;
-use crate::ops::{self, LayerInputs, WatchedWeight, Weight};
+use crate::ops::{self, LayerInputs, WatchedWeight, Weight, Window};
 
 use fold::{Fold, scale_of};
 pub use weights::Weights;
@@ -332,10 +332,11 @@ impl<'a> Source<'a> {
         &mut self,
         name: &str,
         norm: Option<&BatchNorm>,
-        kernel: usize,
+        window: Window,
         inputs: usize,
         outputs: usize,
     ) -> Result<(Weighted, Option<TrainableNorm>), ModelError> {
+        let kernel = window.kernel;
         let file_shape = [outputs, inputs, kernel, kernel];
         let axes = [outputs, inputs, kernel * kernel];
         if self.trains() {
@@ -349,7 +350,8 @@ impl<'a> Source<'a> {
             None => Shift::Bias(format!("{name}.bias")),
         };
         let fold = self.fold(norm, name, outputs)?;
-        let weighted = self.weighted((&weight, &file_shape), fold, axes, &[kernel, kernel, inputs, outputs])?;
+        let shape = [kernel, kernel, inputs, outputs];
+        let weighted = self.weighted((&weight, &file_shape), fold, axes, &shape, window)?;
         Ok((self.noted(weighted, &weight, axes, shift), None))
     }
 
@@ -445,7 +447,8 @@ impl<'a> Source<'a> {
             bias
         });
         let fold = bias.map(|bias| (scale, bias));
-        let weighted = self.weighted((weight, file_shape), fold, axes, &[inputs, outputs])?;
+        let window = Window::centered(1, 1);
+        let weighted = self.weighted((weight, file_shape), fold, axes, &[inputs, outputs], window)?;
         Ok((self.noted(weighted, weight, axes, shift), None))
     }
 

@@ -65,7 +65,7 @@ fn conv(
     outputs: usize,
 ) -> Result<Conv, ModelError> {
     let window = Window { kernel, stride, padding: Padding::Each(padding) };
-    let (weighted, norm) = source.conv(name, None, kernel, inputs, outputs)?;
+    let (weighted, norm) = source.conv(name, None, window, inputs, outputs)?;
     Ok(Conv { weighted, norm, window, activation: Activation::Relu })
 }
 

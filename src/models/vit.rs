@@ -42,7 +42,7 @@ impl Vit {
         let window = Window { kernel: PATCH, stride: PATCH, padding: Padding::Each(0) };
         let token = source.plain(token, &[1, 1, self.width])?;
         let position = source.plain(position, &[1, tokens, self.width])?;
-        let (weighted, no_norm) = source.conv(patch, None, PATCH, 3, self.width)?;
+        let (weighted, no_norm) = source.conv(patch, None, window, 3, self.width)?;
         let patch = Conv { weighted, norm: no_norm, window, activation: Activation::None };
         let embed = Embed { token, position, patch, image: self.image };
         let mut blocks = vec![source.block("stem", embed)];

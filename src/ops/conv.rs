@@ -2,15 +2,15 @@
 
 mod backward;
 
-pub use backward::conv_backward;
+pub use backward::{as_convolution, conv_backward};
 
 use candle_core::{Result, Tensor};
 
 use super::composed::Windows;
-use super::packed::{self, PackedMatrix};
+use super::packed;
 use super::residual::activate_sum;
 use super::window::{Padding, Window};
-use super::{Activation, Face, face, is_tracked, linear, metal, work};
+use super::{Activation, Face, face, is_tracked, linear, metal, with_elements, work};
 
 /// `activation(convolution(x) + bias + residual)`.
 ///
@@ -34,7 +34,8 @@ pub fn conv(
     }
     let geometry = window.over(x.dims())?;
     if face == Face::Cpu && !is_tracked(&[x, weight, bias]) && !residual.is_some_and(Tensor::track_op) {
-        return packed::conv(x, &PackedMatrix::from_tensor(weight)?, bias, window, activation, residual);
+        let weight = with_elements([weight], |elements| Ok(packed::passing(elements[0], window, [inputs, outputs])))?;
+        return packed::conv(x, &*weight, bias, window, activation, residual);
     }
     work::product(geometry.positions(), window.kernel * window.kernel * inputs, outputs);
     match face {
@@ -105,6 +106,21 @@ mod tests {
             let dims = window.over(&[2, 9, 12, 5])?;
             let y = [2, dims.out_height, dims.out_width, 6];
             let shapes: [&[usize]; 4] = [&[2, 9, 12, 5], &[window.kernel, window.kernel, 5, 6], &[6], &y];
+            assert_gradients(&shapes, |args| {
+                conv(&args[0], &args[1], &args[2], window, Activation::Silu, Some(&args[3]))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Wide enough for Winograd's filtering, where a machine has that.
+    #[test]
+    fn gradients_of_wide_windows_are_right() -> Result<()> {
+        for (height, width, padding) in [(5, 6, 1), (4, 4, 0), (3, 2, 2)] {
+            let window = Window { kernel: 3, stride: 1, padding: Padding::Each(padding) };
+            let dims = window.over(&[2, height, width, 33])?;
+            let y = [2, dims.out_height, dims.out_width, 35];
+            let shapes: [&[usize]; 4] = [&[2, height, width, 33], &[3, 3, 33, 35], &[35], &y];
             assert_gradients(&shapes, |args| {
                 conv(&args[0], &args[1], &args[2], window, Activation::Silu, Some(&args[3]))
             })?;

@@ -12,8 +12,8 @@ pub use gradients::{
     layer_norm_backward, linear_backward, max_pool_backward, mlp_backward, mlp_forward,
 };
 
-use super::packed::{self, FEW_ROWS, PackedMatrix, Unit, tile_rows_of, tiles_of};
-use super::{Activation, Mlp, Weight, Window, metal, quantized, scratch};
+use super::packed::{self, FEW_ROWS, PackedMatrix, Unit, WinogradPart, WinogradWeight, tile_rows_of, tiles_of};
+use super::{Activation, Geometry, Mlp, Weight, Window, metal, quantized, scratch};
 use crate::memory::{F32, Held, Outline, Tally};
 
 /// What is fused with a product, and an operation of its own in a graph.
@@ -74,7 +74,15 @@ fn conv_alone(x: &Outline, weight: &Weight, window: Window) -> Result<Outline> {
     let geometry = window.over(x.dims())?;
     let [depth, outputs] = weight.shape();
     let tally = x.tally();
-    let _packed = passing(tally, weight);
+    let is_winograd = match weight {
+        Weight::Winograd(_) => true,
+        Weight::Plain(_) => !tally.place().is_metal && packed::suits(window, geometry.channels, outputs),
+        _ => false,
+    };
+    let _packed = match weight {
+        Weight::Plain(_) if is_winograd => Some(winograd_weight(tally, geometry.channels, outputs)),
+        _ => passing(tally, weight),
+    };
     let ys = [geometry.batch, geometry.out_height, geometry.out_width, outputs];
     let reach = |outputs: usize| (outputs - 1) * window.stride + window.kernel;
     if let (Weight::Quantized(_), false) = (weight, tally.place().is_metal) {
@@ -89,6 +97,10 @@ fn conv_alone(x: &Outline, weight: &Weight, window: Window) -> Result<Outline> {
     let ys = x.new(&ys);
     if tally.place().is_metal {
         let _windows = tally.hold((F32 * (geometry.positions() * depth) as u64).min(metal::MAX_BYTES as u64));
+        return Ok(ys);
+    }
+    if is_winograd {
+        winograd(tally, &geometry, outputs);
         return Ok(ys);
     }
     let tiles = tiles_of(&geometry, tally.place().threads);
@@ -284,6 +296,16 @@ fn passing(tally: &Tally, weight: &Weight) -> Option<Held> {
     let [depth, columns] = weight.shape();
     let is_packed = matches!(weight, Weight::Plain(_)) && !tally.place().is_metal;
     is_packed.then(|| tally.hold(PackedMatrix::passing_bytes(depth, columns) as u64))
+}
+
+/// A weight that is brought into the order of Winograd's filtering for one operation.
+fn winograd_weight(tally: &Tally, inputs: usize, outputs: usize) -> Held {
+    tally.hold(WinogradWeight::outline(inputs, outputs).bytes() as u64)
+}
+
+/// Working memory of a convolution by Winograd's filtering.
+fn winograd(tally: &Tally, geometry: &Geometry, outputs: usize) {
+    workspace(tally, 0, WinogradPart::of(geometry, outputs, tally.place().threads).floats());
 }
 
 /// Working memory of a product with all rows of `x`.

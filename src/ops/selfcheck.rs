@@ -9,9 +9,9 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use super::samples::{View, random};
 use super::{
     Activation, AdamStep, BlockMatrix, BlockType, Gate, Mlp, Moments, PackedMatrix, Padding, QuantizedMatrix, Weight,
-    Window, activate, add, add_scaled, attention, batch_norm, batch_norm_of_batch, blend, conv, depthwise, descend,
-    follow_moments, global_average_pool, global_response_norm, layer_norm, linear, max_pool, mlp, set_kernel, softmax,
-    squeeze_excite, sum_of_squares, uses_kernel,
+    Window, WinogradWeight, activate, add, add_scaled, attention, batch_norm, batch_norm_of_batch, blend, conv,
+    depthwise, descend, follow_moments, global_average_pool, global_response_norm, layer_norm, linear, max_pool, mlp,
+    set_kernel, softmax, squeeze_excite, sum_of_squares, uses_kernel,
 };
 use crate::device::scoped;
 
@@ -99,6 +99,10 @@ const CASES: &[Case] = &[
         let window = Window { kernel: 4, stride: 4, padding: Padding::Each(0) };
         conv(&args[0], &args[1], &args[2], window, Activation::None, None)
     }),
+    // Wide enough for Winograd's filtering.
+    case("conv", &[&[2, 5, 6, 32], &[3, 3, 32, 33], &[33]], |args| {
+        conv(&args[0], &args[1], &args[2], Window::centered(3, 1), Activation::Silu, None)
+    }),
     case("mlp", &[IMAGES, &[5], &[5], &[5, 13], &[13], &[13, 5], &[5], IMAGES], |args| {
         mlp(&args[0], &mlp_of(&args[1..7]), &args[7])
     }),
@@ -114,6 +118,9 @@ const CASES: &[Case] = &[
     // The same for the matrix unit.
     case("packed", &[&[1, 9, 11, 12], &[3, 3, 12, 97], &[97]], |args| {
         packed(&args[1])?.conv(&args[0], &args[2], Window::centered(3, 1), Activation::Silu, None)
+    }),
+    case("packed", &[IMAGES, &[3, 3, 5, 21], &[21]], |args| {
+        winograd(&args[1])?.conv(&args[0], &args[2], Window::centered(3, 1), Activation::Silu, None)
     }),
     case("packed", &[IMAGES, &[5], &[5], &[5, 13], &[13], &[13, 5], &[5], IMAGES], |args| {
         let mut layers = mlp_of(&args[1..7]);
@@ -215,12 +222,24 @@ fn mlp_of(args: &[Tensor]) -> Mlp {
     Mlp { norm, epsilon: 1e-6, expand, activation: Activation::Gelu, project }
 }
 
-/// As inference on the CPU has it; plain where gradients or digits are wanted.
+/// As inference on the CPU has it.
 fn packed(weight: &Tensor) -> Result<Weight> {
+    for_inference(weight, |values, outputs| {
+        let element = |row: usize, column: usize| values[row * outputs + column];
+        Weight::Packed(PackedMatrix::new(values.len() / outputs, outputs, element))
+    })
+}
+
+/// The same of windows of 3×3 in the order of Winograd's filtering.
+fn winograd(weight: &Tensor) -> Result<Weight> {
+    for_inference(weight, |values, outputs| Weight::Winograd(WinogradWeight::from_values(values, outputs)))
+}
+
+/// Made of its values and outputs; plain where gradients or digits are wanted.
+fn for_inference(weight: &Tensor, make: impl FnOnce(&[f32], usize) -> Weight) -> Result<Weight> {
     if weight.dtype() == DType::F32 && !weight.track_op() {
         let (outputs, values) = (weight.dim(weight.rank() - 1)?, weight.flatten_all()?.to_vec1::<f32>()?);
-        let element = |row: usize, column: usize| values[row * outputs + column];
-        return Ok(Weight::Packed(PackedMatrix::new(values.len() / outputs, outputs, element)));
+        return Ok(make(&values, outputs));
     }
     Ok(Weight::Plain(weight.clone()))
 }

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::blocks::{self, BlockMatrix};
-use super::packed::{self, PackedMatrix, TileWeight};
+use super::packed::{self, ConvWeight, PackedMatrix, TileWeight, WinogradWeight};
 use super::quantized::{self, QuantizedMatrix};
 use super::watched::WatchedWeight;
 use super::{Activation, Face, Window, face, is_tracked};
@@ -14,7 +14,9 @@ pub enum Weight {
     Plain(Tensor),
     /// For inference on the CPU.
     Packed(PackedMatrix),
-    /// The same in 8 or 4 bits.
+    /// The same of windows of 3×3, in the order of Winograd's filtering.
+    Winograd(WinogradWeight),
+    /// For inference on the CPU in 8 or 4 bits.
     Quantized(QuantizedMatrix),
     /// In 8 or 4 bits for inference on Metal, where windows are of one pixel.
     Blocks(BlockMatrix),
@@ -34,6 +36,7 @@ impl Weight {
         match self {
             Self::Plain(weight) => super::linear(x, weight, bias, activation, residual),
             Self::Packed(weight) => packed::linear(x, weight, bias, activation, residual),
+            Self::Winograd(_) => candle_core::bail!("a weight of windows of 3×3 is no linear layer's"),
             Self::Quantized(weight) if has_integers(x, bias) => {
                 quantized::linear(x, weight, bias, activation, residual)
             }
@@ -54,7 +57,11 @@ impl Weight {
     ) -> Result<Tensor> {
         match self {
             Self::Plain(weight) => super::conv(x, weight, bias, window, activation, residual),
+            Self::Packed(weight) if window == Window::centered(1, 1) => {
+                packed::linear(x, weight, bias, activation, residual)
+            }
             Self::Packed(weight) => packed::conv(x, weight, bias, window, activation, residual),
+            Self::Winograd(weight) => packed::conv(x, weight, bias, window, activation, residual),
             Self::Quantized(weight) if has_integers(x, bias) => {
                 quantized::conv(x, weight, bias, window, activation, residual)
             }
@@ -71,6 +78,7 @@ impl Weight {
         match self {
             Self::Plain(weight) => (weight.elem_count() * weight.dtype().size_in_bytes()) as u64,
             Self::Packed(weight) => weight.bytes() as u64,
+            Self::Winograd(weight) => weight.bytes() as u64,
             Self::Quantized(weight) => weight.bytes() as u64,
             Self::Blocks(weight) => weight.bytes(),
             Self::Watched(weight) => weight.weight.bytes(),
@@ -85,6 +93,7 @@ impl Weight {
                 [weight.elem_count() / outputs.max(1), outputs]
             }
             Self::Packed(weight) => [weight.depth(), weight.columns()],
+            Self::Winograd(weight) => weight.shape(),
             Self::Quantized(weight) => [weight.depth(), weight.columns()],
             Self::Blocks(weight) => weight.shape(),
             Self::Watched(weight) => weight.weight.shape(),

@@ -258,8 +258,8 @@ fn jobs_started_again_use_the_model_that_is_there() {
     assert_eq!(kitchen.lent(), (first, 3));
     let [(source, bytes)] = &kitchen.shelved()[..] else { panic!("{:?}", kitchen.shelved()) };
     assert_eq!(*source, ModelSource::File(kitchen.at("model.safetensors")));
-    // 727,626 parameters of SqueezeNet 1.1 and a classifier of three, in f32.
-    assert!((2_800_000..3_300_000).contains(bytes), "{bytes}");
+    // 727,626 parameters of SqueezeNet 1.1 and a classifier of three, in f32; in Winograd's order a window is of 16 for nine.
+    assert!((2_800_000..4_800_000).contains(bytes), "{bytes}");
     // Another precision or transform is another model.
     kitchen.classify(&ClassifyConfig { precision: Precision::Int8, ..kitchen.config() }).unwrap();
     assert_eq!(kitchen.shelved().len(), 2);

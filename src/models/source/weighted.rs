@@ -9,7 +9,7 @@ use super::{Fold, Source, Weighted, scale_of};
 use crate::checkpoint::ElementType;
 use crate::models::layer_weight::{TINY, rounds};
 use crate::models::{ModelError, Precision};
-use crate::ops::{self, BlockMatrix, BlockType, PackedMatrix, QuantizedMatrix, Weight};
+use crate::ops::{self, BlockMatrix, BlockType, PackedMatrix, QuantizedMatrix, Weight, Window, WinogradWeight};
 
 impl Source<'_> {
     /// The weight `name`, in the file of shape `[outputs, inputs, positions]`, its outputs scaled; its depth goes over
@@ -20,14 +20,16 @@ impl Source<'_> {
         fold: Option<Fold>,
         axes: [usize; 3],
         shape: &[usize],
+        window: Window,
     ) -> Result<Weighted, ModelError> {
+        let form = self.form(axes, window);
         let Some((scale, shift)) = fold else {
-            return Ok((self.outlined(name, file_shape, axes, shape)?, self.tensor(None, &[axes[0]])?));
+            return Ok((self.outlined(name, file_shape, axes, shape, form)?, self.tensor(None, &[axes[0]])?));
         };
         let shift = self.tensor(Some(shift), &[axes[0]])?;
         let weight = match self.stored_blocks(name, file_shape, axes, &scale)? {
             Some(weight) => weight,
-            None => self.converted((name, file_shape), &scale, axes, shape)?,
+            None => self.converted((name, file_shape), &scale, axes, shape, form)?,
         };
         self.count(weight.bytes(), 0);
         Ok((weight, shift))
@@ -40,15 +42,16 @@ impl Source<'_> {
         scale: &Option<Vec<f32>>,
         axes: [usize; 3],
         shape: &[usize],
+        form: Form,
     ) -> Result<Weight, ModelError> {
         let [outputs, inputs, positions] = axes;
-        let form = self.form(axes);
-        if form == Form::Packed
-            && let Some(matrix) = self.packed_by_panels(name, file_shape, scale, axes)?
+        if let Form::Packed | Form::Winograd = form
+            && let Some(matrix) = self.packed_by_panels(name, file_shape, scale, axes, form)?
         {
-            return Ok(Weight::Packed(matrix));
+            return Ok(form.holding(matrix));
         }
-        let weight = self.read(name, file_shape, 0.0)?.unwrap_or_default();
+        let weight = form.ordered(self.read(name, file_shape, 0.0)?.unwrap_or_default());
+        let positions = form.positions(positions);
         let scaled = |step: usize, output: usize| {
             weight[(output * inputs + step % inputs) * positions + step / inputs] * scale_of(scale, output)
         };
@@ -60,7 +63,7 @@ impl Source<'_> {
                 Weight::Quantized(QuantizedMatrix::in_4_bits(segments, outputs, scaled))
             }
             Form::Quantized(_) => Weight::Quantized(QuantizedMatrix::new(segments, outputs, scaled)),
-            Form::Packed => Weight::Packed(PackedMatrix::new(depth, outputs, scaled)),
+            Form::Packed | Form::Winograd => form.holding(PackedMatrix::new(depth, outputs, scaled)),
             Form::Plain => {
                 let values: Vec<f32> =
                     (0..depth * outputs).map(|index| scaled(index / outputs, index % outputs)).collect();
@@ -76,12 +79,15 @@ impl Source<'_> {
         file_shape: &[usize],
         scale: &Option<Vec<f32>>,
         [outputs, inputs, positions]: [usize; 3],
+        form: Form,
     ) -> Result<Option<PackedMatrix>, ModelError> {
+        let positions = form.positions(positions);
         let depth = inputs * positions;
         let Some(weights) = self.weights.filter(|_| depth * outputs > TINY && self.holds(name, file_shape)) else {
             return Ok(None);
         };
-        let read = |columns: Range<usize>| weights.read_rows(name, columns);
+        let read =
+            |columns: Range<usize>| weights.read_rows(name, columns).map(|read| read.map(|read| form.ordered(read)));
         Ok(PackedMatrix::from_panels(depth, outputs, read, |values, step, column, first| {
             let value = values[((column - first) * inputs + step % inputs) * positions + step / inputs];
             value * scale_of(scale, column)
@@ -89,7 +95,7 @@ impl Source<'_> {
     }
 
     /// What values become where the file does not have blocks that are wanted as they are.
-    fn form(&self, [outputs, inputs, positions]: [usize; 3]) -> Form {
+    fn form(&self, [outputs, inputs, positions]: [usize; 3], window: Window) -> Form {
         let rounded = match self.precision {
             _ if !rounds([outputs, inputs, positions]) => None,
             Precision::Int8 => Some(BlockType::Q8_0),
@@ -99,8 +105,9 @@ impl Source<'_> {
         match rounded {
             Some(kind) if self.multiplies_blocks(positions) => Form::Blocks(kind),
             Some(kind) if ops::uses_kernel("quantized", &self.device) => Form::Quantized(kind),
-            _ if ops::uses_kernel("packed", &self.device) => Form::Packed,
-            _ => Form::Plain,
+            _ if !ops::uses_kernel("packed", &self.device) => Form::Plain,
+            _ if ops::suits_winograd(window, inputs, outputs) => Form::Winograd,
+            _ => Form::Packed,
         }
     }
 
@@ -111,16 +118,17 @@ impl Source<'_> {
         file_shape: &[usize],
         axes: [usize; 3],
         shape: &[usize],
+        form: Form,
     ) -> Result<Weight, ModelError> {
         let [outputs, inputs, positions] = axes;
-        let depth = inputs * positions;
         let in_blocks = self.stored_kind(name, file_shape, positions);
         let form = match in_blocks {
             Some(kind) if self.multiplies_blocks(positions) => Form::Blocks(kind),
             Some(kind) => Form::Quantized(kind),
-            None => self.form(axes),
+            None => form,
         };
-        let by_panels = form == Form::Packed && depth * outputs > TINY;
+        let depth = inputs * form.positions(positions);
+        let by_panels = matches!(form, Form::Packed | Form::Winograd) && depth * outputs > TINY;
         let read = if by_panels { depth * ops::PANEL } else { depth * outputs };
         let weight = match form {
             Form::Blocks(kind) => {
@@ -130,7 +138,7 @@ impl Source<'_> {
             Form::Quantized(kind) => {
                 Weight::Quantized(QuantizedMatrix::outline(kind, segments(axes), outputs, in_blocks.is_some()))
             }
-            Form::Packed => Weight::Packed(PackedMatrix::outline(depth, outputs)),
+            Form::Packed | Form::Winograd => form.holding(PackedMatrix::outline(depth, outputs)),
             Form::Plain => Weight::Plain(self.placeholder.broadcast_as(shape)?),
         };
         self.count(weight.bytes(), read);
@@ -188,12 +196,33 @@ impl Source<'_> {
 }
 
 /// What a weight's values become.
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 enum Form {
     Plain,
     Packed,
+    Winograd,
     Quantized(BlockType),
     Blocks(BlockType),
+}
+
+impl Form {
+    /// Of so many positions of a window, how many there are in this form.
+    fn positions(self, positions: usize) -> usize {
+        if self == Self::Winograd { ops::PLACES } else { positions }
+    }
+
+    /// Values of windows in the order of the form.
+    fn ordered(self, weights: Vec<f32>) -> Vec<f32> {
+        if self == Self::Winograd { ops::winograd_filters(&weights) } else { weights }
+    }
+
+    /// The weight in a packed form.
+    fn holding(self, matrix: PackedMatrix) -> Weight {
+        match self {
+            Self::Winograd => Weight::Winograd(WinogradWeight::new(matrix)),
+            _ => Weight::Packed(matrix),
+        }
+    }
 }
 
 /// How a quantized weight of these outputs, inputs and positions lies: a segment for each row of a window.

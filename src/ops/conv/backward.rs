@@ -4,9 +4,11 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::ops::backward::{add, column_sums, gradient, read};
-use crate::ops::packed::{PackedMatrix, Product, Rows, Start, Target, Unit, apart, conv_values, lines};
+use crate::ops::packed::{
+    ConvWeight, PackedMatrix, Product, Rows, Start, Target, Unit, WinogradWeight, apart, lines, passing, suits,
+};
 use crate::ops::products::{TILE_ROWS, row_gradients, weight_gradients};
-use crate::ops::window::{Geometry, Window};
+use crate::ops::window::{Geometry, Padding, Window};
 use crate::ops::{Activation, elements, output, scratch};
 
 /// `convolution(x) + bias`.
@@ -34,8 +36,8 @@ impl CustomOp3 for Tracked {
         if kernel != self.window.kernel || inputs != geometry.channels || bias.len() != outputs {
             candle_core::bail!("conv weight {:?} does not fit input {:?}", weight_layout.dims(), x_layout.dims());
         }
-        let weight = PackedMatrix::scaled(elements(weight, weight_layout)?, outputs, None);
-        let result = conv_values(elements(x, x_layout)?, &geometry, &weight, bias, Activation::None, None);
+        let weight = passing(elements(weight, weight_layout)?, self.window, [inputs, outputs]);
+        let result = weight.conv_values(elements(x, x_layout)?, &geometry, bias, Activation::None, None);
         Ok(output(result, (geometry.batch, geometry.out_height, geometry.out_width, outputs)))
     }
 
@@ -83,8 +85,14 @@ fn gradients(
             if window == Window::centered(1, 1) {
                 return gradient(row_gradients(upstream, weights, outputs), x);
             }
-            let weights = PackedMatrix::turned(weights, outputs, None);
-            gradient(input_gradient(upstream, &weights, &geometry), x)
+            let values = if let Some(over_upstream) = as_convolution(&geometry, outputs)? {
+                let zeros = vec![0.0; geometry.channels];
+                let weights = WinogradWeight::of_gradient(weights, outputs);
+                weights.conv_values(upstream, &over_upstream, &zeros, Activation::None, None)
+            } else {
+                input_gradient(upstream, &PackedMatrix::turned(weights, outputs, None), &geometry)
+            };
+            gradient(values, x)
         });
         let of_weight = wanted[1].then(|| {
             if window == Window::centered(1, 1) {
@@ -96,6 +104,17 @@ fn gradients(
         let of_bias = wanted[2].then(|| Tensor::from_vec(column_sums(upstream, outputs), outputs, x.device()));
         Ok([of_x.transpose()?, of_weight.transpose()?, of_bias.transpose()?])
     })
+}
+
+/// The windows over the result's gradient that give the input's, with a weight [`WinogradWeight::of_gradient`], where windows are
+/// a pixel apart and that is the faster way.
+pub fn as_convolution(geometry: &Geometry, outputs: usize) -> Result<Option<Geometry>> {
+    let Geometry { window, batch, channels, top, left, out_height, out_width, .. } = *geometry;
+    if !suits(window, outputs, channels) || top != left || top >= window.kernel {
+        return Ok(None);
+    }
+    let window = Window { padding: Padding::Each(window.kernel - 1 - top), ..window };
+    window.over(&[batch, out_height, out_width, outputs]).map(Some)
 }
 
 /// `weights` is of `outputs` rows and `kernel · kernel · channels` columns.

@@ -2,11 +2,11 @@
 
 use candle_core::Result;
 
-use super::{packed_mlp, workspace};
+use super::{packed_mlp, winograd, winograd_weight, workspace};
 use crate::memory::{F32, Held, Outline, Tally};
 use crate::ops::mlp::learning::{TILE_ROWS, WIDE};
 use crate::ops::packed::{PANEL, PackedMatrix, Unit, apart, tile_rows_of};
-use crate::ops::{Activation, Window, products, scratch};
+use crate::ops::{Activation, Window, conv, products, scratch};
 
 /// `mlp_forward`: the result, and the wide rows if they are kept.
 pub fn mlp_forward(x: &Outline, [channels, hidden]: [usize; 2], keeps: bool) -> (Outline, Option<Outline>) {
@@ -75,9 +75,18 @@ pub fn conv_backward(
 ) -> Result<(Option<Outline>, Outline)> {
     let is_pixel = window == Window::centered(1, 1);
     let geometry = window.over(x.dims())?;
+    let as_convolution = conv::as_convolution(&geometry, outputs)?;
     let of_x = wants_input.then(|| {
         if is_pixel {
             return row_gradients(x, [depth, outputs]);
+        }
+        if let Some(over_upstream) = as_convolution.filter(|_| !x.tally().place().is_metal) {
+            let flipped = x.tally().hold(F32 * (depth * outputs) as u64);
+            let _weight = winograd_weight(x.tally(), outputs, geometry.channels);
+            drop(flipped);
+            let of_x = x.like();
+            winograd(x.tally(), &over_upstream, geometry.channels);
+            return of_x;
         }
         let _turned = packed(x.tally(), outputs, depth);
         let of_x = x.like();

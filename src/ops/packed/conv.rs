@@ -4,20 +4,46 @@
 use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::linear::{by_columns, linear, tile_limits};
+use super::linear::{by_columns, tile_limits};
 use super::matrix::{PackedMatrix, lines};
 use super::operands::{Rows, Start, Target};
 use super::product::{Product, Unit};
+use super::winograd::{self, WinogradWeight};
 use crate::ops::window::Geometry;
 use crate::ops::{Activation, Padding, Window, scratch, space, with_elements, work, written};
 
+/// The weight of windows, in the order of what computes with it.
+pub trait ConvWeight {
+    /// The depth of a window, and outputs.
+    fn shape(&self) -> [usize; 2];
+
+    /// `activation(convolution(x) + bias + residual)` on slices, row-major.
+    fn conv_values(
+        &self,
+        x: &[f32],
+        geometry: &Geometry,
+        bias: &[f32],
+        activation: Activation,
+        residual: Option<&[f32]>,
+    ) -> Vec<f32>;
+}
+
+/// A weight of shape `(kernel, kernel, inputs, outputs)` for one convolution with these windows.
+pub fn passing(weight: &[f32], window: Window, [inputs, outputs]: [usize; 2]) -> Box<dyn ConvWeight> {
+    if winograd::suits(window, inputs, outputs) {
+        Box::new(WinogradWeight::from_values(weight, outputs))
+    } else {
+        Box::new(PackedMatrix::scaled(weight, outputs, None))
+    }
+}
+
 /// `activation(convolution(x) + bias + residual)`.
 ///
-/// `x` has shape `(n, h, w, inputs)`, `weight` a depth of `kernel · kernel · inputs` in that order, `bias` `(outputs)`;
-/// the result and `residual` have shape `(n, h', w', outputs)`.
+/// `x` has shape `(n, h, w, inputs)`, `weight` a depth of `kernel · kernel · inputs`, `bias` `(outputs)`; the result and
+/// `residual` have shape `(n, h', w', outputs)`.
 pub fn conv(
     x: &Tensor,
-    weight: &PackedMatrix,
+    weight: &dyn ConvWeight,
     bias: &Tensor,
     window: Window,
     activation: Activation,
@@ -26,64 +52,68 @@ pub fn conv(
     if window.padding == Padding::Ceil {
         candle_core::bail!("a convolution's windows lie inside its padded input");
     }
-    if window == Window::centered(1, 1) {
-        return linear(x, weight, bias, activation, residual);
-    }
     let geometry = window.over(x.dims())?;
-    let outputs = weight.columns();
-    if weight.depth() != window.kernel.pow(2) * geometry.channels || bias.elem_count() != outputs {
-        candle_core::bail!("conv weight of depth {} does not fit input {:?}", weight.depth(), x.dims());
+    let [depth, outputs] = weight.shape();
+    if depth != window.kernel.pow(2) * geometry.channels || bias.elem_count() != outputs {
+        candle_core::bail!("conv weight of depth {depth} does not fit input {:?}", x.dims());
     }
     let shape = Shape::from((geometry.batch, geometry.out_height, geometry.out_width, outputs));
     if residual.is_some_and(|residual| residual.shape() != &shape) {
         candle_core::bail!("conv was given a residual of another shape than {shape:?}");
     }
-    work::product(geometry.positions(), weight.depth(), outputs);
+    work::product(geometry.positions(), depth, outputs);
     with_elements([x, bias].into_iter().chain(residual), |elements| {
-        let values = conv_values(elements[0], &geometry, weight, elements[1], activation, elements.get(2).copied());
+        let residual = elements.get(2).copied();
+        let values = weight.conv_values(elements[0], &geometry, elements[1], activation, residual);
         Tensor::from_vec(values, shape, x.device())
     })
 }
 
-/// The same on slices, row-major, for any window.
-pub fn conv_values(
-    x: &[f32],
-    geometry: &Geometry,
-    weight: &PackedMatrix,
-    bias: &[f32],
-    activation: Activation,
-    residual: Option<&[f32]>,
-) -> Vec<f32> {
-    let outputs = weight.columns();
-    let bias = lines(bias);
-    let whole = Product {
-        rows: Rows::dense(&[], 0, 0),
-        weight,
-        depth: 0..weight.depth(),
-        panels: 0..weight.panels(),
-        start: Start::Bias(&bias),
-        residual,
-        activation,
-        unit: Unit::for_rows(geometry.out_height * geometry.out_width),
-    };
-    let mut result = space(geometry.positions() * outputs);
-    let mut rest = result.as_mut_slice();
-    let mut tiles = Vec::new();
-    for tile in tiles_of(geometry, rayon::current_num_threads()) {
-        let (part, others) = rest.split_at_mut(tile.rows * tile.images * geometry.out_width * outputs);
-        tiles.push((tile, Target::new(part, outputs)));
-        rest = others;
+/// With rows of the depth in their own order.
+impl ConvWeight for PackedMatrix {
+    fn shape(&self) -> [usize; 2] {
+        [self.depth(), self.columns()]
     }
-    let is_shared = tiles.len() < rayon::current_num_threads();
-    tiles.into_par_iter().for_each(|(tile, target)| {
-        tile.with_windows(geometry, x, is_shared, |rows| {
-            let residual = whole.residual.map(|residual| &residual[tile.first_row(geometry) * outputs..]);
-            let product = Product { rows, residual, ..whole.clone() };
-            if is_shared { by_columns(&product, target) } else { product.write(target) }
+
+    fn conv_values(
+        &self,
+        x: &[f32],
+        geometry: &Geometry,
+        bias: &[f32],
+        activation: Activation,
+        residual: Option<&[f32]>,
+    ) -> Vec<f32> {
+        let outputs = self.columns();
+        let bias = lines(bias);
+        let whole = Product {
+            rows: Rows::dense(&[], 0, 0),
+            weight: self,
+            depth: 0..self.depth(),
+            panels: 0..self.panels(),
+            start: Start::Bias(&bias),
+            residual,
+            activation,
+            unit: Unit::for_rows(geometry.out_height * geometry.out_width),
+        };
+        let mut result = space(geometry.positions() * outputs);
+        let mut rest = result.as_mut_slice();
+        let mut tiles = Vec::new();
+        for tile in tiles_of(geometry, rayon::current_num_threads()) {
+            let (part, others) = rest.split_at_mut(tile.rows * tile.images * geometry.out_width * outputs);
+            tiles.push((tile, Target::new(part, outputs)));
+            rest = others;
+        }
+        let is_shared = tiles.len() < rayon::current_num_threads();
+        tiles.into_par_iter().for_each(|(tile, target)| {
+            tile.with_windows(geometry, x, is_shared, |rows| {
+                let residual = whole.residual.map(|residual| &residual[tile.first_row(geometry) * outputs..]);
+                let product = Product { rows, residual, ..whole.clone() };
+                if is_shared { by_columns(&product, target) } else { product.write(target) }
+            });
         });
-    });
-    // SAFETY: the tiles are all of the result, and the products fill their targets.
-    unsafe { written(result) }
+        // SAFETY: the tiles are all of the result, and the products fill their targets.
+        unsafe { written(result) }
+    }
 }
 
 /// Output rows computed together: some of one image, or all of several.

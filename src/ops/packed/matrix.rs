@@ -50,6 +50,14 @@ pub fn suit_tiles(depth: usize, columns: usize) -> bool {
     depth.min(columns) >= 96
 }
 
+/// Whether there is a matrix unit, of Intel's servers or of a Mac.
+pub fn has_matrix_unit() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return crate::ops::amx::is_available();
+    #[cfg(not(target_arch = "x86_64"))]
+    return cfg!(all(target_os = "macos", target_arch = "aarch64"));
+}
+
 /// How a panel is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -156,6 +164,7 @@ impl PackedMatrix {
     pub fn scaled(rows: &[f32], columns: usize, scale: Option<&[f32]>) -> Self {
         let depth = rows.len() / columns.max(1);
         Self::filled(
+            Form::passing(depth, columns),
             depth,
             columns,
             #[inline(always)]
@@ -177,9 +186,11 @@ impl PackedMatrix {
 
     /// The transpose of the matrix `rows` of `columns` columns, each of which is multiplied by its `scale`.
     pub fn turned(rows: &[f32], columns: usize, scale: Option<&[f32]>) -> Self {
+        let outputs = rows.len() / columns.max(1);
         Self::filled(
+            Form::passing(columns, outputs),
             columns,
-            rows.len() / columns.max(1),
+            outputs,
             #[inline(always)]
             |first, first_row, block| {
                 let rows = &rows[first * columns..];
@@ -205,8 +216,7 @@ impl PackedMatrix {
 
     /// `fill` gets a panel's first column, the first of some rows, and their lines, at most [`BLOCK`], all of which it must
     /// write.
-    fn filled(depth: usize, columns: usize, fill: impl Fn(usize, usize, &mut [Line]) + Sync) -> Self {
-        let form = Form::passing(depth, columns);
+    pub fn filled(form: Form, depth: usize, columns: usize, fill: impl Fn(usize, usize, &mut [Line]) + Sync) -> Self {
         let (length, panels) = (form.lines(depth), columns.div_ceil(PANEL));
         let mut lines = Vec::with_capacity(length * panels);
         let space = &mut lines.spare_capacity_mut()[..length * panels];

@@ -4,8 +4,9 @@
 //! the second layer of an [`mlp`]) happens while the tile is in the cache. The composed operations of the parent module
 //! compute the same, and are the oracle.
 //!
-//! Large products take the matrix unit where the processor has one: `tiles` on Intel's servers, `library` on a Mac. Which unit multiplies is decided by a weight and
-//! by an image's own rows, never by what else is in the batch: a row's result is the same in any company.
+//! Large products take the matrix unit where the processor has one: `tiles` on Intel's servers, `library` on a Mac. Which
+//! unit multiplies is decided by a weight and by an image's own rows, never by what else is in the batch: a row's result is the
+//! same in any company. Where there is no such unit, windows of 3×3 take less than half as many products (`winograd`).
 
 mod conv;
 mod depthwise;
@@ -25,8 +26,9 @@ mod tile;
 mod tiles;
 mod transpose;
 mod turned;
+mod winograd;
 
-pub use conv::{Tile as ImageTile, conv, conv_values, tiles_of, tiles_within};
+pub use conv::{ConvWeight, Tile as ImageTile, conv, passing, tiles_of, tiles_within};
 pub use depthwise::{Layer, expand_depthwise, ring};
 pub use kernel::{Place, each, write};
 pub use linear::{FEW_ROWS, linear, linear_rows, tile_rows, tile_rows_of};
@@ -37,3 +39,4 @@ pub use product::{Product, Unit};
 pub use scaled::linear_scaled;
 pub use tile::{Tile, TileWeight};
 pub use turned::multiply_turned;
+pub use winograd::{PLACES, Part as WinogradPart, WinogradWeight, filters, suits};
