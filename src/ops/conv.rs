@@ -116,8 +116,11 @@ mod tests {
     /// Wide enough for Winograd's filtering, where a machine has that.
     #[test]
     fn gradients_of_wide_windows_are_right() -> Result<()> {
-        for (height, width, padding) in [(5, 6, 1), (4, 4, 0), (3, 2, 2)] {
-            let window = Window { kernel: 3, stride: 1, padding: Padding::Each(padding) };
+        let each = Padding::Each;
+        for (height, width, padding) in
+            [(5, 6, each(1)), (4, 4, each(0)), (3, 2, each(2)), (2, 3, each(3)), (3, 5, Padding::Same)]
+        {
+            let window = Window { kernel: 3, stride: 1, padding };
             let dims = window.over(&[2, height, width, 33])?;
             let y = [2, dims.out_height, dims.out_width, 35];
             let shapes: [&[usize]; 4] = [&[2, height, width, 33], &[3, 3, 33, 35], &[35], &y];

@@ -82,7 +82,7 @@ pub use mlp::learning::{
     Gradients as MlpGradients, Layers as MlpLayers, backward as mlp_backward, forward as mlp_forward,
 };
 pub use mlp::{Mlp, mlp};
-pub use packed::{PANEL, PLACES, PackedMatrix, WinogradWeight, filters as winograd_filters, suits as suits_winograd};
+pub use packed::{PANEL, PLACES, PackedMatrix, WinogradWeight, filtered as winograd_filtered, suits as suits_winograd};
 pub use pool::{global_average_pool, max_pool, max_pool_backward};
 pub use quantized::{
     BLOCK, BlockType, Bottleneck, CodedImages, CodedLayer, FAR, KnownRanges, Narrow, QuantizedMatrix, bottleneck,

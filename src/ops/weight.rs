@@ -61,6 +61,9 @@ impl Weight {
                 packed::linear(x, weight, bias, activation, residual)
             }
             Self::Packed(weight) => packed::conv(x, weight, bias, window, activation, residual),
+            Self::Winograd(_) if (window.kernel, window.stride) != (3, 1) => {
+                candle_core::bail!("a weight of windows of 3×3 a pixel apart does not fit {window:?}")
+            }
             Self::Winograd(weight) => packed::conv(x, weight, bias, window, activation, residual),
             Self::Quantized(weight) if has_integers(x, bias) => {
                 quantized::conv(x, weight, bias, window, activation, residual)

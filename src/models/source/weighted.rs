@@ -50,12 +50,12 @@ impl Source<'_> {
         {
             return Ok(form.holding(matrix));
         }
-        let weight = form.ordered(self.read(name, file_shape, 0.0)?.unwrap_or_default());
-        let positions = form.positions(positions);
+        let weight = self.read(name, file_shape, 0.0)?.unwrap_or_default();
         let scaled = |step: usize, output: usize| {
-            weight[(output * inputs + step % inputs) * positions + step / inputs] * scale_of(scale, output)
+            let window = &weight[(output * inputs + step % inputs) * positions..][..positions];
+            form.value(window, step / inputs) * scale_of(scale, output)
         };
-        let depth = inputs * positions;
+        let depth = inputs * form.positions(positions);
         let segments = segments(axes);
         Ok(match form {
             Form::Blocks(kind) => Weight::Blocks(BlockMatrix::new(kind, [depth, outputs], scaled, &self.device)?),
@@ -81,16 +81,14 @@ impl Source<'_> {
         [outputs, inputs, positions]: [usize; 3],
         form: Form,
     ) -> Result<Option<PackedMatrix>, ModelError> {
-        let positions = form.positions(positions);
-        let depth = inputs * positions;
+        let depth = inputs * form.positions(positions);
         let Some(weights) = self.weights.filter(|_| depth * outputs > TINY && self.holds(name, file_shape)) else {
             return Ok(None);
         };
-        let read =
-            |columns: Range<usize>| weights.read_rows(name, columns).map(|read| read.map(|read| form.ordered(read)));
+        let read = |columns: Range<usize>| weights.read_rows(name, columns);
         Ok(PackedMatrix::from_panels(depth, outputs, read, |values, step, column, first| {
-            let value = values[((column - first) * inputs + step % inputs) * positions + step / inputs];
-            value * scale_of(scale, column)
+            let window = &values[((column - first) * inputs + step % inputs) * positions..][..positions];
+            form.value(window, step / inputs) * scale_of(scale, column)
         })?)
     }
 
@@ -129,7 +127,7 @@ impl Source<'_> {
         };
         let depth = inputs * form.positions(positions);
         let by_panels = matches!(form, Form::Packed | Form::Winograd) && depth * outputs > TINY;
-        let read = if by_panels { depth * ops::PANEL } else { depth * outputs };
+        let read = inputs * positions * if by_panels { ops::PANEL } else { outputs };
         let weight = match form {
             Form::Blocks(kind) => {
                 self.count(BlockMatrix::bytes_of(kind, [depth, outputs]), read);
@@ -211,9 +209,9 @@ impl Form {
         if self == Self::Winograd { ops::PLACES } else { positions }
     }
 
-    /// Values of windows in the order of the form.
-    fn ordered(self, weights: Vec<f32>) -> Vec<f32> {
-        if self == Self::Winograd { ops::winograd_filters(&weights) } else { weights }
+    /// What is made at one of these of a window's weights.
+    fn value(self, window: &[f32], position: usize) -> f32 {
+        if self == Self::Winograd { ops::winograd_filtered(window, position) } else { window[position] }
     }
 
     /// The weight in a packed form.

@@ -85,7 +85,7 @@ fn gradients(
             if window == Window::centered(1, 1) {
                 return gradient(row_gradients(upstream, weights, outputs), x);
             }
-            let values = if let Some(over_upstream) = as_convolution(&geometry, outputs)? {
+            let values = if let Some(over_upstream) = as_convolution(&geometry, outputs) {
                 let zeros = vec![0.0; geometry.channels];
                 let weights = WinogradWeight::of_gradient(weights, outputs);
                 weights.conv_values(upstream, &over_upstream, &zeros, Activation::None, None)
@@ -108,13 +108,23 @@ fn gradients(
 
 /// The windows over the result's gradient that give the input's, with a weight [`WinogradWeight::of_gradient`], where windows are
 /// a pixel apart and that is the faster way.
-pub fn as_convolution(geometry: &Geometry, outputs: usize) -> Result<Option<Geometry>> {
-    let Geometry { window, batch, channels, top, left, out_height, out_width, .. } = *geometry;
+pub fn as_convolution(geometry: &Geometry, outputs: usize) -> Option<Geometry> {
+    let Geometry { window, batch, height, width, channels, top, left, out_height, out_width } = *geometry;
     if !suits(window, outputs, channels) || top != left || top >= window.kernel {
-        return Ok(None);
+        return None;
     }
-    let window = Window { padding: Padding::Each(window.kernel - 1 - top), ..window };
-    window.over(&[batch, out_height, out_width, outputs]).map(Some)
+    let padding = window.kernel - 1 - top;
+    Some(Geometry {
+        window: Window { padding: Padding::Each(padding), ..window },
+        batch,
+        height: out_height,
+        width: out_width,
+        channels: outputs,
+        top: padding,
+        left: padding,
+        out_height: height,
+        out_width: width,
+    })
 }
 
 /// `weights` is of `outputs` rows and `kernel · kernel · channels` columns.

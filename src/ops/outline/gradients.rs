@@ -75,11 +75,11 @@ pub fn conv_backward(
 ) -> Result<(Option<Outline>, Outline)> {
     let is_pixel = window == Window::centered(1, 1);
     let geometry = window.over(x.dims())?;
-    let as_convolution = conv::as_convolution(&geometry, outputs)?;
     let of_x = wants_input.then(|| {
         if is_pixel {
             return row_gradients(x, [depth, outputs]);
         }
+        let as_convolution = conv::as_convolution(&geometry, outputs);
         if let Some(over_upstream) = as_convolution.filter(|_| !x.tally().place().is_metal) {
             let flipped = x.tally().hold(F32 * (depth * outputs) as u64);
             let _weight = winograd_weight(x.tally(), outputs, geometry.channels);

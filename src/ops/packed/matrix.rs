@@ -214,7 +214,7 @@ impl PackedMatrix {
         )
     }
 
-    /// `fill` gets a panel's first column, the first of some rows, and their lines, at most [`BLOCK`], all of which it must
+    /// In this form: `fill` gets a panel's first column, the first of some rows, and their lines, at most [`BLOCK`], all of which it must
     /// write.
     pub fn filled(form: Form, depth: usize, columns: usize, fill: impl Fn(usize, usize, &mut [Line]) + Sync) -> Self {
         let (length, panels) = (form.lines(depth), columns.div_ceil(PANEL));

@@ -39,4 +39,4 @@ pub use product::{Product, Unit};
 pub use scaled::linear_scaled;
 pub use tile::{Tile, TileWeight};
 pub use turned::multiply_turned;
-pub use winograd::{PLACES, Part as WinogradPart, WinogradWeight, filters, suits};
+pub use winograd::{PLACES, Part as WinogradPart, WinogradWeight, filtered, suits};
