@@ -32,7 +32,7 @@ const WINDOW: usize = 9;
 /// Panels that are multiplied before their sums become results.
 const PANELS: usize = 4;
 /// Sums of pixels and of products that are there together, in floats: half of a second-level cache of 768 KiB. With four times
-/// as many ResNet-18 was 2 % faster on a Zen 4, with a quarter 5 % slower.
+/// as many ResNet-18 was 2 % faster on one core of a Zen 4, with a quarter 2 % slower.
 const FLOATS: usize = 96 << 10;
 /// With fewer tiles, threads share columns: each weight is then read for enough of them.
 const FEW_TILES: usize = 14;
@@ -118,10 +118,10 @@ impl WinogradWeight {
 }
 
 /// Whether windows with a weight of so many inputs and outputs are faster this way, on this machine. A weight takes 16 places of
-/// nine: those of a ResNet's last stage, over 7×7 pixels, would gain least and take most. With fewer channels sums are most of
-/// the work. Beside a matrix unit it was not measured.
+/// nine: those of a ResNet's last stage, over 7×7 pixels, would gain least and take most. It was not measured with fewer
+/// channels, nor beside a matrix unit.
 pub fn suits(window: Window, inputs: usize, outputs: usize) -> bool {
-    const LEAST: usize = 32;
+    const LEAST: usize = 16;
     const MOST: usize = 256 * 256;
     let fits = inputs.min(outputs) >= LEAST && inputs * outputs <= MOST;
     window.kernel == 3 && window.stride == 1 && fits && !has_matrix_unit() && uses_kernel("winograd", &Device::Cpu)
