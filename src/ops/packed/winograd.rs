@@ -1,7 +1,8 @@
 //! Convolution with windows of 3×3 a pixel apart by Winograd's minimal filtering: a tile of 2×2 results is sixteen products
 //! instead of 36, of sums of the tile's 4×4 pixels with sums of the weights. F(2×2, 3×3) in Lavin and Gray, "Fast Algorithms
 //! for Convolutional Neural Networks" (2016), whose sums have no factor but ½: rounding costs less than twice what it costs in
-//! the windows' own products. What is not a number, or infinite, makes all four results of its tile not a number.
+//! the windows' own products. A pixel that is no number, or infinite, reaches the results that read it, and may reach
+//! their neighbours in the tile.
 //!
 //! Pixels become sums, a product for each of the sixteen places of a tile is computed for some columns, and its sums become
 //! results, before the next tiles are read.
